@@ -1,0 +1,107 @@
+"""Every exception that pluto_dist raises on purpose.
+
+::
+
+    PlutoDistError
+    ├── ConfigurationError (ValueError)     what the caller passed or exported cannot be used
+    ├── LaunchError                         the ranks cannot form one run
+    │   ├── LauncherError                   the launcher's environment contradicts itself
+    │   ├── NoSharedRunError                several ranks have nothing in common that could name their run
+    │   ├── NoStableIdError                 resume was asked for, but nothing names the job over its launches
+    │   ├── RunIdMismatchError              ranks of one launch derived different external ids
+    │   └── ExchangeError                   the store that the ranks share failed or stayed silent
+    ├── TrackerError                        the tracker answered something that is not a run
+    │   ├── AuthenticationError             401: the API key is missing, wrong, revoked or expired
+    │   ├── RequestRefusedError             400 and other 4xx: the request itself is wrong
+    │   ├── UnexpectedAnswerError           not the contract's answer: HTML, a redirect, other types
+    │   └── TrackerUnavailableError         no answer, 408, 429 or 5xx, for as long as was allowed
+    └── RunError                            the run exists, and cannot be used like this
+        ├── RunExistsError                  resume=False, and another launch began this run
+        └── RunCancelledError               the run was cancelled in the tracker
+
+The leader publishes an error that all ranks share as its class name and message; ``received`` makes
+the same error of it on the other ranks.
+
+>>> str(received("AuthenticationError", "the tracker refused the API key"))
+'the tracker refused the API key'
+"""
+
+from __future__ import annotations
+
+
+class PlutoDistError(Exception):
+    """Base of every deliberate exception of this package."""
+
+
+class ConfigurationError(PlutoDistError, ValueError):
+    """Arguments or settings that cannot be used; the message lists everything that is wrong at once."""
+
+
+class LaunchError(PlutoDistError):
+    """The ranks of this launch cannot form one run."""
+
+
+class LauncherError(LaunchError):
+    """The launcher's environment contradicts itself."""
+
+
+class NoSharedRunError(LaunchError):
+    """Several ranks have nothing in common that could name their run."""
+
+
+class NoStableIdError(LaunchError):
+    """``resume`` was asked for, but nothing names this job over its launches."""
+
+
+class RunIdMismatchError(LaunchError):
+    """Ranks of one launch derived different external ids."""
+
+
+class ExchangeError(LaunchError):
+    """The store that the ranks share failed, or stayed silent for the whole timeout."""
+
+
+class TrackerError(PlutoDistError):
+    """The tracker answered something that is not a run."""
+
+
+class AuthenticationError(TrackerError):
+    """HTTP 401: the API key is missing, wrong, revoked or expired."""
+
+
+class RequestRefusedError(TrackerError):
+    """HTTP 400, or another 4xx that no retry can mend."""
+
+
+class UnexpectedAnswerError(TrackerError):
+    """An answer that is not the contract's: a redirect, HTML, other types, another shape."""
+
+
+class TrackerUnavailableError(TrackerError):
+    """No usable answer (no connection, 408, 429, 5xx) for as long as was allowed."""
+
+
+class RunError(PlutoDistError):
+    """The run exists and cannot be used like this."""
+
+
+class RunExistsError(RunError):
+    """``resume=False``, and another launch began this run."""
+
+
+class RunCancelledError(RunError):
+    """The run was cancelled in the tracker; a restart does not revive it."""
+
+
+def received(name: str, message: str) -> PlutoDistError:
+    """The error that another rank published, as this rank raises it.
+
+    A name that is not in the tree (another version of this package on another node, or data that
+    is not ours) becomes a plain :class:`PlutoDistError`.
+    """
+    known = {cls.__name__: cls for cls in _tree(PlutoDistError)}
+    return known.get(name, PlutoDistError)(message)
+
+
+def _tree(root: type[PlutoDistError]) -> list[type[PlutoDistError]]:
+    return [root, *(cls for child in root.__subclasses__() for cls in _tree(child))]
