@@ -1,0 +1,139 @@
+"""Which run does this worker belong to?
+
+All ranks of a launch must name the same run, and name it again after a restart. This module decides from
+values that every rank shares; it reads neither the environment nor the network. What those values cannot
+settle it returns as a question for ``exchange``, which asks the other ranks.
+
+A new launch is a new run, unless the user says otherwise: a second run costs one click, two trainings mixed
+in one run cannot be told apart again. A rendezvous id never names a launch by itself ("none" is torchrun's
+default, 123 stands in many scripts, a uuid may be a pod's), so by default it only goes before a token that
+the ranks of one launch agree on.
+
+>>> from pluto_dist.launchers import detect
+>>> decide(detect({}), run_id="ablation-7").reference
+Reference(kind='external id', value='ablation-7')
+>>> decide(detect({"TORCHELASTIC_RUN_ID": "123", "RANK": "0", "WORLD_SIZE": "8"})).prefix
+'torchrun-123'
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from pluto_dist.errors import NoStableIdError
+from pluto_dist.launchers.context import LaunchContext
+
+_DISPLAY_ID = re.compile(r"[A-Z0-9]{1,4}-[0-9]+")
+_SLUG_LENGTH = 48
+TOKEN = re.compile(r"[a-z2-7]{20}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """How a run is named to the tracker.
+
+    The official SDK takes an id of digits for the tracker's own number and one like ``MMP-12`` for a display
+    id; both mean a run that exists. Anything else is an external id, which create-run creates or continues.
+    """
+
+    kind: Literal["external id", "number", "display id"]
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The facts name the run. ``source`` says which fact, in words for the user."""
+
+    reference: Reference
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsLaunchToken:
+    """The ranks must agree on a token; the external id is ``prefix``, a dash, the token."""
+
+    prefix: str
+    source: str
+
+    def external_id(self, token: str, nth: int = 1) -> str:
+        """The external id of the ``nth`` run (from 1) of the launch that agreed on ``token``."""
+        return f"{self.prefix}-{token}" + (f"-{nth}" if nth > 1 else "")
+
+
+Decision = Named | NeedsLaunchToken
+
+
+def decide(context: LaunchContext, *, run_id: str | None = None, resume: bool | None = None) -> Decision:
+    """The run of this worker, or what must be agreed to know it.
+
+    Args:
+        context: the launch.
+        run_id: the user's own id (argument or PLUTO_RUN_ID); used verbatim.
+        resume: ``True`` to go on with the run of an earlier launch.
+
+    Raises:
+        NoStableIdError: ``resume`` without anything that names the job over its launches.
+    """
+    if run_id is not None:
+        return Named(reference(run_id), "run_id (argument or PLUTO_RUN_ID), used verbatim")
+    chosen = context.chosen_id or (None if context.rendezvous_is_random else context.rendezvous_id)
+    if resume:
+        if chosen is None:
+            raise _no_stable_id(context)
+        digest = hashlib.sha256(chosen.encode(errors="surrogatepass")).hexdigest()[:16]
+        return Named(
+            Reference("external id", f"{context.launcher}-{slug(chosen)}-{digest}"),
+            f"resume with rendezvous id {chosen!r}: the same run on every launch with this id",
+        )
+    return _token(context, chosen)
+
+
+def _token(context: LaunchContext, chosen: str | None) -> NeedsLaunchToken:
+    if context.launcher == "single":
+        return NeedsLaunchToken("single", "a fresh id: one process, started by no launcher")
+    if chosen is not None:
+        told = f"rendezvous id {chosen!r} + a token of this launch"
+        return NeedsLaunchToken(f"{context.launcher}-{slug(chosen)}", told)
+    if context.rendezvous_id is not None:
+        told = "a random rendezvous id + a token of this launch"
+        return NeedsLaunchToken(f"{context.launcher}-{context.rendezvous_id[:8]}", told)
+    return NeedsLaunchToken(
+        context.launcher.replace("_", "-"), "a token of this launch: it has no rendezvous id"
+    )
+
+
+def reference(run_id: str) -> Reference:
+    """How the official SDK would read ``run_id``.
+
+    >>> reference("123").kind, reference("MMP-12").kind, reference("mmp-12").kind
+    ('number', 'display id', 'external id')
+    """
+    if run_id.isascii() and run_id.isdigit():
+        return Reference("number", run_id)
+    if _DISPLAY_ID.fullmatch(run_id):
+        return Reference("display id", run_id)
+    return Reference("external id", run_id)
+
+
+def slug(text: str) -> str:
+    """``text`` as it can stand in an external id: for the eye, not for telling ids apart.
+
+    >>> slug("my job/7"), slug("作業")
+    ('my-job-7', 'x')
+    """
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text)[:_SLUG_LENGTH].strip("-") or "x"
+
+
+def _no_stable_id(context: LaunchContext) -> NoStableIdError:
+    seen = "none was given"
+    if context.rendezvous_id is not None:
+        seen = f"{context.rendezvous_id!r} looks random, a new one on every launch"
+    return NoStableIdError(
+        "resume=True needs something that names this job on every launch, and there is nothing: "
+        f"PLUTO_RUN_ID is unset, and of a rendezvous id {seen}.\n"
+        "Export the same PLUTO_RUN_ID (or pass run_id=) on every launch, or start torchrun with "
+        "--rdzv-backend=c10d --rdzv-id=NAME."
+    )

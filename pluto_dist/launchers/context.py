@@ -1,0 +1,98 @@
+"""What a launcher tells a worker, in one record; and how its variables are read.
+
+One file beside this one per launcher: each has ``detect(environ, process)``, which answers a
+:class:`LaunchContext`, or ``None`` where its launcher did not start this worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pluto_dist.errors import LauncherError
+from pluto_dist.topology import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFacts:
+    """What no environment variable tells about this process; gathered once, by ``api``.
+
+    Attributes:
+        group: this process in torch.distributed's default process group, or ``None`` where there is none.
+        spawned: whether ``multiprocessing`` started this process and the launcher's variables in its environment
+            are its parent's (torch.multiprocessing.spawn inside a worker, say).
+    """
+
+    group: Topology | None = None
+    spawned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchContext:
+    """One worker's view of its launch.
+
+    Attributes:
+        launcher: the name of the file in this folder that recognised the launch.
+        topology: where this worker stands.
+        rendezvous_id: torchrun's, where it says anything; ``None`` for "none", "" and absent.
+        rendezvous_is_random: whether that id was made up by torchrun (or looks exactly like it).
+        chosen_id: an id that the user gave and torchrun dropped; equal on all ranks.
+        store_address: host and port of the agent's store, or ``None`` where no agent hosts one.
+        attempt_folder: a folder that the agent makes anew for every attempt; its node's workers share it.
+        restart_count: of this node's agent alone (no two agents need agree), or ``None``.
+        max_restarts: of this node's agent, or ``None``.
+    """
+
+    launcher: str
+    topology: Topology
+    rendezvous_id: str | None = None
+    rendezvous_is_random: bool = False
+    chosen_id: str | None = None
+    store_address: tuple[str, int] | None = None
+    attempt_folder: str | None = None
+    restart_count: int | None = None
+    max_restarts: int | None = None
+
+    @property
+    def restarts_left(self) -> int:
+        """How often the agent of this node would still start its workers again."""
+        return max(0, (self.max_restarts or 0) - (self.restart_count or 0))
+
+
+def whole_number(environ: Mapping[str, str], name: str) -> int | None:
+    """The number in variable ``name``; ``None`` where it is unset.
+
+    Raises:
+        LauncherError: the variable holds something else than a number of 0 or more.
+    """
+    text = environ.get(name)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise LauncherError(
+            f"{name} must be a whole number of 0 or more; it is {text!r}.\n"
+            "Start the script with torchrun, which sets it, or unset the variable."
+        )
+    return int(text)
+
+
+def rank_and_world(environ: Mapping[str, str]) -> tuple[int, int]:
+    """RANK and WORLD_SIZE, which only make sense together.
+
+    Raises:
+        LauncherError: one of them is missing, or the rank is not below the world size.
+    """
+    rank, world_size = whole_number(environ, "RANK"), whole_number(environ, "WORLD_SIZE")
+    if rank is None or world_size is None:
+        have, lack = ("RANK", "WORLD_SIZE") if world_size is None else ("WORLD_SIZE", "RANK")
+        raise LauncherError(
+            f"{have} is set ({environ[have]!r}) but {lack} is not, so this worker's place is unknown "
+            "(some launchers set RANK to the number of the node).\n"
+            f"Start the script with torchrun, export {lack} too, or unset {have} for a single process."
+        )
+    if rank >= world_size:
+        raise LauncherError(
+            f"RANK is {rank} but WORLD_SIZE is {world_size}: ranks count from 0 to WORLD_SIZE - 1.\n"
+            "Export the RANK of the process, not of the node, or start the script with torchrun."
+        )
+    return rank, world_size

@@ -1,0 +1,97 @@
+"""torchrun, torch.distributed.run and elastic_launch: what their agent tells each worker.
+
+The names are those that torch 2.13's agent sets (a worker's environment compared with its agent's);
+older releases set the same ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePath
+
+from pluto_dist.errors import LauncherError
+from pluto_dist.launchers.context import LaunchContext, ProcessFacts, rank_and_world, whole_number
+from pluto_dist.topology import Topology
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UUID_AS_INT = re.compile(r"[0-9]{36,39}")
+
+
+def detect(environ: Mapping[str, str], process: ProcessFacts) -> LaunchContext | None:
+    """The launch as torchrun's variables tell it.
+
+    >>> env = {"TORCHELASTIC_RUN_ID": "none", "RANK": "1", "WORLD_SIZE": "2"}
+    >>> detect(env, ProcessFacts()).topology
+    Topology(rank=1, world_size=2, local_rank=None, local_world_size=None, node_rank=None, node_count=None)
+    """
+    if "TORCHELASTIC_RUN_ID" not in environ or process.spawned:
+        # A process that a worker spawned inherits all of these variables and is no worker.
+        return None
+    rank, world_size = rank_and_world(environ)
+    topology = Topology(
+        rank=rank,
+        world_size=world_size,
+        local_rank=whole_number(environ, "LOCAL_RANK"),
+        local_world_size=whole_number(environ, "LOCAL_WORLD_SIZE"),
+        node_rank=whole_number(environ, "GROUP_RANK"),
+        node_count=whole_number(environ, "GROUP_WORLD_SIZE"),
+    )
+    rendezvous_id = _meaningful(environ["TORCHELASTIC_RUN_ID"])
+    random = rendezvous_id is not None and is_random(rendezvous_id)
+    return LaunchContext(
+        launcher="torchrun",
+        topology=topology,
+        rendezvous_id=rendezvous_id,
+        rendezvous_is_random=random,
+        chosen_id=_dropped_id(environ, topology) if random or rendezvous_id is None else None,
+        store_address=_store_address(environ),
+        attempt_folder=_attempt_folder(environ.get("TORCHELASTIC_ERROR_FILE", "")),
+        restart_count=whole_number(environ, "TORCHELASTIC_RESTART_COUNT"),
+        max_restarts=whole_number(environ, "TORCHELASTIC_MAX_RESTARTS"),
+    )
+
+
+def is_random(rendezvous_id: str) -> bool:
+    """Whether torchrun may have made this id up.
+
+    Single-node torchrun (torch 2.12 on) makes a uuid4; an empty ``--rdzv-id`` becomes the integer of one.
+    A user's uuid (a pod's, say) cannot be told from torchrun's and counts as random too.
+
+    >>> is_random("cc9f1e1c-3a4b-4a53-9d2e-0d5f0f4f6a10"), is_random("123")
+    (True, False)
+    """
+    return bool(_UUID.fullmatch(rendezvous_id) or _UUID_AS_INT.fullmatch(rendezvous_id))
+
+
+def _meaningful(rendezvous_id: str) -> str | None:
+    # "none" is torchrun's default wherever an id is needed and none was given.
+    return None if rendezvous_id.strip() in ("", "none") else rendezvous_id
+
+
+def _dropped_id(environ: Mapping[str, str], topology: Topology) -> str | None:
+    # Single-node torchrun drops the user's id unless a backend or a port is given; PET_RDZV_ID stays as
+    # the only trace of it. With several nodes it may differ from node to node, so it is not used there.
+    return _meaningful(environ.get("PET_RDZV_ID", "")) if topology.node_count == 1 else None
+
+
+def _store_address(environ: Mapping[str, str]) -> tuple[str, int] | None:
+    # "False" where TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: rank 0 then hosts the store in init_process_group.
+    if environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    host, port = environ.get("MASTER_ADDR"), whole_number(environ, "MASTER_PORT")
+    if not host or port is None:
+        raise LauncherError(
+            "TORCHELASTIC_USE_AGENT_STORE is True but MASTER_ADDR or MASTER_PORT is not set "
+            f"(MASTER_ADDR is {host!r}).\nPass torchrun's variables on to the script unchanged."
+        )
+    return host, port
+
+
+def _attempt_folder(error_file: str) -> str | None:
+    # <log dir>/<run id>_<random, per agent>/attempt_<restart count>/<local rank>/error.json; the attempt's folder
+    # is removed and made again at every start of the workers. Empty or /dev/null with --log-dir=/dev/null.
+    path = PurePath(error_file)
+    if path.is_absolute() and path.name == "error.json" and path.parent.parent.name.startswith("attempt_"):
+        return str(path.parent.parent)
+    return None
