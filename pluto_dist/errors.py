@@ -70,7 +70,11 @@ class AuthenticationError(TrackerError):
 
 
 class RequestRefusedError(TrackerError):
-    """HTTP 400, or another 4xx that no retry can mend."""
+    """HTTP 400, or another 4xx that no retry can mend; ``status`` is the HTTP status where it is known."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class UnexpectedAnswerError(TrackerError):

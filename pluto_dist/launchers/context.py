@@ -19,8 +19,8 @@ class ProcessFacts:
 
     Attributes:
         group: this process in torch.distributed's default process group, or ``None`` where there is none.
-        spawned: whether ``multiprocessing`` started this process and the launcher's variables in its environment
-            are its parent's (torch.multiprocessing.spawn inside a worker, say).
+        spawned: whether ``multiprocessing`` started this process and the launcher's variables in its
+            environment are its parent's (torch.multiprocessing.spawn inside a worker, say).
     """
 
     group: Topology | None = None

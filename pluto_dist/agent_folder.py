@@ -1,0 +1,57 @@
+"""What the workers of one torchrun agent share on disk.
+
+The agent makes a folder for every attempt, mode 0700 above it. A nonce kept there is the same for all workers
+of the node in one attempt and another in the next: the only such thing torchrun gives (torch 2.13: the restart
+count does not rise when another node failed). This module reads and writes that folder and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from pluto_dist.launchers.context import LaunchContext
+
+_NAME = ".pluto_dist_attempt"
+
+
+def attempt_nonce(context: LaunchContext) -> str:
+    """A nonce of this node's attempt, without blanks.
+
+    Where there is no folder of our own to keep one (``--log-dir=/dev/null``, another owner), the restart count
+    stands in for it. It does not rise when another node failed or joined; the attempt is then recognised only
+    by the nodes whose count did.
+    """
+    if context.attempt_folder is not None and (kept := _kept(Path(context.attempt_folder))):
+        return kept
+    return f"restart-{context.restart_count or 0}"
+
+
+def _kept(folder: Path) -> str | None:
+    try:
+        owner = folder.stat()
+        if owner.st_uid != os.getuid() or owner.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return None
+        return _first_written(folder / _NAME)
+    except OSError:
+        return None
+
+
+def _first_written(path: Path) -> str | None:
+    """The content of ``path``, which the first process to come writes; a link makes it appear whole."""
+    draft = path.with_name(f"{_NAME}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(8))
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass  # another worker of this node was first
+    finally:
+        draft.unlink()
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(descriptor) as file:
+        nonce = file.read(64)
+    return nonce if nonce.isalnum() else None

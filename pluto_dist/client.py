@@ -1,0 +1,258 @@
+"""The tracker over HTTP: one session, bounded retries, the server's three error shapes as typed errors.
+
+What is sent and what comes back are ``wire``'s records. This module decides nothing about runs. Every call
+has a deadline on the monotonic clock, and sleeps only on an event, so that whoever owns the client can stop
+it at once.
+
+Retried until the deadline: no connection, 408, 429 (Retry-After obeyed) and 5xx, with urllib3's exponential
+backoff and full jitter. Retried twice: 401, which the hosted server answers now and then to a good key.
+Never followed: redirects, because a redirected POST arrives as a GET, and GET /api/runs/create answers 200
+with a run that does not exist.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from requests.auth import AuthBase
+from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.util.retry import Retry
+
+from pluto_dist.errors import (
+    AuthenticationError,
+    RequestRefusedError,
+    TrackerError,
+    TrackerUnavailableError,
+    UnexpectedAnswerError,
+)
+from pluto_dist.settings import Secret
+from pluto_dist.wire import (
+    ContractError,
+    CreateRunRequest,
+    CreateRunResponse,
+    Record,
+    ResumeRunRequest,
+    TriggerRequest,
+    TriggerResponse,
+    UpdateConfigRequest,
+    UpdateStatusRequest,
+)
+
+R = TypeVar("R", bound=Record)
+
+REQUEST_SECONDS = 10.0  # one try; the server takes 0.1 s, and 1.6 s for 20 MB of metadata
+ANSWER_LIMIT = 8 << 20
+_RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+_UNAUTHORIZED_TRIES = 3
+
+
+class BearerAuth(AuthBase):
+    """The key, as a header of each request; set as an auth object, so that no ``~/.netrc`` replaces it."""
+
+    def __init__(self, key: Secret) -> None:
+        self._key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._key.reveal()}"
+        return request
+
+
+class Client:
+    """One rank's connection to the tracker. Not for use by several threads at a time.
+
+    Args:
+        url_api: origin of the API.
+        url_py: origin that takes heartbeats.
+        api_key: the key.
+        user_agent: names this rank in the server's log.
+    """
+
+    def __init__(self, url_api: str, url_py: str, api_key: Secret, *, user_agent: str) -> None:
+        self._url_api, self._url_py, self._key = url_api, url_py, api_key
+        self._session = requests.Session()
+        self._session.auth = BearerAuth(api_key)
+        self._session.headers["User-Agent"] = user_agent
+        self._stopped = threading.Event()
+
+    def create(self, request: CreateRunRequest, *, deadline: float) -> CreateRunResponse:
+        """Create the run, or attach to the one that has this external id.
+
+        Args:
+            request: with an external id, a repetition of it changes nothing, so it may be retried.
+            deadline: on the monotonic clock.
+
+        Raises:
+            AuthenticationError, RequestRefusedError, UnexpectedAnswerError, TrackerUnavailableError.
+        """
+        return self._post("/api/runs/create", request, CreateRunResponse, deadline)
+
+    def resume(self, request: ResumeRunRequest, *, deadline: float) -> CreateRunResponse:
+        """Attach to a run that exists; RequestRefusedError with status 404 where it does not."""
+        return self._post("/api/runs/resume", request, CreateRunResponse, deadline)
+
+    def status(self, run_id: int, *, deadline: float) -> str | None:
+        """The run's status in the tracker, and ``None`` where it knows no such run."""
+        try:
+            details = self._ask("GET", f"{self._url_api}/api/runs/details/{run_id}", None, deadline)
+        except RequestRefusedError as error:
+            if error.status == 404:
+                return None
+            raise
+        status = details.get("status") if isinstance(details, dict) else None
+        if not isinstance(status, str):
+            raise UnexpectedAnswerError(f"{self._url_api} answered details of run {run_id} without a status")
+        return status
+
+    def update_status(self, request: UpdateStatusRequest, *, deadline: float) -> None:
+        """Post a status; the server ignores one of lower precedence than the run's."""
+        self._ask("POST", f"{self._url_api}/api/runs/status/update", request, deadline)
+
+    def update_config(self, request: UpdateConfigRequest, *, deadline: float) -> None:
+        """Merge into the run's config."""
+        self._ask("POST", f"{self._url_api}/api/runs/config/update", request, deadline)
+
+    def heartbeat(self, run_id: int, *, deadline: float) -> TriggerResponse:
+        """Say that the run lives; the answer tells its status."""
+        answer = self._ask("POST", f"{self._url_py}/api/runs/trigger", TriggerRequest(run_id), deadline)
+        return self._record(TriggerResponse, answer, self._url_py)
+
+    def stop(self) -> None:
+        """End whatever wait a call is in; later calls make one try each."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def _post(self, path: str, request: Record, answer: type[R], deadline: float) -> R:
+        return self._record(answer, self._ask("POST", self._url_api + path, request, deadline), self._url_api)
+
+    def _record(self, record: type[R], answer: Any, url: str) -> R:
+        try:
+            return record.from_json(answer)
+        except ContractError as error:
+            raise UnexpectedAnswerError(
+                f"{_origin(url)} answered something that is {error}.\n"
+                "Check that PLUTO_URL_API is the address of a Pluto API, not of its web page."
+            ) from error
+
+    def _ask(self, method: str, url: str, request: Record | None, deadline: float) -> Any:
+        policy = Retry(total=None, backoff_factor=0.2, backoff_max=8, backoff_jitter=0.5)
+        unauthorized = 0
+        while True:
+            wait: float | None
+            try:
+                return self._try(method, url, request, deadline)
+            except AuthenticationError:
+                unauthorized += 1
+                if unauthorized == _UNAUTHORIZED_TRIES:
+                    raise
+                wait = 0.3 * unauthorized
+            except _TryAgainError as failure:
+                policy = policy.increment(method, url, error=failure)
+                wait = failure.retry_after if failure.retry_after is not None else policy.get_backoff_time()
+                if self._stopped.is_set() or time.monotonic() + wait >= deadline:
+                    raise failure.final from failure.__cause__
+            self._stopped.wait(min(wait, max(0.0, deadline - time.monotonic())))
+
+    def _try(self, method: str, url: str, request: Record | None, deadline: float) -> Any:
+        seconds = max(0.1, min(REQUEST_SECONDS, deadline - time.monotonic()))
+        body = None if request is None else request.to_json()
+        try:
+            with self._session.request(
+                method, url, json=body, timeout=seconds, allow_redirects=False, stream=True
+            ) as response:
+                content = response.raw.read(ANSWER_LIMIT + 1, decode_content=True)
+                return self._answer(url, response, content)
+        except (requests.RequestException, HTTPError, OSError) as error:
+            # requests translates urllib3's errors only until the body is read.
+            raise _TryAgainError(_unreachable(url, error)) from error
+
+    def _answer(self, url: str, response: requests.Response, content: bytes) -> Any:
+        status, text = response.status_code, self._masked(_error_text(content))
+        if 300 <= status < 400:
+            raise UnexpectedAnswerError(_redirected(url, response.headers.get("Location", "")))
+        if status == 401:
+            raise AuthenticationError(
+                f"{_origin(url)} refused the API key (HTTP 401: {text}).\n"
+                "Set PLUTO_API_KEY to a key of that server; PLUTO_URL_API says which server is asked."
+            )
+        if status in _RETRIED:
+            final = TrackerUnavailableError(f"{_origin(url)} answered HTTP {status}: {text}")
+            raise _TryAgainError(final, _retry_after(response))
+        if status != 200:
+            path = urlsplit(url).path
+            raise RequestRefusedError(f"{_origin(url)} refused {path} (HTTP {status}): {text}", status)
+        if len(content) > ANSWER_LIMIT:
+            raise UnexpectedAnswerError(f"{_origin(url)} answered more than {ANSWER_LIMIT} bytes")
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise UnexpectedAnswerError(
+                f"{_origin(url)} answered HTTP 200 with something that is not JSON: {text}\n"
+                "Check that PLUTO_URL_API is the address of a Pluto API, not of its web page or of a proxy."
+            ) from error
+
+    def _masked(self, text: str) -> str:
+        return text.replace(self._key.reveal(), "***")
+
+
+class _TryAgainError(Exception):
+    """A try that may be repeated; ``final`` is what to raise when no time is left."""
+
+    def __init__(self, final: TrackerError, retry_after: float | None = None) -> None:
+        super().__init__(str(final))
+        self.final, self.retry_after = final, retry_after
+
+
+def _unreachable(url: str, error: Exception) -> TrackerUnavailableError:
+    cause = error.args[0] if error.args else error
+    reason = str(getattr(cause, "reason", cause)) or type(error).__name__
+    return TrackerUnavailableError(
+        f"{_origin(url)} cannot be reached ({reason[:300]}).\n"
+        "Check PLUTO_URL_API, and HTTPS_PROXY and NO_PROXY if there is a proxy."
+    )
+
+
+def _redirected(url: str, location: str) -> str:
+    target = urlsplit(location)
+    advice = "Check PLUTO_URL_API."
+    if target.hostname:
+        advice = (
+            f"If that is your tracker, set PLUTO_URL_API={target.scheme}://{target.netloc.rpartition('@')[2]}"
+        )
+    return f"{_origin(url)} redirects elsewhere; a redirected request would lose its body.\n{advice}"
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    value = response.headers.get("Retry-After")
+    if not value:
+        return None
+    try:
+        return max(0.0, Retry().parse_retry_after(value))
+    except (InvalidHeader, ValueError, OverflowError):
+        return None  # neither seconds nor a date: as good as none
+
+
+def _error_text(content: bytes) -> str:
+    """The message in any of the server's three error shapes, or the beginning of what came instead."""
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return repr(content[:200].decode(errors="replace"))
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, dict):
+        found = [i for i in error.get("issues") or () if isinstance(i, dict)]
+        return "; ".join(f"{'.'.join(map(str, i.get('path') or ()))}: {i.get('message')}" for i in found)
+    detail = body.get("message") if isinstance(body, dict) else None
+    return ": ".join(str(part)[:500] for part in (error, detail) if part) or repr(body)[:200]
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

@@ -1,0 +1,33 @@
+"""How this package speaks: the ``pluto_dist`` logger, on stderr where nobody has set up logging.
+
+The leader says what concerns the job; another rank says only what is its own, so that a thousand ranks do
+not print a thousand lines.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+logger = logging.getLogger("pluto_dist")
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what ``sys.stderr`` is at the time, which notebooks and test runners replace."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(logging.Formatter("pluto_dist: %(message)s"))
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]  # StreamHandler keeps it as an attribute
+        return sys.stderr
+
+
+def set_up() -> None:
+    """Make the logger heard; leaves alone whatever the application has set up."""
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+    if not logger.handlers and not logging.getLogger().handlers:
+        logger.addHandler(_StderrHandler())
