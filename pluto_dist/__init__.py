@@ -1,1 +1,37 @@
-"""One job, one run."""
+"""One job, one run: every rank of a torchrun job in the same Pluto run, with the hardware of every node.
+
+    import pluto_dist
+
+    run = pluto_dist.init(project="digits", config={"lr": 1e-3})
+
+Importing this package imports neither torch nor requests nor pynvml; ``init()`` does, when it is called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pluto_dist import errors
+from pluto_dist.version import __version__
+
+if TYPE_CHECKING:
+    from pluto_dist.api import init
+    from pluto_dist.run import Run
+
+__all__ = ["Run", "__version__", "errors", "init"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "init":
+        from pluto_dist.api import init
+
+        return init
+    if name == "Run":
+        from pluto_dist.run import Run
+
+        return Run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,8 +1,8 @@
 """What the workers of one torchrun agent share on disk.
 
-The agent makes a folder for every attempt, mode 0700 above it. A nonce kept there is the same for all workers
-of the node in one attempt and another in the next: the only such thing torchrun gives (torch 2.13: the restart
-count does not rise when another node failed). This module reads and writes that folder and nothing else.
+The agent makes a folder for every attempt, inside one of mode 0700 of its own. A nonce kept there is the same
+for all workers of the node in one attempt and another in the next: the only such thing torchrun gives (torch
+2.13: the restart count does not rise when another node failed). Nothing else is read or written here.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _NAME = ".pluto_dist_attempt"
 def attempt_nonce(context: LaunchContext) -> str:
     """A nonce of this node's attempt, without blanks.
 
-    Where there is no folder of our own to keep one (``--log-dir=/dev/null``, another owner), the restart count
-    stands in for it. It does not rise when another node failed or joined; the attempt is then recognised only
-    by the nodes whose count did.
+    Where there is no private folder to keep one in (``--log-dir=/dev/null``, another owner), the restart count
+    stands in for it. That does not rise when another node failed or joined, so a new attempt is then seen only
+    by the nodes whose count rose.
     """
     if context.attempt_folder is not None and (kept := _kept(Path(context.attempt_folder))):
         return kept
@@ -31,8 +31,8 @@ def attempt_nonce(context: LaunchContext) -> str:
 
 def _kept(folder: Path) -> str | None:
     try:
-        owner = folder.stat()
-        if owner.st_uid != os.getuid() or owner.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        agents = folder.parent.lstat()
+        if agents.st_uid != os.getuid() or stat.S_IMODE(agents.st_mode) & 0o077:
             return None
         return _first_written(folder / _NAME)
     except OSError:

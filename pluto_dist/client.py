@@ -223,9 +223,7 @@ def _redirected(url: str, location: str) -> str:
     target = urlsplit(location)
     advice = "Check PLUTO_URL_API."
     if target.hostname:
-        advice = (
-            f"If that is your tracker, set PLUTO_URL_API={target.scheme}://{target.netloc.rpartition('@')[2]}"
-        )
+        advice = f"If that is your tracker, set PLUTO_URL_API={target.scheme}://{target.netloc.rpartition('@')[2]}"
     return f"{_origin(url)} redirects elsewhere; a redirected request would lose its body.\n{advice}"
 
 

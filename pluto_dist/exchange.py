@@ -96,9 +96,7 @@ class Exchange:
             first = self.store.compare_set(f"{attempt}/node/{self.member.node}", "", mine)
             if first.split(" ")[0] == self.member.nonce:
                 if first == mine:
-                    self.store.set(
-                        f"{attempt}/nodes/{self.store.add(f'{attempt}/nodes', 1)}", self.member.node
-                    )
+                    self.store.set(f"{attempt}/nodes/{self.store.add(f'{attempt}/nodes', 1)}", self.member.node)
                 return attempt, first == mine
             attempt = _number(self.store.compare_set("attempt", str(attempt), str(attempt + 1)))
         raise ExchangeError("the store holds 1000 attempts of this launch; is another launch writing to it?")
@@ -108,9 +106,7 @@ class Exchange:
         fresh = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(20))
         token = self.store.compare_set("token", "", fresh)
         if not TOKEN.fullmatch(token):
-            raise ExchangeError(
-                f"the store holds {token[:40]!r} as this launch's token, which this package never made"
-            )
+            raise ExchangeError(f"the store holds {token[:40]!r} as this launch's token, which this package never made")
         return token
 
     def publish_inventory(self, document: Mapping[str, Any]) -> None:
@@ -223,18 +219,14 @@ def _dump(message: Mapping[str, Any]) -> str:
 
 def _load(text: str, shape: Mapping[str, type]) -> dict[str, Any]:
     if len(text) > MESSAGE_LIMIT:
-        raise ExchangeError(
-            f"a message in the store has {len(text)} characters; at most {MESSAGE_LIMIT} are read"
-        )
+        raise ExchangeError(f"a message in the store has {len(text)} characters; at most {MESSAGE_LIMIT} are read")
     try:
         message = json.loads(text)
     except ValueError as error:
         raise ExchangeError(f"a message in the store is not JSON: {text[:80]!r}") from error
     for name, wanted in shape.items():
         if not isinstance(message, dict) or type(message.get(name)) is not wanted:
-            raise ExchangeError(
-                f"a message in the store lacks {name!r} of type {wanted.__name__}: {text[:80]!r}"
-            )
+            raise ExchangeError(f"a message in the store lacks {name!r} of type {wanted.__name__}: {text[:80]!r}")
     return dict(message)
 
 

@@ -100,9 +100,7 @@ def _token(context: LaunchContext, chosen: str | None) -> NeedsLaunchToken:
     if context.rendezvous_id is not None:
         told = "a random rendezvous id + a token of this launch"
         return NeedsLaunchToken(f"{context.launcher}-{context.rendezvous_id[:8]}", told)
-    return NeedsLaunchToken(
-        context.launcher.replace("_", "-"), "a token of this launch: it has no rendezvous id"
-    )
+    return NeedsLaunchToken(context.launcher.replace("_", "-"), "a token of this launch: it has no rendezvous id")
 
 
 def reference(run_id: str) -> Reference:

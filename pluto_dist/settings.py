@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from pluto_dist.errors import ConfigurationError
 
 HOSTED_API = "https://pluto-api.trainy.ai"
+HOSTED_APP = "https://pluto.trainy.ai"
 HOSTED_PY = "https://pluto-py.trainy.ai"
 
 Mode = Literal["online", "offline", "disabled"]
@@ -55,6 +56,7 @@ class Settings:
     Attributes:
         api_key: the tracker's key, or ``None``: the run is kept offline.
         url_api: origin of the tracker's API.
+        url_app: origin of the tracker's pages.
         url_py: origin that takes heartbeats.
         project: project name.
         run_id: the user's own id for the run, or ``None``.
@@ -68,6 +70,7 @@ class Settings:
 
     api_key: Secret | None
     url_api: str
+    url_app: str
     url_py: str
     project: str
     run_id: str | None
@@ -132,13 +135,12 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 VARIABLES: tuple[Variable, ...] = (
     Variable("api_key", ("PLUTO_API_KEY", "MLOP_API_TOKEN"), _text, None, "the tracker's API key"),
     Variable("url_api", ("PLUTO_URL_API", "MLOP_URL_API"), _url, HOSTED_API, "the tracker's API"),
+    Variable("url_app", ("PLUTO_URL_APP", "MLOP_URL_APP"), _url, None, "the tracker's pages"),
     Variable("url_py", ("PLUTO_URL_PY", "MLOP_URL_PY"), _url, None, "where heartbeats go"),
     Variable("project", ("PLUTO_PROJECT", "MLOP_PROJECT"), _text, "pluto", "project name"),
     Variable("run_id", ("PLUTO_RUN_ID", "MLOP_RUN_ID"), _text, None, "the run's external id, used verbatim"),
     Variable("resume", ("PLUTO_DIST_RESUME",), _yes_or_no, None, "1: go on with the earlier launch's run"),
-    Variable(
-        "mode", ("PLUTO_DIST_MODE",), _one_of("online", "offline", "disabled"), "online", "offline, disabled"
-    ),
+    Variable("mode", ("PLUTO_DIST_MODE",), _one_of("online", "offline", "disabled"), "online", "offline, disabled"),
     Variable("timeout", ("PLUTO_DIST_TIMEOUT",), _above_zero, 30.0, "the most init() blocks, in seconds"),
     Variable(
         "on_error",
@@ -174,10 +176,11 @@ def load(environ: Mapping[str, str], **arguments: Any) -> Settings:
         raise ConfigurationError("these settings cannot be used:\n" + "\n".join(f"  {p}" for p in problems))
     if values["api_key"] is not None:
         values["api_key"] = Secret(values["api_key"])
-    if values["url_py"] is None:
-        # The hosted tracker takes heartbeats elsewhere; any other serves them beside the API, and no key of
-        # it may travel to the hosted one.
-        values["url_py"] = HOSTED_PY if values["url_api"] == HOSTED_API else values["url_api"]
+    # The hosted tracker has an origin for each; any other serves all from one unless told otherwise, and no key
+    # of it may travel to the hosted one.
+    hosted = values["url_api"] == HOSTED_API
+    values["url_app"] = values["url_app"] or (HOSTED_APP if hosted else values["url_api"])
+    values["url_py"] = values["url_py"] or (HOSTED_PY if hosted else values["url_api"])
     return Settings(**values)
 
 

@@ -217,9 +217,7 @@ def _value_issues(rule: Rule, value: Json) -> list[Issue]:
     if rule.type == "array":
         found = [_wrong_type((*path, n), "string", v) for n, v in enumerate(value) if not isinstance(v, str)]
         if rule.json == "tags" and len(value) > TAG_LIMIT:
-            found.append(
-                _beyond(path, "array", "maximum", TAG_LIMIT, f"A run can have at most {TAG_LIMIT} tags")
-            )
+            found.append(_beyond(path, "array", "maximum", TAG_LIMIT, f"A run can have at most {TAG_LIMIT} tags"))
         return found
     if rule.min_length and len(value) < rule.min_length:
         return [_beyond(path, "string", "minimum", 1, "String must contain at least 1 character(s)")]

@@ -89,8 +89,8 @@ def _store_address(environ: Mapping[str, str]) -> tuple[str, int] | None:
 
 
 def _attempt_folder(error_file: str) -> str | None:
-    # <log dir>/<run id>_<random, per agent>/attempt_<restart count>/<local rank>/error.json. The agent removes
-    # and makes the attempt's folder at every start of its workers. /dev/null with --log-dir=/dev/null.
+    # <log dir>/<run id>_<random>/attempt_<restart count>/<local rank>/error.json, made by the agent, which
+    # removes and makes the attempt's folder at every start of its workers. /dev/null with --log-dir=/dev/null.
     path = PurePath(error_file)
     if path.is_absolute() and path.name == "error.json" and path.parent.parent.name.startswith("attempt_"):
         return str(path.parent.parent)

@@ -1,0 +1,269 @@
+"""``init()``: facts in at the door, a decision, and a run.
+
+The only module that reads ``os.environ`` and the process; everything below takes it as arguments.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pluto_dist import agent_folder, identity, launchers, settings, store
+from pluto_dist.client import Client
+from pluto_dist.console import logger, set_up
+from pluto_dist.errors import ConfigurationError, ExchangeError, PlutoDistError, received
+from pluto_dist.exchange import Exchange, Member, Outcome
+from pluto_dist.hooks import ExitHooks
+from pluto_dist.joining import Plan
+from pluto_dist.launchers import LaunchContext, ProcessFacts
+from pluto_dist.lifecycle import Participation
+from pluto_dist.run import Run
+from pluto_dist.version import __version__
+from pluto_dist.wire import CreateRunRequest, issues, refusals
+
+
+@dataclass
+class _Process:
+    """What this process remembers between two calls of ``init()``."""
+
+    pid: int
+    runs: int = 0
+    open: Run | None = None
+    hooks: ExitHooks | None = None
+    exchange: Exchange | None = None
+    met: LaunchContext | None = None
+
+
+_process = _Process(os.getpid())
+
+
+def init(
+    project: str | None = None,
+    name: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    tags: Sequence[str] | str | None = None,
+    *,
+    run_id: str | int | None = None,
+    resume: bool | None = None,
+    fork_run_id: int | None = None,
+    fork_step: int | None = None,
+    inherit_config: bool | None = None,
+    inherit_tags: bool | None = None,
+    logger_settings: Mapping[str, Any] | None = None,
+    created_at: int | None = None,
+    updated_at: int | None = None,
+    mode: Literal["online", "offline", "disabled"] | None = None,
+    timeout: float | None = None,
+    on_error: Literal["raise", "warn"] | None = None,
+    wait: bool = True,
+) -> Run:
+    """Join the one run of this job. Call it on every rank, before or after ``init_process_group``.
+
+    Args:
+        project: project name; made where it does not exist. PLUTO_PROJECT, default "pluto".
+        name: the run's name, default its external id. A run that exists keeps its own.
+        config: anything JSON; merged into the config of a run that exists.
+        tags: at most 50, at most one of them ``group:*``.
+        run_id: the run's external id, verbatim; digits or a display id mean that run of the tracker. PLUTO_RUN_ID.
+        resume: True goes on with the run of an earlier launch of this job; False makes it an error if a given
+            ``run_id`` is already taken. PLUTO_DIST_RESUME.
+        fork_run_id: the tracker's number of a run to fork from, at ``fork_step``.
+        fork_step: the last step to inherit.
+        inherit_config: whether a fork starts from its parent's config (the tracker's default: yes).
+        inherit_tags: whether a fork starts with its parent's tags (the tracker's default: no).
+        logger_settings: kept by the tracker as they are.
+        created_at: start of the run in ms since 1970, for runs brought in from elsewhere.
+        updated_at: its last change in ms since 1970.
+        mode: "offline" asks no tracker; "disabled" does nothing at all. PLUTO_DIST_MODE.
+        timeout: the most that this call blocks, in seconds. PLUTO_DIST_TIMEOUT, default 30.
+        on_error: "warn" goes on offline where a wrong key or argument would raise. PLUTO_DIST_ON_ERROR.
+        wait: False returns as soon as the id is agreed; what needs the tracker's answer waits on first use.
+
+    Returns:
+        The run. While it is open, another ``init()`` returns it again.
+
+    Raises:
+        ConfigurationError: an argument or setting cannot be used; lists all that is wrong.
+        LaunchError: the ranks cannot form one run.
+        AuthenticationError: the tracker refused the key.
+        RequestRefusedError: the tracker refused the request.
+        RunError: the run exists and cannot be used like this.
+    """
+    began = time.monotonic()
+    set_up()
+    if (open_run := _open_run()) is not None:
+        return open_run
+    environ = dict(os.environ)
+    chosen = settings.load(
+        environ, project=project, run_id=run_id, resume=resume, mode=mode, timeout=timeout, on_error=on_error
+    )
+    request = _checked(
+        CreateRunRequest(
+            run_name=name or "",
+            project_name=chosen.project,
+            external_id=chosen.run_id,
+            tags=None if tags is None else ((tags,) if isinstance(tags, str) else tuple(tags)),
+            logger_settings=None if logger_settings is None else _json("logger_settings", logger_settings),
+            config=_json("config", config or {}),
+            created_at=created_at,
+            updated_at=updated_at,
+            fork_run_id=fork_run_id,
+            fork_step=fork_step,
+            inherit_config=inherit_config,
+            inherit_tags=inherit_tags,
+        )
+    )
+    facts = ProcessFacts(group=store.process_group(), spawned=_is_spawned(environ))
+    context = launchers.detect(environ if chosen.mode != "disabled" else {}, facts)
+    decision = identity.decide(context, run_id=chosen.run_id, resume=chosen.resume)
+    _process.runs += 1
+    return _join(
+        Plan(chosen, context, decision, request, dict(config or {}), _process.runs, socket.gethostname(), began),
+        wait=wait,
+    )
+
+
+def _open_run() -> Run | None:
+    """The run that is open in this process, and a run that does nothing in a child of such a process."""
+    global _process  # noqa: PLW0603  # a forked child must forget what its parent remembers
+    run = _process.open
+    if _process.pid != os.getpid():
+        _process = _Process(os.getpid())
+        if run is not None and not run.finished:
+            logger.warning("init() in a forked child of a process with an open run does nothing; call it in the parent")
+            return Run(run.plan, None)
+        return None
+    if run is None or run.finished:
+        return None
+    if run.failed:
+        run.survived()
+        return None
+    return run
+
+
+def _join(plan: Plan, *, wait: bool) -> Run:
+    if _process.hooks is not None:
+        _process.hooks.remove()
+    if plan.settings.mode == "disabled":
+        return Run(plan, None)
+    participation = Participation(plan, lambda: _meet(plan), lambda: _client(plan))
+    run = Run(plan, participation)
+    try:
+        _await(plan, participation, wait=wait)
+    except PlutoDistError as error:
+        if plan.settings.on_error == "raise":
+            raise
+        logger.warning("going on without a tracker: %s", error)
+    _process.open, _process.hooks = run, ExitHooks(run)
+    return run
+
+
+def _await(plan: Plan, participation: Participation, *, wait: bool) -> None:
+    """Block until the run is settled (or only its id agreed), and no longer than the timeout."""
+    if plan.is_leader:
+        participation.settled.add_done_callback(lambda settled: _report(plan, settled, wait=wait))
+    left = max(0.0, plan.began + plan.settings.timeout - time.monotonic())
+    try:
+        if not wait:
+            participation.agreed.result(timeout=left)
+            return
+        outcome = participation.settled.result(timeout=left)
+    except FutureTimeoutError:
+        logger.warning("init() took longer than %.0f s; going on, the run may still come", plan.settings.timeout)
+        return
+    except ExchangeError as error:
+        # The ranks' store, not the user, is at fault; a training that does without it must go on.
+        logger.warning("rank %d goes on without a run: %s", plan.context.topology.rank, error)
+        return
+    if outcome.kind == "error":
+        raise received(outcome.error, outcome.message)
+
+
+def _report(plan: Plan, settled: Future[Outcome], *, wait: bool) -> None:
+    """What the leader says of the job, once."""
+    if settled.exception() is not None:
+        return
+    outcome = settled.result()
+    if outcome.answer is not None:
+        topology = plan.context.topology
+        ranks = f"{topology.world_size} rank" + "s" * (topology.world_size > 1)
+        again = ", resumed" if outcome.resumed else ""
+        logger.info("run %s (%s%s) at %s", outcome.answer.display_id, ranks, again, outcome.answer.url)
+    elif outcome.kind == "offline":
+        logger.warning("going on offline: %s", outcome.message)
+    elif not wait:
+        logger.error("no run: %s", outcome.message)
+
+
+def _meet(plan: Plan) -> Exchange:
+    """This process's place among the ranks; kept, because torch's store wants one client, held for life."""
+    context, kept = plan.context, _process.exchange
+    if kept is not None and _process.met == context:
+        try:
+            if not kept.is_over():
+                return kept
+            return _sign_in(plan, kept.store)
+        except ExchangeError:
+            logger.debug("the store is gone; connecting anew", exc_info=True)
+    timeout = max(1.0, min(10.0, plan.deadline - time.monotonic()))
+    return _sign_in(plan, store.connect(context, timeout=timeout))
+
+
+def _sign_in(plan: Plan, shared: store.Store) -> Exchange:
+    context = plan.context
+    member = Member(
+        rank=context.topology.rank,
+        node=plan.host if context.topology.node_rank is None else str(context.topology.node_rank),
+        nonce="one" if context.store_address is None else agent_folder.attempt_nonce(context),
+        host=plan.host,
+    )
+    _process.exchange, _process.met = Exchange(shared, member), context
+    return _process.exchange
+
+
+def _client(plan: Plan) -> Client | None:
+    chosen, topology = plan.settings, plan.context.topology
+    if chosen.mode == "offline" or chosen.api_key is None:
+        return None
+    agent = f"pluto-dist/{__version__} (rank {topology.rank} of {topology.world_size}; {plan.host})"
+    return Client(chosen.url_api, chosen.url_py, chosen.api_key, user_agent=agent)
+
+
+def _is_spawned(environ: Mapping[str, str]) -> bool:
+    """Whether multiprocessing started this process with its parent's launcher variables.
+
+    torch's elastic agent starts Python functions through multiprocessing too, and sets the variables in the
+    worker itself, so the environment that the kernel was handed does not hold them.
+    """
+    if multiprocessing.parent_process() is None:
+        return False
+    try:
+        handed = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return True
+    return "TORCHELASTIC_RUN_ID" not in environ or any(v.startswith(b"TORCHELASTIC_RUN_ID=") for v in handed)
+
+
+def _checked(request: CreateRunRequest) -> CreateRunRequest:
+    problems = [f"{'.'.join(map(str, i.path))}: {i.message}" for i in issues(CreateRunRequest, request.to_json())]
+    if problems := problems or list(refusals(request)):
+        raise ConfigurationError("the run cannot be created:\n" + "\n".join(f"  {p}" for p in problems))
+    return request
+
+
+def _json(argument: str, value: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            f"{argument} cannot be sent as JSON: {error}\nPass strings, numbers, lists and dicts."
+        ) from error

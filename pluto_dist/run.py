@@ -1,0 +1,234 @@
+"""What ``init()`` returns: the run, as a script sees it.
+
+Reads like a record; the work behind it is ``lifecycle``. Every property answers at once after ``init()``; only
+with ``wait=False`` those that need the tracker's answer block on first use, and never beyond the timeout.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from pluto_dist.errors import ConfigurationError, PlutoDistError
+from pluto_dist.exchange import Outcome, SignedId
+from pluto_dist.joining import Plan
+from pluto_dist.lifecycle import Participation
+from pluto_dist.wire import CreateRunResponse, UpdateConfigRequest
+
+_TRACEBACK_LIMIT = 4000
+
+
+class Run:
+    """One run of the tracker, shared by every rank of the launch.
+
+    Args:
+        plan: what ``init()`` set out to do.
+        participation: this rank's part in it; ``None`` when the mode is "disabled".
+    """
+
+    def __init__(self, plan: Plan, participation: Participation | None) -> None:
+        self.plan = plan
+        self._participation = participation
+        self._finished = participation is None
+        self._caught: BaseException | None = None
+
+    # Which run.
+
+    @property
+    def id(self) -> int | None:
+        """The tracker's number of the run, unique over all projects; ``None`` offline."""
+        return self._answer.run_id if self._answer else None
+
+    @property
+    def run_id(self) -> str | None:
+        """The external id (or the number or display id that was asked for), equal on all ranks."""
+        return self._signed.reference.value if self._signed else None
+
+    @property
+    def run_id_source(self) -> str | None:
+        """Why the run has this id, in words; equal on all ranks."""
+        return self._signed.source if self._signed else None
+
+    @property
+    def display_id(self) -> str | None:
+        """What people call the run, such as ``DIG-7``; ``None`` offline."""
+        return self._answer.display_id if self._answer else None
+
+    @property
+    def number(self) -> int | None:
+        """The run's number within its project, from 1; ``None`` offline."""
+        return self._answer.number if self._answer else None
+
+    @property
+    def url(self) -> str | None:
+        """The run's page; ``None`` offline."""
+        mine = self._participation.attached if self._participation else None
+        if mine is not None:
+            return mine.url
+        return self._answer.url if self._answer and self._is_ours(self._answer.url) else None
+
+    @property
+    def project(self) -> str:
+        return self.plan.request.project_name
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier attempt or launch already lived in this run; equal on all ranks.
+
+        What a script needs to know before it loads a checkpoint.
+        """
+        outcome = self._outcome
+        return outcome is not None and outcome.resumed
+
+    @property
+    def mode(self) -> str:
+        """ "online", "offline" (the tracker could not be reached, or was not to be) or "disabled"."""
+        if self._participation is None:
+            return "disabled"
+        return "online" if self._answer else "offline"
+
+    # Where this rank stands in it.
+
+    @property
+    def rank(self) -> int:
+        return self.plan.context.topology.rank
+
+    @property
+    def world_size(self) -> int:
+        return self.plan.context.topology.world_size
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this is rank 0, which creates and ends the run."""
+        return self.plan.is_leader
+
+    @property
+    def finished(self) -> bool:
+        """Whether this rank's part is over."""
+        return self._finished
+
+    @property
+    def failed(self) -> bool:
+        """Whether an exception left the run's ``with`` block while a restart could still go on with it."""
+        return self._caught is not None
+
+    # What can be done with it.
+
+    def update_config(self, config: dict[str, Any]) -> None:
+        """Merge ``config`` into the run's, later values win. The leader sends it; other ranks do nothing.
+
+        Blocks for one request, at most ``timeout`` seconds. Offline, nothing is sent.
+
+        Raises:
+            ConfigurationError: the config is not JSON.
+        """
+        try:
+            document = json.dumps(config, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"config cannot be sent as JSON: {error}") from error
+        participation, answer = self._participation, self._answer
+        if participation is not None and answer is not None and self.is_leader and not self._finished:
+            participation.update_config(UpdateConfigRequest(answer.run_id, document))
+
+    def finish(self) -> None:
+        """End the run as COMPLETED.
+
+        Each rank ends its own part; the leader waits for the others, bounded, and ends the run. Idempotent, and
+        called at exit where the script does not.
+        """
+        self._end("COMPLETED")
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+            self.finish()
+        elif self.plan.context.restarts_left and not isinstance(error, SystemExit):
+            self._caught = error  # the script may handle it; if the process dies of it, a restart goes on
+        else:
+            self.crashed(error)
+
+    def survived(self) -> None:
+        """End the run of a process that reached its end, or its next run, without dying of an exception."""
+        if self._caught is None:
+            self.finish()
+        else:
+            self._fail(self._caught)
+
+    def crashed(self, error: BaseException) -> None:
+        """End the run as the exception that ends this process demands; leave it where a restart will go on."""
+        if self._participation is None or self._finished:
+            return
+        if self.plan.context.restarts_left and not isinstance(error, KeyboardInterrupt):
+            self._finished = True
+            self._participation.abandon()
+        else:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        status = "TERMINATED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        self._end(status, self._cause(error), patiently=False)
+
+    def _end(self, status: str, cause: dict[str, Any] | None = None, *, patiently: bool = True) -> None:
+        if self._participation is not None and not self._finished:
+            self._finished = True
+            self._participation.end(status, cause, patiently=patiently)
+
+    def _cause(self, error: BaseException) -> dict[str, Any]:
+        lines = traceback.format_exception(type(error), error, error.__traceback__)
+        text = "".join(lines)[-_TRACEBACK_LIMIT:]
+        key = self.plan.settings.api_key
+        cause: dict[str, Any] = {
+            "reason": traceback.format_exception_only(type(error), error)[-1].strip()[:500],
+            "rank": self.rank,
+            "host": self.plan.host,
+            "traceback": text,
+        }
+        if key is None:
+            return cause
+        return {k: v.replace(key.reveal(), "***") if isinstance(v, str) else v for k, v in cause.items()}
+
+    # What is known so far.
+
+    @property
+    def _outcome(self) -> Outcome | None:
+        if self._participation is None:
+            return None
+        try:
+            return self._participation.settled.result(timeout=self._patience())
+        except (PlutoDistError, FutureTimeoutError):
+            return None
+
+    @property
+    def _answer(self) -> CreateRunResponse | None:
+        outcome = self._outcome
+        return outcome.answer if outcome else None
+
+    @property
+    def _signed(self) -> SignedId | None:
+        if self._participation is None:
+            return None
+        try:
+            return self._participation.agreed.result(timeout=self._patience())
+        except (PlutoDistError, FutureTimeoutError):
+            return None
+
+    def _patience(self) -> float:
+        return max(0.0, self.plan.began + self.plan.settings.timeout - time.monotonic())
+
+    def _is_ours(self, url: str) -> bool:
+        """Whether a URL that came over the store leads to the tracker this rank was told of."""
+        parts = urlsplit(url)
+        known = (urlsplit(self.plan.settings.url_api), urlsplit(self.plan.settings.url_app))
+        return any((parts.scheme, parts.netloc) == (ours.scheme, ours.netloc) for ours in known)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.display_id or self.run_id} {self.mode}, rank {self.rank} of {self.world_size}>"
