@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 
-import pluto_dist
 import torch
 import torch.distributed as dist
 from sklearn.datasets import load_digits
@@ -17,6 +16,8 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+import pluto_dist
 
 WANTED_ACCURACY = 0.95
 

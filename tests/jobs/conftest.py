@@ -1,0 +1,190 @@
+"""Real jobs against a real tracker: torchrun as users start it, the embedded server over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from pluto_dist.server import LocalServer
+
+FORWARDED = ("Authorization", "Content-Type", "User-Agent")
+
+
+@pytest.fixture
+def tracker() -> Iterator[Tracker]:
+    with LocalServer() as server:
+        yield Tracker(server)
+
+
+@dataclass
+class Tracker:
+    """The embedded tracker, asked as anyone may ask it."""
+
+    server: LocalServer
+
+    def environ(self) -> dict[str, str]:
+        return self.server.environ()
+
+    def creates(self) -> list[str]:
+        """The access log's lines of create-run calls."""
+        return [line for line in self.server.requests() if '"POST /api/runs/create ' in line]
+
+    def log(self) -> list[str]:
+        return list(self.server.requests())
+
+    def runs(self, project: str) -> list[dict[str, Any]]:
+        """All runs of ``project``, whole, oldest first."""
+        listed = self._get("/api/runs/list", projectName=project)["runs"]
+        return [self._get(f"/api/runs/details/{run['id']}") for run in reversed(listed)]
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = requests.post(self.server.url + path, json=body, headers=self._headers(), timeout=10)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def _get(self, path: str, **params: str) -> dict[str, Any]:
+        answer = requests.get(self.server.url + path, params=params, headers=self._headers(), timeout=10)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.server.api_key}"}
+
+
+@dataclass
+class Job:
+    """One job that has ended: what its ranks reported, in order of rank, and what it printed."""
+
+    returncode: int
+    reports: list[dict[str, Any]]
+    output: str
+
+    def of_rank(self, rank: int) -> list[dict[str, Any]]:
+        return [report for report in self.reports if report["rank"] == rank]
+
+
+@dataclass
+class Torchrun:
+    """Starts jobs; ends whatever is left of them with the test."""
+
+    folder: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def start(self, script: str, *options: str, environ: dict[str, str], nproc: int = 2) -> subprocess.Popen[str]:
+        """``torchrun OPTIONS script`` in the background; ``script`` is source text that calls ``report(run)``."""
+        number = len(self.started)
+        path = self.folder / f"script{number}.py"
+        path.write_text(script)
+        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={nproc}", *options, str(path)]
+        process = subprocess.Popen(
+            command,
+            env=self._environ(number) | environ,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def finish(self, process: subprocess.Popen[str], seconds: float = 120) -> Job:
+        output, _ = process.communicate(timeout=seconds)
+        folder = self.folder / f"reports{self.started.index(process)}"
+        reports = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+        return Job(process.returncode, sorted(reports, key=lambda r: (r["rank"], r["at"])), output)
+
+    def __call__(
+        self, script: str, *options: str, environ: dict[str, str], nproc: int = 2, seconds: float = 120
+    ) -> Job:
+        return self.finish(self.start(script, *options, environ=environ, nproc=nproc), seconds)
+
+    def _environ(self, number: int) -> dict[str, str]:
+        reports = self.folder / f"reports{number}"
+        reports.mkdir()
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PLUTO_", "MLOP_", "PET_"))}
+        return {
+            **kept,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parent),
+            "REPORTS": str(reports),
+        }
+
+    def end_all(self) -> None:
+        for process in self.started:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.communicate(timeout=40)  # torchrun gives its workers 30 s
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.communicate(timeout=10)
+
+
+@pytest.fixture
+def torchrun(tmp_path: Path) -> Iterator[Torchrun]:
+    jobs = Torchrun(tmp_path)
+    yield jobs
+    jobs.end_all()
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One request as it passed the proxy."""
+
+    path: str
+    body: dict[str, Any]
+
+
+@pytest.fixture
+def recording_proxy(tracker: Tracker) -> Iterator[Callable[[], list[Recorded]]]:
+    """A reverse proxy before the tracker. ``.url`` is its address; called, it tells what passed, in order."""
+    requests_seen: list[Recorded] = []
+    lock = threading.Lock()
+    forward = requests.Session()
+    forward.trust_env = False
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            with lock:
+                requests_seen.append(Recorded(self.path, json.loads(content)))
+            kept = {name: self.headers[name] for name in FORWARDED if name in self.headers}
+            answer = requests.post(tracker.server.url + self.path, data=content, headers=kept, timeout=30)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", answer.headers["Content-Type"])
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """The tracker keeps a log; this need not."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+
+    class Proxy:
+        url = f"http://127.0.0.1:{server.server_port}"
+
+        def __call__(self) -> list[Recorded]:
+            with lock:
+                return list(requests_seen)
+
+    yield Proxy()
+    server.shutdown()
+    server.server_close()
+    thread.join(10)
+    forward.close()
