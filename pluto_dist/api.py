@@ -241,8 +241,8 @@ def _client(plan: Plan) -> Client | None:
 def _is_spawned(environ: Mapping[str, str]) -> bool:
     """Whether multiprocessing started this process with its parent's launcher variables.
 
-    torch's elastic agent starts Python functions through multiprocessing too, and sets the variables in the
-    worker itself, so the environment that the kernel was handed does not hold them.
+    torch's elastic agent starts Python functions through multiprocessing too, but sets the variables in the
+    worker itself: they are then not those that the kernel handed the process.
     """
     if multiprocessing.parent_process() is None:
         return False
@@ -250,7 +250,8 @@ def _is_spawned(environ: Mapping[str, str]) -> bool:
         handed = Path("/proc/self/environ").read_bytes().split(b"\0")
     except OSError:
         return True
-    return "TORCHELASTIC_RUN_ID" not in environ or any(v.startswith(b"TORCHELASTIC_RUN_ID=") for v in handed)
+    names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_ERROR_FILE", "RANK")
+    return all(name not in environ or f"{name}={environ[name]}".encode() in handed for name in names)
 
 
 def _checked(request: CreateRunRequest) -> CreateRunRequest:
