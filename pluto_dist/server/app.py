@@ -1,0 +1,287 @@
+"""The tracker's HTTP interface: which request does what, behind the API key.
+
+Built on Starlette alone. FastAPI's own validation answers 422 in a shape of its own, where clients of
+the hosted server expect three other shapes (see ``answers``), and its OpenAPI document would come from
+second copies of the records; here both come from the rules in ``wire``.
+
+Handlers are coroutines that call SQLite directly: a transaction takes some tens of microseconds and
+SQLite has one writer anyhow, so handing it to a thread would cost more than it frees.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import quote
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from pluto_dist import wire
+from pluto_dist.server import display_id, openapi, pages, queries, runs
+from pluto_dist.server.answers import (
+    AnswerError,
+    AsciiJSONResponse,
+    failure,
+    invalid,
+    not_found,
+    read_record,
+    unauthorized,
+)
+from pluto_dist.server.database import Database, KeyRefusedError
+from pluto_dist.server.guard import Guard, Log, masked
+from pluto_dist.server.records import Details, Landed, RefusalError, Visitor, iso
+from pluto_dist.wire import CreateRunResponse, Issue, Json, Record, ResumeRunRequest
+
+BODY_LIMIT = 64 * 1024 * 1024
+KEY_PREFIXES = ("mlps_", "mlpi_")
+LIST_DEFAULT, LIST_LIMIT = 50, 200
+_FIELDS = frozenset({*openapi.properties(wire.CreateRunRequest), *openapi.properties(ResumeRunRequest)})
+
+R = TypeVar("R", bound=Record)
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the server presents itself. ``hosts`` are names beyond loopback that it answers to."""
+
+    public_url: str
+    hosts: frozenset[str] = frozenset()
+    private_pages: bool = False
+    body_limit: int = BODY_LIMIT
+
+
+def create_app(database: Database, settings: Settings, log: Log) -> Guard:
+    """The ASGI application. ``log`` receives one line for every request."""
+    api = Api(database, settings)
+    site = pages.Pages(database, is_private=settings.private_pages)
+    app = Starlette(
+        routes=[*api.routes(), *site.routes()],
+        exception_handlers={
+            AnswerError: _answer,
+            RefusalError: _refusal,
+            HTTPException: _http_error,
+            sqlite3.OperationalError: _unavailable,
+            500: _broken,
+        },
+    )
+    app.router.redirect_slashes = False
+    return Guard(app, hosts=settings.hosts, log=log)
+
+
+class Api:
+    """The handlers under ``/api``."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._document = openapi.document(settings.public_url)
+
+    def routes(self) -> list[BaseRoute]:
+        posts: dict[str, Handler] = {
+            "/api/runs/create": self.create,
+            "/api/runs/resume": self.resume,
+            "/api/runs/status/update": self.update_status,
+            "/api/runs/config/update": self.update_config,
+            "/api/runs/trigger": self.trigger,
+            "/api/slug": self.slug,
+        }
+        gets: dict[str, Handler] = {
+            "/api/runs/details/by-display-id/{id:path}": self.details_by_display_id,
+            "/api/runs/details/{id}": self.details,
+            "/api/runs/list": self.list,
+            "/api/runs/auth/validate": self.validate,
+            "/api/health": self.health,
+            "/api/openapi.json": self.openapi,
+        }
+        return [
+            *(Route(path, handler, methods=["POST"]) for path, handler in posts.items()),
+            *(Route(path, handler, methods=["GET"]) for path, handler in gets.items()),
+        ]
+
+    async def create(self, request: Request) -> Response:
+        organization, body, carried = await self._read(request, wire.CreateRunRequest)
+        landed = runs.create_run(self._database, organization, body, _visitor(request, carried))
+        return AsciiJSONResponse(self._landed(organization, landed))
+
+    async def resume(self, request: Request) -> Response:
+        organization, body, carried = await self._read(request, ResumeRunRequest)
+        ids = (body.run_id, body.display_id, body.external_id)
+        if sum(value is not None for value in ids) != 1:
+            message = "Exactly one of runId, displayId and externalId is needed"
+            raise AnswerError(invalid((Issue((), message, {"code": "custom"}),)))
+        landed = runs.resume_run(self._database, organization, body, _visitor(request, carried))
+        answer = self._landed(organization, landed)
+        return AsciiJSONResponse({k: v for k, v in answer.items() if k not in ("forkedFromRunId", "forkStep")})
+
+    async def update_status(self, request: Request) -> Response:
+        organization, body, _ = await self._read(request, wire.UpdateStatusRequest)
+        runs.update_status(self._database, organization, body)
+        return AsciiJSONResponse({"success": True})
+
+    async def update_config(self, request: Request) -> Response:
+        organization, body, _ = await self._read(request, wire.UpdateConfigRequest)
+        runs.update_config(self._database, organization, body.run_id, body.config)
+        return AsciiJSONResponse({"success": True})
+
+    async def trigger(self, request: Request) -> Response:
+        organization, body, _ = await self._read(request, wire.TriggerRequest)
+        status = runs.heartbeat(self._database, organization, body.run_id)
+        return AsciiJSONResponse({"status": status, "triggers": None})
+
+    async def details(self, request: Request) -> Response:
+        organization = self._organization(request)
+        try:
+            number = float(request.path_params["id"])
+        except ValueError:
+            number = float("nan")
+        if math.isnan(number):
+            detail = {"code": "invalid_type", "expected": "number", "received": "nan"}
+            raise AnswerError(invalid((Issue(("runId",), "Expected number, received nan", detail),)))
+        run = runs.existing(self._database, organization, number)
+        return self._details(organization, run.id, with_fork=True)
+
+    async def details_by_display_id(self, request: Request) -> Response:
+        organization = self._organization(request)
+        project = request.query_params.get("projectName")
+        run = queries.find_by_display_id(self._database, organization, request.path_params["id"], project)
+        return self._details(organization, run.id, with_fork=False)
+
+    async def list(self, request: Request) -> Response:
+        organization = self._organization(request)
+        project = request.query_params.get("projectName")
+        if project is None:
+            detail = {"code": "invalid_type", "expected": "string", "received": "undefined"}
+            raise AnswerError(invalid((Issue(("projectName",), "Required", detail),)))
+        limit = _limit(request.query_params.get("limit"))
+        found, total = queries.list_runs(self._database, organization, project, limit)
+        return AsciiJSONResponse({"runs": [run.to_json() for run in found], "total": total})
+
+    async def validate(self, request: Request) -> Response:
+        organization = self._organization(request)
+        owner = {"id": organization, "slug": organization}
+        return AsciiJSONResponse({"valid": True, "organization": owner, "user": {"id": "local-user"}})
+
+    async def slug(self, request: Request) -> Response:
+        return AsciiJSONResponse({"organization": {"slug": self._organization(request)}})
+
+    async def health(self, _: Request) -> Response:
+        return PlainTextResponse("OK")
+
+    async def openapi(self, _: Request) -> Response:
+        return AsciiJSONResponse(self._document)
+
+    async def _read(self, request: Request, record: type[R]) -> tuple[str, R, dict[str, Json]]:
+        """Organization, record and body of a POST; the key is checked before the body is looked at."""
+        organization = self._organization(request)
+        found, body = await read_record(request, record, self._settings.body_limit)
+        return organization, found, body
+
+    def _organization(self, request: Request) -> str:
+        # The scheme word is not looked at, and a second blank leaves an empty key: as measured.
+        parts = request.headers.get("authorization", "").rstrip().split(" ")
+        key = parts[1] if len(parts) > 1 else ""
+        if not key:
+            raise AnswerError(unauthorized())
+        if not key.startswith(KEY_PREFIXES):
+            raise AnswerError(unauthorized("Invalid API key"))
+        try:
+            return self._database.organization_of(key)
+        except KeyRefusedError as error:
+            raise AnswerError(unauthorized(str(error))) from error
+
+    def _landed(self, organization: str, landed: Landed) -> dict[str, Json]:
+        run = landed.run
+        return CreateRunResponse(
+            run_id=run.id,
+            number=run.number,
+            display_id=run.display_id,
+            project_name=run.project,
+            organization_slug=organization,
+            url=self._url(organization, run.project, run.id),
+            resumed=landed.resumed,
+            forked_from_run_id=None if landed.resumed else run.forked_from,
+            fork_step=None if landed.resumed else run.fork_step,
+        ).to_json()
+
+    def _url(self, organization: str, project: str, run: int) -> str:
+        name = quote(project, safe="!'()*")
+        return f"{self._settings.public_url}/o/{organization}/projects/{name}/{display_id.code_of_run(run)}"
+
+    def _details(self, organization: str, run: int, *, with_fork: bool) -> Response:
+        found = queries.details(self._database, organization, run)
+        if found is None:
+            raise RefusalError(404, "Run not found")
+        body = details_json(found) | {"url": self._url(organization, found.project, run)}
+        if with_fork:
+            body |= {"forkedFromRunId": found.forked_from, "forkStep": found.fork_step}
+        return AsciiJSONResponse(body)
+
+
+def details_json(run: Details) -> dict[str, Json]:
+    """A run as ``/api/runs/details`` tells it; the last four fields are this server's own."""
+    return {
+        **run.summary.to_json(),
+        "projectName": run.project,
+        "config": run.config,
+        "systemMetadata": run.system_metadata,
+        "loggerSettings": run.logger_settings,
+        "statusMetadata": run.status_metadata,
+        "statusUpdated": None if run.status_updated is None else iso(run.status_updated),
+        "logNames": [],
+        "heartbeatAt": None if run.heartbeat_at is None else iso(run.heartbeat_at),
+        "statusHistory": [change.to_json() for change in run.history],
+        "attaches": [attach.to_json() for attach in run.attaches],
+        "attachCount": run.attach_count,
+    }
+
+
+def _visitor(request: Request, body: dict[str, Json]) -> Visitor:
+    agent = masked(request.headers.get("user-agent", ""))[:200]
+    return Visitor(agent, tuple(name for name, value in body.items() if value is not None and name in _FIELDS))
+
+
+def _limit(text: str | None) -> int:
+    try:
+        limit = LIST_DEFAULT if text is None else int(text)
+    except ValueError:
+        limit = 0
+    if not 1 <= limit <= LIST_LIMIT:
+        detail = {"code": "invalid_type", "expected": "number", "received": "string"}
+        raise AnswerError(invalid((Issue(("limit",), f"Expected a number from 1 to {LIST_LIMIT}", detail),)))
+    return limit
+
+
+async def _answer(_: Request, error: Exception) -> Response:
+    if not isinstance(error, AnswerError):
+        raise error
+    return error.response
+
+
+async def _refusal(_: Request, error: Exception) -> Response:
+    if not isinstance(error, RefusalError):
+        raise error
+    return failure(error.status, error.message)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    """Unknown paths and methods are 404 in plain text, as on the hosted server."""
+    if isinstance(error, HTTPException) and error.status_code in (404, 405):
+        return not_found()
+    raise error
+
+
+async def _unavailable(_: Request, error: Exception) -> Response:
+    """Another process held the write lock too long, or the disk is full: worth trying again."""
+    return failure(503, f"the tracker's database does not answer: {error}")
+
+
+async def _broken(_: Request, __: Exception) -> Response:
+    return failure(500, "Internal Server Error")

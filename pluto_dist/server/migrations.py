@@ -1,0 +1,123 @@
+"""The schema of the tracker's database, one step after the other.
+
+``PRAGMA user_version`` says how many steps a file has taken; each step and its new version are one
+transaction, so a process that dies in the middle leaves the file as it was, and of two processes
+that open a new file at once one does the work and the other finds it done. Steps are only ever
+appended. Nothing here reads or writes runs.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+APPLICATION_ID = 0x504C5544  # "PLUD", in the file's header: tells a tracker's file from any other
+
+_RUNS = (
+    """
+    CREATE TABLE api_keys (
+        hash TEXT PRIMARY KEY,
+        organization TEXT NOT NULL,
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER,
+        revoked_at INTEGER
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE projects (
+        id INTEGER PRIMARY KEY,
+        organization TEXT NOT NULL,
+        name TEXT NOT NULL,
+        prefix TEXT NOT NULL,
+        next_number INTEGER NOT NULL DEFAULT 1,
+        created_at INTEGER NOT NULL,
+        UNIQUE (organization, name)
+    )
+    """,
+    "CREATE INDEX projects_by_prefix ON projects (organization, prefix)",
+    """
+    CREATE TABLE runs (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        project_id INTEGER NOT NULL REFERENCES projects (id),
+        number INTEGER NOT NULL,
+        external_id TEXT,
+        name TEXT NOT NULL,
+        status TEXT NOT NULL,
+        status_updated INTEGER,
+        status_metadata TEXT,
+        tags TEXT NOT NULL,
+        config TEXT,
+        system_metadata TEXT,
+        logger_settings TEXT,
+        forked_from INTEGER REFERENCES runs (id),
+        fork_step INTEGER,
+        created_at INTEGER NOT NULL,
+        updated_at INTEGER NOT NULL,
+        heartbeat_at INTEGER,
+        UNIQUE (project_id, number),
+        UNIQUE (project_id, external_id)
+    )
+    """,
+    """
+    CREATE TABLE status_changes (
+        id INTEGER PRIMARY KEY,
+        run_id INTEGER NOT NULL REFERENCES runs (id),
+        from_status TEXT,
+        to_status TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        source TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX status_changes_by_run ON status_changes (run_id)",
+    """
+    CREATE TABLE attaches (
+        id INTEGER PRIMARY KEY,
+        run_id INTEGER NOT NULL REFERENCES runs (id),
+        at INTEGER NOT NULL,
+        user_agent TEXT NOT NULL,
+        outcome TEXT NOT NULL,
+        fields TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX attaches_by_run ON attaches (run_id)",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (_RUNS,)
+
+
+def check_owner(connection: sqlite3.Connection) -> None:
+    """Look before anything is written.
+
+    Raises:
+        ValueError: the file belongs to another program or to a newer version of this one.
+    """
+    version = _version(connection)
+    owner = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    used = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
+    if owner != APPLICATION_ID and (used or version > 0):
+        raise ValueError("it is a SQLite file of another program")
+    if version > len(STEPS):
+        raise ValueError(f"it has schema {version}, and this version knows {len(STEPS)}: update pluto-dist")
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a file to the newest schema; does nothing to one that has it."""
+    while (version := _version(connection)) < len(STEPS):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if _version(connection) == version:
+                _take(connection, version)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+
+def _take(connection: sqlite3.Connection, version: int) -> None:
+    for statement in STEPS[version]:
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {version + 1}")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
