@@ -31,6 +31,7 @@ from pluto_dist.errors import (
 from pluto_dist.exchange import Exchange, Outcome, RunExchange, SignedId
 from pluto_dist.gathering import cluster_document
 from pluto_dist.identity import Decision, NeedsLaunchToken, Reference
+from pluto_dist.inventory import to_text
 from pluto_dist.launchers import LaunchContext
 from pluto_dist.settings import Settings
 from pluto_dist.version import __version__
@@ -157,7 +158,7 @@ def _create(
             run_name=plan.request.run_name or existing.value,
             external_id=existing.value,
             config=json.dumps(config, allow_nan=False),
-            system_metadata=json.dumps(metadata, allow_nan=False),
+            system_metadata=to_text(metadata),
         ),
         deadline=deadline,
     )

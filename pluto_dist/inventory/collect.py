@@ -1,0 +1,88 @@
+"""The inventory of this node, within a deadline: runs the probes, and survives a driver that does not answer.
+
+GPU libraries are asked in a daemon thread, because a stalled driver holds its caller for seconds to for
+ever. Such a thread is left behind, and this process asks no GPU library again. Host and software are read
+meanwhile in the caller's thread.
+
+Another vendor's GPUs: write ``inventory/<vendor>.py`` with a ``probe() -> GpuReport`` and name it in
+``GPU_PROBES``, which is the only other place to change. AMD's belongs in the thread like NVIDIA's:
+``amdsmi_init`` could block beyond the reach of SIGKILL (ROCm/rocm-systems#8457).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from . import host, nvidia, software
+from .reading import attempt
+from .records import GpuReport, HostReport, NodeInventory
+
+GPU_PROBES: tuple[Callable[[], GpuReport], ...] = (nvidia.probe,)
+"""One for each vendor. The first that found GPUs or failed is the node's; a node has one vendor's."""
+
+_stalled_in: set[int] = set()
+"""The pid whose GPU library did not answer in time. A forked child has another pid, and may ask."""
+
+
+def collect(deadline: float = 2.0) -> NodeInventory:
+    """What this node is made of. Never raises; a value that cannot be read is ``None``.
+
+    Only one process of a node should call this: drivers serialise their users (libcudacxx#222).
+
+    Args:
+        deadline: the seconds that GPU libraries get. After them ``gpus.error`` is "timeout", here and in
+            every later call of this process.
+    """
+    began = time.monotonic()
+    asking = _ask_gpus(deadline)
+    hostname, machine, interpreter = host.hostname(), host.probe(), software.probe()
+    gpus = _with_host_memory(asking(), machine)
+    return NodeInventory(
+        hostname=hostname,
+        host=machine,
+        software=interpreter,
+        gpus=gpus,
+        collect_ms=round(1000 * (time.monotonic() - began)),
+    )
+
+
+def _ask_gpus(deadline: float) -> Callable[[], GpuReport]:
+    """Starts the GPU probes; what it returns waits for their answer, until ``deadline`` seconds from now."""
+    timeout = GpuReport(error="timeout")
+    if os.getpid() in _stalled_in:
+        return lambda: timeout
+    until = time.monotonic() + deadline
+    answers: list[GpuReport] = []
+    asker = threading.Thread(target=lambda: answers.append(_probe_gpus()), name="pluto-dist-gpu-probe", daemon=True)
+    _, refused = attempt(asker.start)
+    if refused is not None:  # a container's limit on processes counts threads
+        return lambda: GpuReport(error=type(refused).__name__)
+
+    def answer() -> GpuReport:
+        asker.join(max(0.0, until - time.monotonic()))
+        if not answers:
+            _stalled_in.add(os.getpid())
+        return answers[0] if answers else timeout
+
+    return answer
+
+
+def _probe_gpus() -> GpuReport:
+    found = GpuReport(count=0)
+    for probe in GPU_PROBES:
+        report, error = attempt(probe)
+        found = report or GpuReport(error=type(error).__name__)
+        if found.error or found.count:
+            break
+    return found
+
+
+def _with_host_memory(gpus: GpuReport, machine: HostReport) -> GpuReport:
+    devices = (
+        dataclasses.replace(gpu, memory=machine.memory) if gpu.memory_kind == "unified" else gpu for gpu in gpus.devices
+    )
+    return dataclasses.replace(gpus, devices=tuple(devices))

@@ -1,0 +1,140 @@
+"""What the tracker stores of a job's hardware: one document for all nodes, small enough to be sent at once.
+
+Pure: inventories in, a JSON document out, no clock, no file, no network. The top level describes the
+leader's node in the official SDK's words, because the Pluto UI parses them strictly; ``cluster``, ``hosts``,
+``node_classes`` and ``nodes`` describe the job. What is not known at the top level is left out, never null.
+
+>>> from pluto_dist.inventory.records import SoftwareReport
+>>> one = NodeInventory(hostname="a", software=SoftwareReport(torch="2.4.0"))
+>>> document = compose({0: one, 1: None}, leader_node=0, world_size=2, first_ranks={0: 0, 1: 1})
+>>> document["cluster"]["nodes"], document["cluster"]["nodes_reported"], document["hosts"]
+(2, 1, ['a', '(missing)'])
+>>> document["nodes"]
+[{'node': 0, 'host': 'a', 'class': 0, 'rank': 0, 'gpus': []}, {'node': 1, 'missing': True}]
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from . import budget, sdk
+from .classes import NodeClass, classify
+from .decoding import Json
+from .records import Gpu, MigInstance, NodeInventory, Process
+
+SCHEMA = 1
+BUDGET = 256 * 1024  # bytes of ``to_text``
+SLOW_INIT_MS = 1000
+
+
+def compose(
+    nodes: Mapping[int, NodeInventory | None],
+    *,
+    leader_node: int,
+    world_size: int,
+    first_ranks: Mapping[int, int],
+    process: Process | None = None,
+    max_bytes: int = BUDGET,
+) -> dict[str, Json]:
+    """The ``systemMetadata`` of a job, as JSON values; the arguments are left as they are.
+
+    Args:
+        nodes: every node of the job by its number; ``None`` for one that has not reported.
+        leader_node: the node that the top level describes; nothing of it where that one has not reported.
+        world_size: ranks of the job.
+        first_ranks: the lowest global rank of each node, where it is known.
+        process: the process that creates the run; its command line already free of secrets.
+        max_bytes: what ``to_text`` of the document may measure. A larger one loses its least telling parts,
+            step by step (see ``budget``), and ``cluster.truncated`` says how far that went.
+    """
+    reported = {node: inventory for node, inventory in sorted(nodes.items()) if inventory is not None}
+    classes, class_of = classify(reported)
+    leader = reported.get(leader_node)
+    document: dict[str, Json] = sdk.top_level(leader, process) if leader else {}
+    document["cluster"] = _cluster(reported, len(nodes), world_size, len(classes))
+    document["hosts"] = [_host(inventory) for _, inventory in sorted(nodes.items())]
+    document["node_classes"] = [{"n": found.n, **found.to_json()} for found in classes]
+    document["nodes"] = [
+        _node(node, inventory, class_of[node], classes, first_ranks.get(node))
+        if inventory is not None
+        else {"node": node, "missing": True}
+        for node, inventory in sorted(nodes.items())
+    ]
+    return budget.fit(_storable(document), max_bytes, lambda value: len(to_text(value)))
+
+
+def to_text(document: Mapping[str, Json]) -> str:
+    """The document as it is sent, in ASCII without spaces: what the budget is counted in."""
+    return json.dumps(document, separators=(",", ":"), allow_nan=False)
+
+
+def _cluster(reported: Mapping[int, NodeInventory], nodes: int, world_size: int, classes: int) -> dict[str, Json]:
+    """Flat scalars, for the tracker flattens and filters them. ``gpu_memory`` is of the smallest GPU."""
+    every = list(reported.values())
+    gpus = [gpu for inventory in every for gpu in inventory.gpus.devices]
+    summary = {
+        "schema": SCHEMA,
+        "nodes": nodes,
+        "nodes_reported": len(every),
+        "world_size": world_size,
+        "gpus": sum(inventory.gpus.count or 0 for inventory in every),
+        "gpus_bad": sum(len(inventory.gpus.bad) for inventory in every),
+        "gpu_name": _same(gpu.name for gpu in gpus),
+        "gpu_memory": min((gpu.memory for gpu in gpus if gpu.memory), default=None),
+        "driver": _same(inventory.gpus.driver for inventory in every),
+        "classes": classes,
+        "collect_ms": max((inventory.collect_ms or 0 for inventory in every), default=None),
+    }
+    return sdk.known(summary)
+
+
+def _same(values: Iterable[str | None]) -> str | None:
+    """The one value that is known; "mixed" for several."""
+    found = Counter(value for value in values if value is not None)
+    return next(iter(found), None) if len(found) < 2 else "mixed"
+
+
+def _host(inventory: NodeInventory | None) -> str:
+    if inventory is None:
+        return "(missing)"
+    return inventory.hostname or "(unknown)"
+
+
+def _node(
+    node: int, inventory: NodeInventory, place: int, classes: list[NodeClass], rank: int | None
+) -> dict[str, Json]:
+    """One node: what names it, and what deviates from its class. Lost GPUs are in ``bad`` only."""
+    gpus = inventory.gpus
+    slow = gpus.init_ms if (gpus.init_ms or 0) > SLOW_INIT_MS else None
+    always = {"node": node, "host": _host(inventory), "class": place, "rank": rank}
+    found: dict[str, Any] = {
+        "bad": {str(index): error for index, error in gpus.bad},
+        "gpu_error": gpus.error,
+        "mig": [_mig(gpu, part) for gpu in gpus.devices for part in gpu.mig_instances],
+        "diff": classes[place].differences(gpus),
+        "init_ms": slow,
+    }
+    return {
+        **sdk.known(always),
+        "gpus": [gpu.uuid or "unknown" for gpu in gpus.devices],
+        **{name: value for name, value in found.items() if value},
+    }
+
+
+def _mig(gpu: Gpu, part: MigInstance) -> dict[str, Json]:
+    profile = (part.name or "").rpartition(" MIG ")[2] or None
+    return sdk.known({"gpu": gpu.index, "uuid": part.uuid, "profile": profile})
+
+
+def _storable(value: Json) -> Json:
+    """``value`` without NUL and lone surrogates, which the tracker's database refuses; always a copy."""
+    if isinstance(value, str):
+        return value.replace("\x00", "").encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    return value

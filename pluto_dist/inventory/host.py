@@ -1,0 +1,87 @@
+"""What machine and operating system is this? Reads /proc, /sys and psutil; runs no other program.
+
+``platform.uname()`` is not used: its ``processor`` starts ``uname -p``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from .decoding import clean
+from .reading import known
+from .records import HostReport
+
+PROC = Path("/proc")
+SYS = Path("/sys")
+
+
+def hostname() -> str | None:
+    """The name that the kernel has for this node."""
+    return known(lambda: clean(os.uname().nodename))
+
+
+def probe(*, proc: Path = PROC, sys: Path = SYS) -> HostReport:
+    """This machine. A value that cannot be read is ``None``; nothing is raised.
+
+    Args:
+        proc: where procfs is.
+        sys: where sysfs is.
+    """
+    import platform
+
+    release = known(platform.freedesktop_os_release) or {}
+    freq_min, freq_max = known(lambda: _frequencies_mhz(sys)) or (None, None)
+    return HostReport(
+        system=known(lambda: clean(os.uname().sysname)),
+        os=clean(release.get("PRETTY_NAME")),
+        os_name=clean(release.get("NAME")),
+        os_version=clean(release.get("VERSION", release.get("BUILD_ID"))),
+        os_id=clean(release.get("ID")),
+        kernel=known(lambda: clean(os.uname().release)),
+        kernel_version=known(lambda: clean(os.uname().version)),
+        arch=known(lambda: clean(os.uname().machine)),
+        cpu_model=known(lambda: _cpu_model(proc)),
+        cores_physical=known(lambda: _psutil().cpu_count(logical=False)),
+        cores_logical=known(lambda: _psutil().cpu_count(logical=True)),
+        freq_min_mhz=freq_min,
+        freq_max_mhz=freq_max,
+        memory=known(lambda: _psutil().virtual_memory().total),
+        swap=known(lambda: _psutil().swap_memory().total),
+        boot_time=known(lambda: _psutil().boot_time()),
+        timezone=tuple(name for zone in time.tzname if (name := clean(zone))),
+    )
+
+
+def _psutil() -> Any:
+    import psutil
+
+    return psutil
+
+
+def _cpu_model(proc: Path) -> str | None:
+    """x86 says "model name". On arm64 the kernel names no model, but the device tree may."""
+    with (proc / "cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model", "cpu model"):
+                return clean(value)
+    return clean((proc / "device-tree" / "model").read_bytes())
+
+
+def _frequencies_mhz(sys: Path) -> tuple[float, float] | None:
+    """Lowest and highest frequency over all cores; ``None`` in most virtual machines.
+
+    Not psutil.cpu_freq(): it also reads every core's current frequency, which wakes idle cores
+    (giampaolo/psutil#1851: 2 s on a machine with many).
+    """
+    policies = sorted((sys / "devices" / "system" / "cpu" / "cpufreq").glob("policy*"))
+    if not policies:
+        return None
+    lows, highs = (
+        [int((policy / name).read_text()) / 1000 for policy in policies]
+        for name in ("cpuinfo_min_freq", "cpuinfo_max_freq")
+    )
+    return min(lows), max(highs)

@@ -1,0 +1,171 @@
+"""What a node is made of, as records: the shape that probes fill, nodes exchange and the document reads.
+
+This module measures nothing and composes nothing. A record of another node arrives as JSON over the
+network, so ``from_json`` believes none of it: types, lengths, ranges and counts are checked, fields that
+another version of this package may have added are dropped. ``None`` means unknown, and is left out of JSON.
+
+>>> gpu = Gpu.from_json({"index": 0, "name": "NVIDIA H100 80GB HBM3", "memory": 85520809984})
+>>> gpu.temperature is None, gpu.to_json()
+(True, {'index': 0, 'name': 'NVIDIA H100 80GB HBM3', 'memory': 85520809984})
+>>> Gpu.from_json({"index": 0, "name": 7})
+Traceback (most recent call last):
+ValueError: Gpu.name: a string was expected, not int
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from .decoding import (
+    DEVICE_LIMIT,
+    MIG_LIMIT,
+    PID_LIMIT,
+    Record,
+    decode_bad,
+    decode_bool,
+    decode_float,
+    decode_int,
+    decode_text,
+    one_of,
+    optional,
+    record,
+    required,
+    several,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MigInstance(Record):
+    """One slice of a GPU in MIG mode, as its own device. ``name`` ends in the profile: "… MIG 3g.40gb"."""
+
+    uuid: str | None = optional(decode_text)
+    name: str | None = optional(decode_text)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu(Record):
+    """One GPU that answers. ``index`` is NVML's order, which is not CUDA's."""
+
+    index: int = required(decode_int)
+    name: str | None = optional(decode_text)
+    uuid: str | None = optional(decode_text)
+    """"GPU-…": the key that joins NVML's view with CUDA's."""
+    memory: int | None = optional(decode_int)
+    """Bytes."""
+    memory_kind: str | None = optional(one_of("unified"))
+    """"unified": the GPU has no memory of its own, ``memory`` is the host's."""
+    compute_capability: str | None = optional(decode_text)
+    """"9.0"."""
+    pci_bus_id: str | None = optional(decode_text)
+    """"00000000:18:00.0": domain, bus, device, function."""
+    temperature: int | None = optional(decode_int)
+    """°C when it was collected."""
+    power_limit_w: int | None = optional(decode_int)
+    """Watts, the limit in force."""
+    pids: tuple[int, ...] = optional(several(decode_int, PID_LIMIT), ())
+    """Processes on the GPU; of the host's or the container's numbering, depending on the driver."""
+    mig: bool | None = optional(decode_bool)
+    mig_instances: tuple[MigInstance, ...] = optional(several(record(MigInstance), MIG_LIMIT), ())
+
+
+@dataclass(frozen=True, slots=True)
+class GpuReport(Record):
+    """All GPUs of a node through one vendor's library. ``error`` is the library's own failure.
+
+    No GPU and no library is an answer, not an error: ``GpuReport(count=0)``. ``count`` is what the driver
+    counts, those in ``bad`` (index, name of the error; in JSON an object) included.
+    """
+
+    vendor: str = optional(decode_text, "nvidia")
+    driver: str | None = optional(decode_text)
+    cuda_driver: str | None = optional(decode_text)
+    """The newest CUDA that the driver can run: "12.4"."""
+    devices: tuple[Gpu, ...] = optional(several(record(Gpu), DEVICE_LIMIT), ())
+    bad: tuple[tuple[int, str], ...] = optional(decode_bad, ())
+    error: str | None = optional(decode_text)
+    """"LibRmVersionMismatch", "DriverNotLoaded", "timeout", …"""
+    count: int | None = optional(decode_int)
+    init_ms: int | None = optional(decode_int)
+    """Milliseconds that opening the library took: seconds per GPU where persistence mode is off."""
+
+    def contradiction(self) -> str | None:
+        indexes = [gpu.index for gpu in self.devices] + [index for index, _ in self.bad]
+        if len(indexes) != len(set(indexes)):
+            return "a GPU is reported twice"
+        if indexes and (self.count is None or max(indexes) >= self.count):
+            return f"GPU {max(indexes)} is beyond the count of {self.count}"
+        if (self.count or 0) > DEVICE_LIMIT:
+            return f"count is {self.count}, at most {DEVICE_LIMIT} are allowed"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class HostReport(Record):
+    """The machine (or the container's view of it) and its operating system."""
+
+    system: str | None = optional(decode_text)
+    """"Linux"."""
+    os: str | None = optional(decode_text)
+    """"Ubuntu 22.04.4 LTS"."""
+    os_name: str | None = optional(decode_text)
+    os_version: str | None = optional(decode_text)
+    os_id: str | None = optional(decode_text)
+    kernel: str | None = optional(decode_text)
+    """The release: "5.15.0-105-generic"."""
+    kernel_version: str | None = optional(decode_text)
+    """The build: "#115-Ubuntu SMP …"."""
+    arch: str | None = optional(decode_text)
+    """"x86_64", "aarch64"."""
+    cpu_model: str | None = optional(decode_text)
+    cores_physical: int | None = optional(decode_int)
+    cores_logical: int | None = optional(decode_int)
+    freq_min_mhz: float | None = optional(decode_float)
+    freq_max_mhz: float | None = optional(decode_float)
+    memory: int | None = optional(decode_int)
+    """Bytes."""
+    swap: int | None = optional(decode_int)
+    """Bytes."""
+    boot_time: float | None = optional(decode_float)
+    """Seconds since 1970."""
+    timezone: tuple[str, ...] = optional(several(decode_text, 8), ())
+    """Standard and summer name."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoftwareReport(Record):
+    """The interpreter and the libraries that a training's speed and numbers depend on; versions."""
+
+    python: str | None = optional(decode_text)
+    python_implementation: str | None = optional(decode_text)
+    python_compiler: str | None = optional(decode_text)
+    python_executable: str | None = optional(decode_text)
+    glibc: str | None = optional(decode_text)
+    torch: str | None = optional(decode_text)
+    """"2.4.0+cu121"."""
+    cuda: str | None = optional(decode_text)
+    """The CUDA that torch was built with: "12.1"."""
+    cudnn: str | None = optional(decode_text)
+    """Three numbers: "9.1.0"."""
+    nccl: str | None = optional(decode_text)
+    """Three numbers: "2.20.5"."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInventory(Record):
+    """One node: hardware and software, collected once in ``collect_ms`` milliseconds."""
+
+    hostname: str | None = optional(decode_text)
+    host: HostReport = dataclasses.field(default=HostReport(), metadata={"decode": record(HostReport)})
+    software: SoftwareReport = dataclasses.field(default=SoftwareReport(), metadata={"decode": record(SoftwareReport)})
+    gpus: GpuReport = dataclasses.field(default=GpuReport(), metadata={"decode": record(GpuReport)})
+    collect_ms: int | None = optional(decode_int)
+
+
+@dataclass(frozen=True, slots=True)
+class Process(Record):
+    """The process that creates the run. Whoever fills ``cmdline`` has taken the secrets out of it."""
+
+    pid: int | None = optional(decode_int)
+    exe: str | None = optional(decode_text)
+    cmdline: tuple[str, ...] = optional(several(decode_text, 1024), ())

@@ -1,0 +1,54 @@
+"""Compiles the fake NVIDIA library, and says what a process needs in its environment to load it.
+
+pynvml opens ``libnvidia-ml.so.1`` by name and knows no other way, so ``LD_LIBRARY_PATH`` of a new process
+decides which one it gets. It holds for the children of that process too, torchrun's workers for instance.
+Without a C compiler everything here fails: a test that skips itself proves nothing.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+LIBRARY = "libnvidia-ml.so.1"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call into the driver; ``device`` is -1 where the function has none."""
+
+    pid: int
+    function: str
+    device: int
+
+
+def compile_fake(folder: Path, *, absent: Sequence[str] = ()) -> Path:
+    """Compiles the fake into ``folder``, without the functions ``absent`` (an old driver); returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    renames = [f"-D{function}=fake_absent_{n}" for n, function in enumerate(absent, 1)]
+    warnings = ["-Wall", "-Wextra", "-Werror"]
+    source, library = str(HERE / "fakenvml.c"), str(folder / LIBRARY)
+    subprocess.run(["gcc", *warnings, "-O1", "-shared", "-fPIC", *renames, "-o", library, source], check=True)
+    return folder
+
+
+def write_profile(path: Path, base: str | None, *lines: str | bytes) -> Path:
+    """Writes the profile ``base`` (a name beside this file, or ``None``) with ``lines`` added or changed."""
+    include = [f"include={HERE / base}.profile"] if base else []
+    raw = [line if isinstance(line, bytes) else line.encode() for line in [*include, *lines]]
+    path.write_bytes(b"\n".join(raw) + b"\n")
+    return path
+
+
+def environ(library: Path, profile: Path, log: Path) -> dict[str, str]:
+    """What a process needs to find the library in ``library`` with ``profile``, and to log to ``log``."""
+    return {"LD_LIBRARY_PATH": str(library), "FAKE_NVML": str(profile), "FAKE_NVML_LOG": str(log)}
+
+
+def read_log(log: Path) -> list[Call]:
+    """The calls in ``log``, in order; none if there is no file."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [Call(int(pid), function, int(device)) for pid, function, device in map(str.split, lines)]
