@@ -6,6 +6,7 @@ The only module that reads ``os.environ`` and the process; everything below take
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import socket
@@ -16,13 +17,13 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pluto_dist import agent_folder, identity, launchers, settings, store
 from pluto_dist.client import Client
 from pluto_dist.console import logger, set_up
 from pluto_dist.errors import ConfigurationError, ExchangeError, PlutoDistError, received
 from pluto_dist.exchange import Exchange, Member, Outcome
-from pluto_dist.hooks import ExitHooks
 from pluto_dist.joining import Plan
 from pluto_dist.launchers import LaunchContext, ProcessFacts
 from pluto_dist.lifecycle import Participation
@@ -38,7 +39,6 @@ class _Process:
     pid: int
     runs: int = 0
     open: Run | None = None
-    hooks: ExitHooks | None = None
     exchange: Exchange | None = None
     met: LaunchContext | None = None
 
@@ -151,19 +151,20 @@ def _open_run() -> Run | None:
 
 
 def _join(plan: Plan, *, wait: bool) -> Run:
-    if _process.hooks is not None:
-        _process.hooks.remove()
     if plan.settings.mode == "disabled":
         return Run(plan, None)
+    if plan.is_leader:
+        _warn_of_plain_http(plan.settings)
     participation = Participation(plan, lambda: _meet(plan), lambda: _client(plan))
     run = Run(plan, participation)
     try:
         _await(plan, participation, wait=wait)
     except PlutoDistError as error:
         if plan.settings.on_error == "raise":
+            run.give_up()
             raise
-        logger.warning("going on without a tracker: %s", error)
-    _process.open, _process.hooks = run, ExitHooks(run)
+        _say_for_node(plan, "going on without a tracker: %s", error)
+    _process.open = run
     return run
 
 
@@ -178,11 +179,12 @@ def _await(plan: Plan, participation: Participation, *, wait: bool) -> None:
             return
         outcome = participation.settled.result(timeout=left)
     except FutureTimeoutError:
-        logger.warning("init() took longer than %.0f s; going on, the run may still come", plan.settings.timeout)
+        waited = plan.settings.timeout
+        _say_for_node(plan, "init() took longer than %.0f s; going on, the run may still come", waited)
         return
     except ExchangeError as error:
         # The ranks' store, not the user, is at fault; a training that does without it must go on.
-        logger.warning("rank %d goes on without a run: %s", plan.context.topology.rank, error)
+        _say_for_node(plan, "going on without a run: %s", error)
         return
     if outcome.kind == "error":
         raise received(outcome.error, outcome.message)
@@ -202,6 +204,19 @@ def _report(plan: Plan, settled: Future[Outcome], *, wait: bool) -> None:
         logger.warning("going on offline: %s", outcome.message)
     elif not wait:
         logger.error("no run: %s", outcome.message)
+
+
+def _say_for_node(plan: Plan, message: str, *values: object) -> None:
+    """Warn of what every rank of a node sees alike; one of them says it."""
+    first = plan.is_leader or plan.context.topology.local_rank in (None, 0)
+    logger.log(logging.WARNING if first else logging.DEBUG, message, *values)
+
+
+def _warn_of_plain_http(chosen: settings.Settings) -> None:
+    parts = urlsplit(chosen.url_api)
+    local = parts.hostname in ("localhost", "::1") or (parts.hostname or "").startswith("127.")
+    if parts.scheme == "http" and not local and chosen.api_key is not None and chosen.mode == "online":
+        logger.warning("the API key travels unencrypted to %s: use https where the network is not yours", parts.netloc)
 
 
 def _meet(plan: Plan) -> Exchange:

@@ -53,6 +53,7 @@ class Participation:
         self._client = new_client()
         self._run: RunExchange | None = None
         self._settled_at = time.monotonic()
+        self._created = False  # by this rank: the leader, or the one that stood in for it
         self._gathered = 0
         self._cancelled = False
         self._stop = threading.Event()
@@ -69,7 +70,7 @@ class Participation:
             self.settled.set_result(outcome)
             if outcome.answer is None or self._client is None:
                 return
-            if self.plan.is_leader:
+            if self._created:
                 self._beat(exchange, self._client, outcome.answer.run_id)
             else:
                 self.attached = attach(self.plan, run, signed, outcome, self._client, self._stop)
@@ -99,6 +100,7 @@ class Participation:
 
     def _outcome(self, exchange: Exchange, run: RunExchange, signed: SignedId) -> Outcome | None:
         def create() -> Outcome:
+            self._created = True
             nodes: tuple[dict[str, Any], ...] = ()
             if self._client is not None:
                 until = min(time.monotonic() + GATHER_SECONDS, self.plan.deadline)
@@ -155,14 +157,14 @@ class Participation:
         try:
             if status == "COMPLETED":
                 run.count("left")
-                if not self.plan.is_leader or not self._everyone_left(run):
+                if not self._ends(run) or not self._everyone_left(run):
                     return
             elif not run.claim("failure"):
                 return  # another rank failed first, and says so
             self._close(run, END_SECONDS if patiently else 2.0)
         except ExchangeError as error:
             logger.debug("the other ranks cannot be asked at the end: %s", error)
-            if not self.plan.is_leader:
+            if not self._created:
                 return
         self._post(UpdateStatusRequest(outcome.answer.run_id, status, json.dumps(cause) if cause else None))
 
@@ -177,6 +179,10 @@ class Participation:
             logger.warning("a change of the config was not taken: %s", error)
         finally:
             client.close()
+
+    def _ends(self, run: RunExchange) -> bool:
+        """Whether this rank is the one to end the run: the leader, or who stood in for one that never came."""
+        return self.plan.is_leader or (self._created and not run.claimed("leader"))
 
     def abandon(self) -> None:
         """End this rank's part and leave the run as it is: another attempt will go on with it."""

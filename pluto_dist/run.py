@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pluto_dist.errors import ConfigurationError, PlutoDistError
 from pluto_dist.exchange import Outcome, SignedId
+from pluto_dist.hooks import ExitHooks
 from pluto_dist.joining import Plan
 from pluto_dist.lifecycle import Participation
 from pluto_dist.wire import CreateRunResponse, UpdateConfigRequest
@@ -35,6 +36,7 @@ class Run:
         self.plan = plan
         self._participation = participation
         self._finished = participation is None
+        self._hooks = None if participation is None else ExitHooks(self)
         self._caught: BaseException | None = None
 
     # Which run.
@@ -168,10 +170,16 @@ class Run:
         if self._participation is None or self._finished:
             return
         if self.plan.context.restarts_left and not isinstance(error, KeyboardInterrupt):
-            self._finished = True
+            self._let_go()
             self._participation.abandon()
         else:
             self._fail(error)
+
+    def give_up(self) -> None:
+        """Have no part in a run that could not be joined."""
+        if self._participation is not None and not self._finished:
+            self._let_go()
+            self._participation.abandon()
 
     def _fail(self, error: BaseException) -> None:
         status = "TERMINATED" if isinstance(error, KeyboardInterrupt) else "FAILED"
@@ -179,8 +187,13 @@ class Run:
 
     def _end(self, status: str, cause: dict[str, Any] | None = None, *, patiently: bool = True) -> None:
         if self._participation is not None and not self._finished:
-            self._finished = True
+            self._let_go()
             self._participation.end(status, cause, patiently=patiently)
+
+    def _let_go(self) -> None:
+        self._finished = True
+        if self._hooks is not None:
+            self._hooks.remove()
 
     def _cause(self, error: BaseException) -> dict[str, Any]:
         lines = traceback.format_exception(type(error), error, error.__traceback__)

@@ -64,6 +64,7 @@ def test_on_one_rank_only(tracker, torchrun, caller):
     (run,) = tracker.runs("started")
     assert run["config"]["lr"] == 1
     assert run["systemMetadata"]["cluster"]["nodes_reported"] == 1
+    assert [change["to"] for change in run["statusHistory"]] == ["RUNNING", "COMPLETED"]
 
 
 def test_no_wait(tracker, torchrun):
