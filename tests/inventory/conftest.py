@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for fakenvml, which other tests use too
-
 from fakenvml.build import compile_fake
 from fakenvml.node import FakeNode
-
-
-@pytest.fixture(scope="session")
-def fake_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the compiled fake; no compiler is a failure."""
-    return compile_fake(tmp_path_factory.mktemp("fakenvml"))
 
 
 @pytest.fixture
