@@ -14,36 +14,23 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pluto_dist import agent_folder, identity, launchers, settings, store
+from pluto_dist import identity, launchers, settings, store
 from pluto_dist.client import Client
 from pluto_dist.console import logger, set_up
 from pluto_dist.errors import ConfigurationError, ExchangeError, PlutoDistError, received
-from pluto_dist.exchange import Exchange, Member, Outcome
+from pluto_dist.exchange import Outcome
 from pluto_dist.joining import Plan
-from pluto_dist.launchers import LaunchContext, ProcessFacts
+from pluto_dist.launchers import ProcessFacts
 from pluto_dist.lifecycle import Participation
+from pluto_dist.process import Process, current
 from pluto_dist.run import Run
 from pluto_dist.version import __version__
 from pluto_dist.wire import CreateRunRequest, issues, refusals
-
-
-@dataclass
-class _Process:
-    """What this process remembers between two calls of ``init()``."""
-
-    pid: int
-    runs: int = 0
-    open: Run | None = None
-    exchange: Exchange | None = None
-    met: LaunchContext | None = None
-
-
-_process = _Process(os.getpid())
 
 
 def init(
@@ -100,8 +87,9 @@ def init(
     """
     began = time.monotonic()
     set_up()
-    if (open_run := _open_run()) is not None:
-        return open_run
+    process = current()
+    if process.open_run is not None:
+        return process.open_run
     environ = dict(os.environ)
     chosen = settings.load(
         environ, project=project, run_id=run_id, resume=resume, mode=mode, timeout=timeout, on_error=on_error
@@ -122,40 +110,24 @@ def init(
             inherit_tags=inherit_tags,
         )
     )
+    if process.parent_has_run:
+        logger.warning("init() in a forked child of a process with an open run does nothing; call it in the parent")
+        chosen = replace(chosen, mode="disabled")
     facts = ProcessFacts(group=store.process_group(), spawned=_is_spawned(environ))
     context = launchers.detect(environ if chosen.mode != "disabled" else {}, facts)
-    decision = identity.decide(context, run_id=chosen.run_id, resume=chosen.resume)
-    _process.runs += 1
-    return _join(
-        Plan(chosen, context, decision, request, dict(config or {}), _process.runs, socket.gethostname(), began),
-        wait=wait,
-    )
+    decision = identity.decide(context, run_id=chosen.run_id, resume=chosen.resume and chosen.mode != "disabled")
+    process.runs += 1
+    plan = Plan(chosen, context, decision, request, dict(config or {}), process.runs, socket.gethostname(), began)
+    process.run = _join(plan, process, wait=wait)
+    return process.run
 
 
-def _open_run() -> Run | None:
-    """The run that is open in this process, and a run that does nothing in a child of such a process."""
-    global _process  # noqa: PLW0603  # a forked child must forget what its parent remembers
-    run = _process.open
-    if _process.pid != os.getpid():
-        _process = _Process(os.getpid())
-        if run is not None and not run.finished:
-            logger.warning("init() in a forked child of a process with an open run does nothing; call it in the parent")
-            return Run(run.plan, None)
-        return None
-    if run is None or run.finished:
-        return None
-    if run.failed:
-        run.survived()
-        return None
-    return run
-
-
-def _join(plan: Plan, *, wait: bool) -> Run:
+def _join(plan: Plan, process: Process, *, wait: bool) -> Run:
     if plan.settings.mode == "disabled":
         return Run(plan, None)
     if plan.is_leader:
         _warn_of_plain_http(plan.settings)
-    participation = Participation(plan, lambda: _meet(plan), lambda: _client(plan))
+    participation = Participation(plan, lambda: process.meet(plan), lambda: _client(plan))
     run = Run(plan, participation)
     try:
         _await(plan, participation, wait=wait)
@@ -164,7 +136,6 @@ def _join(plan: Plan, *, wait: bool) -> Run:
             run.give_up()
             raise
         _say_for_node(plan, "going on without a tracker: %s", error)
-    _process.open = run
     return run
 
 
@@ -217,32 +188,6 @@ def _warn_of_plain_http(chosen: settings.Settings) -> None:
     local = parts.hostname in ("localhost", "::1") or (parts.hostname or "").startswith("127.")
     if parts.scheme == "http" and not local and chosen.api_key is not None and chosen.mode == "online":
         logger.warning("the API key travels unencrypted to %s: use https where the network is not yours", parts.netloc)
-
-
-def _meet(plan: Plan) -> Exchange:
-    """This process's place among the ranks; kept, because torch's store wants one client, held for life."""
-    context, kept = plan.context, _process.exchange
-    if kept is not None and _process.met == context:
-        try:
-            if not kept.is_over():
-                return kept
-            return _sign_in(plan, kept.store)
-        except ExchangeError:
-            logger.debug("the store is gone; connecting anew", exc_info=True)
-    timeout = max(1.0, min(10.0, plan.deadline - time.monotonic()))
-    return _sign_in(plan, store.connect(context, timeout=timeout))
-
-
-def _sign_in(plan: Plan, shared: store.Store) -> Exchange:
-    context = plan.context
-    member = Member(
-        rank=context.topology.rank,
-        node=plan.host if context.topology.node_rank is None else str(context.topology.node_rank),
-        nonce="one" if context.store_address is None else agent_folder.attempt_nonce(context),
-        host=plan.host,
-    )
-    _process.exchange, _process.met = Exchange(shared, member), context
-    return _process.exchange
 
 
 def _client(plan: Plan) -> Client | None:

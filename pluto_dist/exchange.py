@@ -88,6 +88,15 @@ class Exchange:
         self.store = store
         self.member = member
         self.attempt, self.is_node_leader = self._sign_in()
+        self.has_collected = False  # whether this rank has set out to publish its node's inventory
+
+    def goes_on_over(self, store: Store) -> bool:
+        """Whether ``store``, connected anew, still holds this rank's attempt; it is used from then on, if so."""
+        first = store.get(f"{self.attempt}/node/{self.member.node}") or ""
+        if store.get("attempt") != str(self.attempt) or first.split(" ")[0] != self.member.nonce:
+            return False
+        self.store = store
+        return True
 
     def _sign_in(self) -> tuple[int, bool]:
         mine = f"{self.member.nonce} {self.member.rank}"

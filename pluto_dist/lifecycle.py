@@ -51,6 +51,7 @@ class Participation:
         self.attached: CreateRunResponse | None = None
         self._meet, self._new_client = meet, new_client
         self._client = new_client()
+        self._exchange: Exchange | None = None
         self._run: RunExchange | None = None
         self._settled_at = time.monotonic()
         self._created = False  # by this rank: the leader, or the one that stood in for it
@@ -85,8 +86,9 @@ class Participation:
 
     def _join(self) -> tuple[Exchange, RunExchange, SignedId, Outcome]:
         while True:
-            exchange = self._meet()
-            if exchange.is_node_leader and self.plan.nth == 1:
+            exchange = self._exchange = self._meet()
+            if exchange.is_node_leader and not exchange.has_collected:
+                exchange.has_collected = True
                 collect_and_publish(exchange)
             run = self._run = exchange.run(self.plan.nth)
             signed = agree(self.plan, exchange, run)
@@ -151,22 +153,15 @@ class Participation:
             return
         outcome = self._last_outcome(patiently)
         self._leave()
-        run = self._run
-        if run is None or outcome is None or outcome.answer is None:
-            return
-        try:
-            if status == "COMPLETED":
-                run.count("left")
-                if not self._ends(run) or not self._everyone_left(run):
-                    return
-            elif not run.claim("failure"):
-                return  # another rank failed first, and says so
-            self._close(run, END_SECONDS if patiently else 2.0)
-        except ExchangeError as error:
-            logger.debug("the other ranks cannot be asked at the end: %s", error)
-            if not self._created:
-                return
-        self._post(UpdateStatusRequest(outcome.answer.run_id, status, json.dumps(cause) if cause else None))
+        if outcome is not None and outcome.answer is not None and self._is_mine_to_end(status, patiently):
+            self._post(UpdateStatusRequest(outcome.answer.run_id, status, json.dumps(cause) if cause else None))
+        self._disconnect()
+
+    def abandon(self) -> None:
+        """End this rank's part and leave the run as it is: another attempt will go on with it."""
+        if os.getpid() == self._pid and self._ended.acquire(blocking=False):
+            self._leave()
+            self._disconnect()
 
     def update_config(self, request: UpdateConfigRequest) -> None:
         """Send a change of the config; a tracker that does not take it is one warning."""
@@ -180,14 +175,25 @@ class Participation:
         finally:
             client.close()
 
-    def _ends(self, run: RunExchange) -> bool:
-        """Whether this rank is the one to end the run: the leader, or who stood in for one that never came."""
-        return self.plan.is_leader or (self._created and not run.claimed("leader"))
-
-    def abandon(self) -> None:
-        """End this rank's part and leave the run as it is: another attempt will go on with it."""
-        if os.getpid() == self._pid and self._ended.acquire(blocking=False):
-            self._leave()
+    def _is_mine_to_end(self, status: str, patiently: bool) -> bool:
+        """Whether this rank tells the tracker; before it does, all others are done and nobody attaches any more."""
+        run = self._run
+        if run is None:
+            return False
+        try:
+            if status == "COMPLETED":
+                run.count("left")
+                # The leader's to end, or that of the rank that stood in for a leader that never came.
+                leads = self.plan.is_leader or (self._created and not run.claimed("leader"))
+                if not leads or not self._everyone_left(run):
+                    return False
+            elif not run.claim("failure"):
+                return False  # another rank failed first, and says so
+            self._close(run, END_SECONDS if patiently else 2.0)
+        except ExchangeError as error:
+            logger.debug("the other ranks cannot be asked at the end: %s", error)
+            return self._created
+        return True
 
     def _last_outcome(self, patiently: bool) -> Outcome | None:
         left = self.plan.deadline - time.monotonic() + 1
@@ -201,6 +207,10 @@ class Participation:
         if self._client is not None:
             self._client.stop()
         self._thread.join(STOP_SECONDS)
+
+    def _disconnect(self) -> None:
+        if self._exchange is not None:
+            self._exchange.store.close()
 
     def _everyone_left(self, run: RunExchange) -> bool:
         """Wait, bounded, until the other ranks are done; False where one of them failed."""

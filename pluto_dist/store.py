@@ -3,9 +3,9 @@
 The only module that imports torch, and only when it is called. It connects and carries strings; what the
 ranks say to each other is ``exchange``.
 
-A client of its own is opened and held for the life of the process: torch serialises the calls of one
-client, so waiting on torch's would hold up torch, and the agent's store drops nothing that a second client
-writes under a prefix of its own (torch 2.13).
+A client of its own is opened and held for the life of the run: torch serialises the calls of one client, so
+waiting on torch's would hold up torch, and a second client under a prefix of its own disturbs nothing (torch
+2.13). What the ranks wrote outlives it, in the agent or in rank 0.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pluto_dist.errors import ExchangeError, NoSharedRunError
 from pluto_dist.launchers.context import LaunchContext
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import torch.distributed
 
 PREFIX = "pluto_dist"
-_T = TypeVar("_T")
 
 
 class Store(Protocol):
@@ -45,6 +44,9 @@ class Store(Protocol):
 
     def wait(self, keys: Sequence[str], seconds: float) -> bool:
         """Whether all ``keys`` were there within ``seconds``."""
+
+    def close(self) -> None:
+        """Leave the store; every later call raises."""
 
 
 class LocalStore:
@@ -81,6 +83,9 @@ class LocalStore:
         with self._changed:
             return self._changed.wait_for(lambda: self._values.keys() >= set(keys), timeout=seconds)
 
+    def close(self) -> None:
+        """Nothing to leave: the store is this process's own."""
+
 
 class TorchStore:
     """A torch store under this package's prefix, its errors translated.
@@ -93,35 +98,47 @@ class TorchStore:
     def __init__(self, store: torch.distributed.Store, world_size: int) -> None:
         import torch.distributed as dist
 
-        self._store = dist.PrefixStore(PREFIX, store)
+        self._store: torch.distributed.Store | None = dist.PrefixStore(PREFIX, store)
         self._longest_pause = min(0.5, max(0.02, world_size / 40_000))  # the store answers 40,000 checks a second
 
     def compare_set(self, key: str, expected: str, desired: str) -> str:
-        value: bytes = _translated(lambda: self._store.compare_set(key, expected, desired))
+        value: bytes = self._call("compare_set", key, expected, desired)
         return value.decode(errors="replace")
 
     def set(self, key: str, value: str) -> None:
-        _translated(lambda: self._store.set(key, value))
+        self._call("set", key, value)
 
     def get(self, key: str) -> str | None:
-        if not _translated(lambda: self._store.check([key])):
+        if not self._call("check", [key]):
             return None
-        value: bytes = _translated(lambda: self._store.get(key))
+        value: bytes = self._call("get", key)
         return value.decode(errors="replace")
 
     def add(self, key: str, amount: int) -> int:
-        return int(_translated(lambda: self._store.add(key, amount)))
+        return int(self._call("add", key, amount))
 
     def wait(self, keys: Sequence[str], seconds: float) -> bool:
         # Store.wait would do, but prints two warnings from C++ whenever it runs out (torch 2.13).
         until, pause = time.monotonic() + seconds, 0.002
-        while not _translated(lambda: self._store.check(list(keys))):
+        while not self._call("check", list(keys)):
             left = until - time.monotonic()
             if left <= 0:
                 return False
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, self._longest_pause)
         return True
+
+    def close(self) -> None:
+        self._store = None  # torch closes the connection when the last reference goes
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        store = self._store
+        if store is None:
+            raise ExchangeError("this rank has left the store that the ranks share")
+        try:
+            return getattr(store, method)(*arguments)
+        except RuntimeError as error:  # torch.distributed.DistError and all below it
+            raise ExchangeError(f"the store that the ranks share is gone: {error}") from error
 
 
 def process_group() -> Topology | None:
@@ -179,13 +196,6 @@ def _beside_default(timeout: float) -> torch.distributed.Store:
     if isinstance(store, dist.TCPStore):
         return _client(store.host, store.port, timeout)
     return store  # a file or a hash table: its calls do not hold each other up
-
-
-def _translated(call: Callable[[], _T]) -> _T:
-    try:
-        return call()
-    except RuntimeError as error:  # torch.distributed.DistError and all below it
-        raise ExchangeError(f"the store that the ranks share is gone: {error}") from error
 
 
 def _no_store(context: LaunchContext) -> str:

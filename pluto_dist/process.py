@@ -1,0 +1,77 @@
+"""What this process remembers between two calls of ``init()``: the open run, how many there were, its place.
+
+A forked child starts with an empty memory: the parent's run and store client are not its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+
+from pluto_dist import agent_folder, store
+from pluto_dist.exchange import Exchange, Member
+from pluto_dist.joining import Plan
+from pluto_dist.launchers import LaunchContext
+from pluto_dist.run import Run
+
+CONNECT_SECONDS = 10.0
+
+
+@dataclass
+class Process:
+    """One process's memory.
+
+    Attributes:
+        runs: how many runs this process has set out to join.
+        run: the last of them, open or not.
+        parent_has_run: whether this is a forked child of a process whose run was open.
+    """
+
+    parent_has_run: bool = False
+    runs: int = 0
+    run: Run | None = None
+    pid: int = field(default_factory=os.getpid)
+    _exchange: Exchange | None = None
+    _met: LaunchContext | None = None
+
+    @property
+    def open_run(self) -> Run | None:
+        """The run that another ``init()`` returns again; one whose ``with`` block failed is ended first."""
+        if self.run is not None and self.run.failed:
+            self.run.survived()
+        return None if self.run is None or self.run.finished else self.run
+
+    def meet(self, plan: Plan) -> Exchange:
+        """This process's place among the ranks: found once, kept for its later runs, left by each run's end.
+
+        Raises:
+            LaunchError: the ranks share no store, or it does not answer.
+        """
+        timeout = max(1.0, min(CONNECT_SECONDS, plan.deadline - time.monotonic()))
+        shared = store.connect(plan.context, timeout=timeout)
+        if self._exchange is None or self._met != plan.context or not self._exchange.goes_on_over(shared):
+            self._exchange, self._met = Exchange(shared, _member(plan)), plan.context
+        return self._exchange
+
+
+_remembered = Process()
+
+
+def current() -> Process:
+    """The memory of the process that asks."""
+    global _remembered  # noqa: PLW0603  # a forked child must forget what its parent remembers
+    if _remembered.pid != os.getpid():
+        run = _remembered.run
+        _remembered = Process(parent_has_run=run is not None and not run.finished)
+    return _remembered
+
+
+def _member(plan: Plan) -> Member:
+    context = plan.context
+    return Member(
+        rank=context.topology.rank,
+        node=plan.host if context.topology.node_rank is None else str(context.topology.node_rank),
+        nonce="one" if context.store_address is None else agent_folder.attempt_nonce(context),
+        host=plan.host,
+    )
