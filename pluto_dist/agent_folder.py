@@ -41,7 +41,7 @@ def _kept(folder: Path) -> str | None:
 
 def _first_written(path: Path) -> str | None:
     """The content of ``path``, which the first process to come writes; a link makes it appear whole."""
-    draft = path.with_name(f"{_NAME}.{os.getpid()}")
+    draft = path.with_name(f"{_NAME}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(secrets.token_hex(8))
@@ -52,6 +52,6 @@ def _first_written(path: Path) -> str | None:
     finally:
         draft.unlink()
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    with os.fdopen(descriptor) as file:
-        nonce = file.read(64)
+    with os.fdopen(descriptor, "rb") as file:
+        nonce = file.read(64).decode("ascii", errors="replace")
     return nonce if nonce.isalnum() else None

@@ -5,7 +5,6 @@ The only module that reads ``os.environ`` and the process; everything below take
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import os
@@ -20,28 +19,29 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pluto_dist import identity, launchers, settings, store
+from pluto_dist.arguments import Arguments, Prepared, prepare
 from pluto_dist.client import Client
 from pluto_dist.console import logger, set_up
-from pluto_dist.errors import ConfigurationError, ExchangeError, PlutoDistError, received
+from pluto_dist.errors import ExchangeError, PlutoDistError, received
 from pluto_dist.exchange import Outcome
 from pluto_dist.joining import Plan
 from pluto_dist.launchers import ProcessFacts
 from pluto_dist.lifecycle import Participation
 from pluto_dist.process import Process, current
 from pluto_dist.run import Run
+from pluto_dist.values import summary
 from pluto_dist.version import __version__
-from pluto_dist.wire import CreateRunRequest, issues, refusals
 
 
 def init(
     project: str | None = None,
     name: str | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Any = None,
     tags: Sequence[str] | str | None = None,
     *,
     run_id: str | int | None = None,
     resume: bool | None = None,
-    fork_run_id: int | None = None,
+    fork_run_id: int | str | None = None,
     fork_step: int | None = None,
     inherit_config: bool | None = None,
     inherit_tags: bool | None = None,
@@ -58,7 +58,8 @@ def init(
     Args:
         project: project name; made where it does not exist. PLUTO_PROJECT, default "pluto".
         name: the run's name, default its external id. A run that exists keeps its own.
-        config: anything JSON; merged into the config of a run that exists.
+        config: a dict, namespace, dataclass, pydantic, attrs or OmegaConf object, or the path of a JSON or YAML file;
+            merged into the config of a run that exists.
         tags: at most 50, at most one of them ``group:*``.
         run_id: the run's external id, verbatim; digits or a display id mean that run of the tracker. PLUTO_RUN_ID.
         resume: True goes on with the run of an earlier launch of this job; False makes it an error if a given
@@ -87,39 +88,45 @@ def init(
     """
     began = time.monotonic()
     set_up()
-    process = current()
+    given = Arguments(
+        project, name, config, tags, run_id, resume, fork_run_id, fork_step, inherit_config, inherit_tags,
+        logger_settings, created_at, updated_at, mode, timeout, on_error,
+    )  # fmt: skip
+    process, environ = current(), dict(os.environ)
     if process.open_run is not None:
+        if changed := process.given.changed(given):
+            logger.warning("a run is open: init() returns it, and leaves aside %s", ", ".join(changed))
         return process.open_run
-    environ = dict(os.environ)
-    chosen = settings.load(
-        environ, project=project, run_id=run_id, resume=resume, mode=mode, timeout=timeout, on_error=on_error
-    )
-    request = _checked(
-        CreateRunRequest(
-            run_name=name or "",
-            project_name=chosen.project,
-            external_id=chosen.run_id,
-            tags=None if tags is None else ((tags,) if isinstance(tags, str) else tuple(tags)),
-            logger_settings=None if logger_settings is None else _json("logger_settings", logger_settings),
-            config=_json("config", config or {}),
-            created_at=created_at,
-            updated_at=updated_at,
-            fork_run_id=fork_run_id,
-            fork_step=fork_step,
-            inherit_config=inherit_config,
-            inherit_tags=inherit_tags,
-        )
-    )
+    process.runs += 1
+    process.given = given
+    try:
+        plan = _plan(given, environ, process, began)
+        process.run = _join(plan, process, wait=wait)
+    except PlutoDistError as error:
+        if (on_error or environ.get("PLUTO_DIST_ON_ERROR")) != "warn":
+            raise
+        logger.warning("going on without a tracker: %s", error)
+        process.run = Run(_plan(Arguments(mode="offline"), {}, process, began), None)
+    return process.run
+
+
+def _plan(given: Arguments, environ: Mapping[str, str], process: Process, began: float) -> Plan:
+    """The decision: which run, from what was given and what the launcher tells."""
+    prepared = prepare(given, environ)
+    chosen = prepared.settings
     if process.parent_has_run:
         logger.warning("init() in a forked child of a process with an open run does nothing; call it in the parent")
         chosen = replace(chosen, mode="disabled")
+    if chosen.mode == "disabled":  # asks nobody, so nothing can be wrong with the launch
+        environ, chosen = {}, replace(chosen, resume=None)
     facts = ProcessFacts(group=store.process_group(), spawned=_is_spawned(environ))
-    context = launchers.detect(environ if chosen.mode != "disabled" else {}, facts)
-    decision = identity.decide(context, run_id=chosen.run_id, resume=chosen.resume and chosen.mode != "disabled")
-    process.runs += 1
-    plan = Plan(chosen, context, decision, request, dict(config or {}), process.runs, socket.gethostname(), began)
-    process.run = _join(plan, process, wait=wait)
-    return process.run
+    context = launchers.detect(environ, facts)
+    decision = identity.decide(context, run_id=chosen.run_id, resume=chosen.resume)
+    if context.topology.is_leader:
+        _warn_of_losses(prepared)
+    return Plan(
+        chosen, context, decision, prepared.request, prepared.config.value, process.runs, socket.gethostname(), began
+    )
 
 
 def _join(plan: Plan, process: Process, *, wait: bool) -> Run:
@@ -214,17 +221,8 @@ def _is_spawned(environ: Mapping[str, str]) -> bool:
     return all(name not in environ or f"{name}={environ[name]}".encode() in handed for name in names)
 
 
-def _checked(request: CreateRunRequest) -> CreateRunRequest:
-    problems = [f"{'.'.join(map(str, i.path))}: {i.message}" for i in issues(CreateRunRequest, request.to_json())]
-    if problems := problems or list(refusals(request)):
-        raise ConfigurationError("the run cannot be created:\n" + "\n".join(f"  {p}" for p in problems))
-    return request
-
-
-def _json(argument: str, value: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigurationError(
-            f"{argument} cannot be sent as JSON: {error}\nPass strings, numbers, lists and dicts."
-        ) from error
+def _warn_of_losses(prepared: Prepared) -> None:
+    for line in summary(prepared.config.losses):
+        logger.warning("config: %s", line)
+    if prepared.config.suspects:
+        logger.warning("config: %s may be a secret, and is sent as it is", ", ".join(prepared.config.suspects))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,14 +24,16 @@ from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.util.retry import Retry
 
+from pluto_dist.deadline import DeadlineAdapter
 from pluto_dist.errors import (
     AuthenticationError,
+    ConfigurationError,
     RequestRefusedError,
     TrackerError,
     TrackerUnavailableError,
     UnexpectedAnswerError,
 )
-from pluto_dist.settings import Secret
+from pluto_dist.settings import Secret, is_header_word
 from pluto_dist.wire import (
     ContractError,
     CreateRunRequest,
@@ -62,6 +65,13 @@ class BearerAuth(AuthBase):
         return request
 
 
+class _Session(requests.Session):
+    """A session that does not even parse where a redirect leads."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002  # requests' signature
+        return None
+
+
 class Client:
     """One rank's connection to the tracker. Not for use by several threads at a time.
 
@@ -70,11 +80,19 @@ class Client:
         url_py: origin that takes heartbeats.
         api_key: the key.
         user_agent: names this rank in the server's log.
+
+    Raises:
+        ConfigurationError: no HTTP header can carry the key.
     """
 
     def __init__(self, url_api: str, url_py: str, api_key: Secret, *, user_agent: str) -> None:
+        if not is_header_word(api_key.reveal()):
+            raise ConfigurationError("the API key must be one word of printable ASCII, as an HTTP header carries it")
         self._url_api, self._url_py, self._key = url_api, url_py, api_key
-        self._session = requests.Session()
+        self._session = _Session()
+        self._adapter = DeadlineAdapter()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, self._adapter)
         self._session.auth = BearerAuth(api_key)
         self._session.headers["User-Agent"] = user_agent
         self._stopped = threading.Event()
@@ -145,38 +163,42 @@ class Client:
         policy = Retry(total=None, backoff_factor=0.2, backoff_max=8, backoff_jitter=0.5)
         unauthorized = 0
         while True:
-            wait: float | None
             try:
                 return self._try(method, url, request, deadline)
             except AuthenticationError:
                 unauthorized += 1
-                if unauthorized == _UNAUTHORIZED_TRIES:
+                if unauthorized == _UNAUTHORIZED_TRIES or self._stopped.is_set():
                     raise
                 wait = 0.3 * unauthorized
             except _TryAgainError as failure:
                 policy = policy.increment(method, url, error=failure)
-                wait = failure.retry_after if failure.retry_after is not None else policy.get_backoff_time()
+                wait = max(failure.retry_after, policy.get_backoff_time())
                 if self._stopped.is_set() or time.monotonic() + wait >= deadline:
-                    raise failure.final from failure.__cause__
+                    raise failure.final from None
             self._stopped.wait(min(wait, max(0.0, deadline - time.monotonic())))
 
     def _try(self, method: str, url: str, request: Record | None, deadline: float) -> Any:
         seconds = max(0.1, min(REQUEST_SECONDS, deadline - time.monotonic()))
         body = None if request is None else request.to_json()
         try:
-            with self._session.request(
-                method, url, json=body, timeout=seconds, allow_redirects=False, stream=True
-            ) as response:
+            with (
+                self._adapter.within(seconds),
+                self._session.request(
+                    method, url, json=body, timeout=seconds, allow_redirects=False, stream=True
+                ) as response,
+            ):
                 content = response.raw.read(ANSWER_LIMIT + 1, decode_content=True)
-                return self._answer(url, response, content)
         except (requests.RequestException, HTTPError, OSError) as error:
-            # requests translates urllib3's errors only until the body is read.
-            raise _TryAgainError(_unreachable(url, error)) from error
+            # requests translates urllib3's errors only until the body is read. The cause is not chained: it may
+            # show what the server echoed.
+            raise _TryAgainError(self._unreachable(url, error)) from None
+        return self._answer(url, response, content)
 
     def _answer(self, url: str, response: requests.Response, content: bytes) -> Any:
-        status, text = response.status_code, self._masked(_error_text(content))
+        content = content.replace(self._key.reveal().encode(), b"***")
+        status, text = response.status_code, _error_text(content)
         if 300 <= status < 400:
-            raise UnexpectedAnswerError(_redirected(url, response.headers.get("Location", "")))
+            raise UnexpectedAnswerError(_redirected(url, self._masked(response.headers.get("Location", ""))))
         if status == 401:
             raise AuthenticationError(
                 f"{_origin(url)} refused the API key (HTTP 401: {text}).\n"
@@ -198,6 +220,14 @@ class Client:
                 "Check that PLUTO_URL_API is the address of a Pluto API, not of its web page or of a proxy."
             ) from error
 
+    def _unreachable(self, url: str, error: Exception) -> TrackerUnavailableError:
+        cause = error.args[0] if error.args else error
+        reason = self._masked(str(getattr(cause, "reason", cause))) or type(error).__name__
+        return TrackerUnavailableError(
+            f"{_origin(url)} cannot be reached ({reason[:300]}).\n"
+            "Check PLUTO_URL_API, and HTTPS_PROXY and NO_PROXY if there is a proxy."
+        )
+
     def _masked(self, text: str) -> str:
         return text.replace(self._key.reveal(), "***")
 
@@ -205,36 +235,25 @@ class Client:
 class _TryAgainError(Exception):
     """A try that may be repeated; ``final`` is what to raise when no time is left."""
 
-    def __init__(self, final: TrackerError, retry_after: float | None = None) -> None:
+    def __init__(self, final: TrackerError, retry_after: float = 0.0) -> None:
         super().__init__(str(final))
         self.final, self.retry_after = final, retry_after
 
 
-def _unreachable(url: str, error: Exception) -> TrackerUnavailableError:
-    cause = error.args[0] if error.args else error
-    reason = str(getattr(cause, "reason", cause)) or type(error).__name__
-    return TrackerUnavailableError(
-        f"{_origin(url)} cannot be reached ({reason[:300]}).\n"
-        "Check PLUTO_URL_API, and HTTPS_PROXY and NO_PROXY if there is a proxy."
-    )
-
-
 def _redirected(url: str, location: str) -> str:
-    target = urlsplit(location)
     advice = "Check PLUTO_URL_API."
-    if target.hostname:
-        advice = f"If that is your tracker, set PLUTO_URL_API={target.scheme}://{target.netloc.rpartition('@')[2]}"
+    with suppress(ValueError):  # not a URL
+        target = urlsplit(location)
+        if target.scheme in ("http", "https") and target.hostname:
+            advice = f"If that is your tracker, set PLUTO_URL_API={target.scheme}://{target.netloc.rpartition('@')[2]}"
     return f"{_origin(url)} redirects elsewhere; a redirected request would lose its body.\n{advice}"
 
 
-def _retry_after(response: requests.Response) -> float | None:
-    value = response.headers.get("Retry-After")
-    if not value:
-        return None
+def _retry_after(response: requests.Response) -> float:
     try:
-        return max(0.0, Retry().parse_retry_after(value))
+        return max(0.0, Retry().parse_retry_after(response.headers.get("Retry-After", "0")))
     except (InvalidHeader, ValueError, OverflowError):
-        return None  # neither seconds nor a date: as good as none
+        return 0.0  # neither seconds nor a date: as good as none
 
 
 def _error_text(content: bytes) -> str:
@@ -244,9 +263,9 @@ def _error_text(content: bytes) -> str:
     except (ValueError, RecursionError):
         return repr(content[:200].decode(errors="replace"))
     error = body.get("error") if isinstance(body, dict) else None
-    if isinstance(error, dict):
-        found = [i for i in error.get("issues") or () if isinstance(i, dict)]
-        return "; ".join(f"{'.'.join(map(str, i.get('path') or ()))}: {i.get('message')}" for i in found)
+    if isinstance(error, dict) and isinstance(error.get("issues"), list):
+        found = [i for i in error["issues"] if isinstance(i, dict) and isinstance(i.get("path"), list)]
+        return "; ".join(f"{'.'.join(map(str, i['path']))}: {i.get('message')}" for i in found)[:1000]
     detail = body.get("message") if isinstance(body, dict) else None
     return ": ".join(str(part)[:500] for part in (error, detail) if part) or repr(body)[:200]
 

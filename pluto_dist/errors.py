@@ -34,7 +34,11 @@ class PlutoDistError(Exception):
 
 
 class ConfigurationError(PlutoDistError, ValueError):
-    """Arguments or settings that cannot be used; the message lists everything that is wrong at once."""
+    """Arguments or settings that cannot be used; lists everything that is wrong at once, as ``problems``."""
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__(problems[0] if len(problems) == 1 else "\n  ".join(("these cannot be used:", *problems)))
 
 
 class LaunchError(PlutoDistError):

@@ -29,12 +29,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pluto_dist.console import logger
 from pluto_dist.errors import ExchangeError
 from pluto_dist.identity import TOKEN, Reference
 from pluto_dist.store import Store
-from pluto_dist.wire import ContractError, CreateRunResponse
+from pluto_dist.wire import ContractError, CreateRunResponse, parse_document
 
 MESSAGE_LIMIT = 1 << 20
+NODE_LIMIT = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,8 @@ class Exchange:
         self.member = member
         self.attempt, self.is_node_leader = self._sign_in()
         self.has_collected = False  # whether this rank has set out to publish its node's inventory
+        self._nodes: dict[int, str] = {}
+        self._inventories: dict[int, dict[str, Any] | None] = {}
 
     def goes_on_over(self, store: Store) -> bool:
         """Whether ``store``, connected anew, still holds this rank's attempt; it is used from then on, if so."""
@@ -123,18 +127,30 @@ class Exchange:
         text = _dump({"node": self.member.node, "rank": self.member.rank, "inventory": document})
         self.store.set(f"{self.attempt}/inventories/{self.store.add(f'{self.attempt}/inventories', 1)}", text)
 
-    def inventories(self, known: int = 0) -> tuple[dict[str, Any], ...]:
-        """What the nodes published, in order of arrival, beyond the first ``known``."""
-        total = self.store.add(f"{self.attempt}/inventories", 0)
-        texts = (self.store.get(f"{self.attempt}/inventories/{n}") for n in range(known + 1, total + 1))
-        shape = {"node": str, "rank": int, "inventory": dict}
-        return tuple(_load(text, shape) for text in texts if text is not None)
+    def inventories(self) -> dict[str, dict[str, Any]]:
+        """What the nodes published so far, by node; each is read once, and a garbled one is left out."""
+        for n in self._unread("inventories", self._inventories):
+            if (text := self.store.get(f"{self.attempt}/inventories/{n}")) is not None:
+                try:
+                    self._inventories[n] = _load(text, {"node": str, "rank": int, "inventory": dict})
+                except ExchangeError as error:
+                    logger.debug("an inventory cannot be read: %s", error)
+                    self._inventories[n] = None
+        return {entry["node"]: entry for entry in self._inventories.values() if entry is not None}
 
-    def nodes(self, known: int = 0) -> tuple[str, ...]:
-        """The nodes that signed in, beyond the first ``known``."""
-        total = self.store.add(f"{self.attempt}/nodes", 0)
-        names = (self.store.get(f"{self.attempt}/nodes/{n}") for n in range(known + 1, total + 1))
-        return tuple(name for name in names if name is not None)
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes that signed in so far."""
+        for n in self._unread("nodes", self._nodes):
+            if (name := self.store.get(f"{self.attempt}/nodes/{n}")) is not None:
+                self._nodes[n] = name
+        return tuple(dict.fromkeys(self._nodes.values()))
+
+    def _unread(self, counter: str, read: Mapping[int, object]) -> list[int]:
+        # A writer takes its number before it writes, so a number may be there before its words.
+        total = self.store.add(f"{self.attempt}/{counter}", 0)
+        if total > NODE_LIMIT:
+            raise ExchangeError(f"the store counts {total} {counter}; at most {NODE_LIMIT} are read")
+        return [n for n in range(1, total + 1) if n not in read]
 
     def welcome(self, node: str) -> None:
         """Tell ``node`` that the leader lives in the attempt it signed in to."""
@@ -230,7 +246,7 @@ def _load(text: str, shape: Mapping[str, type]) -> dict[str, Any]:
     if len(text) > MESSAGE_LIMIT:
         raise ExchangeError(f"a message in the store has {len(text)} characters; at most {MESSAGE_LIMIT} are read")
     try:
-        message = json.loads(text)
+        message = parse_document(text)
     except ValueError as error:
         raise ExchangeError(f"a message in the store is not JSON: {text[:80]!r}") from error
     for name, wanted in shape.items():
@@ -240,6 +256,6 @@ def _load(text: str, shape: Mapping[str, type]) -> dict[str, Any]:
 
 
 def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise ExchangeError(f"the store holds {text[:40]!r} where a number should be")
     return int(text)

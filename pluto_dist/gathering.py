@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pluto_dist.console import logger
@@ -36,11 +37,10 @@ def collect_and_publish(exchange: Exchange) -> threading.Thread:
     return thread
 
 
-def gather(topology: Topology, exchange: Exchange, run: RunExchange, until: float) -> tuple[dict[str, Any], ...]:
-    """The inventories of all nodes, or of those that came before ``until`` (monotonic clock)."""
-    found: tuple[dict[str, Any], ...] = ()
+def gather(topology: Topology, exchange: Exchange, run: RunExchange, until: float) -> dict[str, dict[str, Any]]:
+    """The inventories of all nodes, or of those that came before ``until`` (monotonic clock), by node."""
     while True:
-        found += exchange.inventories(known=len(found))
+        found = exchange.inventories()
         wanted = topology.node_count
         if wanted is None and run.count("joined", 0) >= topology.world_size:
             wanted = len(exchange.nodes())
@@ -49,44 +49,51 @@ def gather(topology: Topology, exchange: Exchange, run: RunExchange, until: floa
         time.sleep(0.01)
 
 
-def cluster_document(topology: Topology, gathered: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+def cluster_document(topology: Topology, gathered: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """The run's systemMetadata: every node that was heard, and the names of those that were not.
 
     Where the launcher numbers its nodes, so does the document; else nodes are in the order of their first ranks.
     """
-    nodes: dict[int, NodeInventory | None] = dict.fromkeys(range(topology.node_count or 0))
+    count = topology.node_count
+    numbers = [str(n) for n in range(count)] if count else sorted(gathered, key=lambda name: gathered[name]["rank"])
+    nodes: dict[int, NodeInventory | None] = {}
     first_ranks: dict[int, int] = {}
-    for index, entry in enumerate(sorted(gathered, key=lambda entry: int(entry["rank"]))):
-        node = int(entry["node"]) if topology.node_count else index
-        first_ranks[node] = int(entry["rank"])
-        try:
-            nodes[node] = NodeInventory.from_json(entry["inventory"])
-        except ValueError as error:
-            logger.debug("the inventory of node %s is garbled: %s", node, error)
-            nodes[node] = None
-    return compose(nodes, leader_node=topology.node_rank or 0, world_size=topology.world_size, first_ranks=first_ranks)
+    for index, name in enumerate(numbers):
+        entry = gathered.get(name)
+        nodes[index] = None if entry is None else _inventory(name, entry)
+        if entry is not None:
+            first_ranks[index] = entry["rank"]
+    leader = topology.node_rank or 0
+    return compose(nodes, leader_node=leader, world_size=topology.world_size, first_ranks=first_ranks)
+
+
+def _inventory(node: str, entry: dict[str, Any]) -> NodeInventory | None:
+    try:
+        return NodeInventory.from_json(entry["inventory"])
+    except ValueError as error:
+        logger.debug("the inventory of node %s is garbled: %s", node, error)
+        return None
 
 
 class LateNodes:
     """The nodes that were missing when the run was created; the leader adds them to the config as they come."""
 
-    def __init__(self, topology: Topology, exchange: Exchange, gathered: int) -> None:
+    def __init__(self, topology: Topology, exchange: Exchange, gathered: Iterable[str]) -> None:
         self._exchange = exchange
         self._wanted = topology.node_count or 0
-        self._gathered = gathered
-        self._welcomed = 0
+        self._known = set(gathered)
+        self._welcomed: set[str] = set()
 
     @property
     def expected(self) -> bool:
         """Whether any node is still to come."""
-        return min(self._gathered, self._welcomed) < self._wanted
+        return min(len(self._known), len(self._welcomed)) < self._wanted
 
     def look(self) -> dict[str, Any]:
         """Welcome the nodes that came since the last look; their inventories by node, empty if none came."""
-        fresh = self._exchange.nodes(known=self._welcomed)
-        for node in fresh:
+        for node in set(self._exchange.nodes()) - self._welcomed:
             self._exchange.welcome(node)
-        self._welcomed += len(fresh)
-        arrived = self._exchange.inventories(known=self._gathered)
-        self._gathered += len(arrived)
-        return {entry["node"]: {"rank": entry["rank"], **entry["inventory"]} for entry in arrived}
+            self._welcomed.add(node)
+        fresh = {name: entry for name, entry in self._exchange.inventories().items() if name not in self._known}
+        self._known.update(fresh)
+        return {name: {"rank": entry["rank"], **entry["inventory"]} for name, entry in fresh.items()}

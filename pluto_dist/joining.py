@@ -108,7 +108,7 @@ def lead(
     run: RunExchange,
     signed: SignedId,
     client: Client | None,
-    gathered: tuple[dict[str, Any], ...],
+    gathered: dict[str, dict[str, Any]],
 ) -> Outcome:
     """Create the run and tell the others; what was told first, where another rank was faster."""
     before = run.begun_before()

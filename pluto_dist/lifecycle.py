@@ -55,7 +55,7 @@ class Participation:
         self._run: RunExchange | None = None
         self._settled_at = time.monotonic()
         self._created = False  # by this rank: the leader, or the one that stood in for it
-        self._gathered = 0
+        self._gathered: frozenset[str] = frozenset()
         self._cancelled = False
         self._stop = threading.Event()
         self._pid = os.getpid()
@@ -103,11 +103,11 @@ class Participation:
     def _outcome(self, exchange: Exchange, run: RunExchange, signed: SignedId) -> Outcome | None:
         def create() -> Outcome:
             self._created = True
-            nodes: tuple[dict[str, Any], ...] = ()
+            nodes: dict[str, dict[str, Any]] = {}
             if self._client is not None:
                 until = min(time.monotonic() + GATHER_SECONDS, self.plan.deadline)
                 nodes = gather(self.plan.context.topology, exchange, run, until)
-            self._gathered = len(nodes)
+            self._gathered = frozenset(nodes)
             return lead(self.plan, exchange, run, signed, self._client, nodes)
 
         if self.plan.is_leader:

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 from pluto_dist import agent_folder, store
+from pluto_dist.arguments import Arguments
 from pluto_dist.exchange import Exchange, Member
 from pluto_dist.joining import Plan
 from pluto_dist.launchers import LaunchContext
@@ -25,12 +26,14 @@ class Process:
     Attributes:
         runs: how many runs this process has set out to join.
         run: the last of them, open or not.
+        given: the arguments it was asked for with.
         parent_has_run: whether this is a forked child of a process whose run was open.
     """
 
     parent_has_run: bool = False
     runs: int = 0
     run: Run | None = None
+    given: Arguments = field(default_factory=Arguments)
     pid: int = field(default_factory=os.getpid)
     _exchange: Exchange | None = None
     _met: LaunchContext | None = None

@@ -14,11 +14,13 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from pluto_dist.errors import ConfigurationError, PlutoDistError
+from pluto_dist.console import logger
+from pluto_dist.errors import PlutoDistError
 from pluto_dist.exchange import Outcome, SignedId
 from pluto_dist.hooks import ExitHooks
 from pluto_dist.joining import Plan
 from pluto_dist.lifecycle import Participation
+from pluto_dist.values import encode, summary
 from pluto_dist.wire import CreateRunResponse, UpdateConfigRequest
 
 _TRACEBACK_LIMIT = 4000
@@ -29,7 +31,7 @@ class Run:
 
     Args:
         plan: what ``init()`` set out to do.
-        participation: this rank's part in it; ``None`` when the mode is "disabled".
+        participation: this rank's part in it; ``None`` for a run that does nothing.
     """
 
     def __init__(self, plan: Plan, participation: Participation | None) -> None:
@@ -90,7 +92,7 @@ class Run:
     @property
     def mode(self) -> str:
         """ "online", "offline" (the tracker could not be reached, or was not to be) or "disabled"."""
-        if self._participation is None:
+        if self.plan.settings.mode == "disabled":
             return "disabled"
         return "online" if self._answer else "offline"
 
@@ -121,18 +123,19 @@ class Run:
 
     # What can be done with it.
 
-    def update_config(self, config: dict[str, Any]) -> None:
+    def update_config(self, config: Any) -> None:
         """Merge ``config`` into the run's, later values win. The leader sends it; other ranks do nothing.
 
         Blocks for one request, at most ``timeout`` seconds. Offline, nothing is sent.
 
         Raises:
-            ConfigurationError: the config is not JSON.
+            ConfigurationError: the config is no mapping of any kind that ``init()`` takes.
         """
-        try:
-            document = json.dumps(config, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"config cannot be sent as JSON: {error}") from error
+        encoded = encode(config)
+        if self.is_leader:
+            for line in summary(encoded.losses):
+                logger.warning("config: %s", line)
+        document = json.dumps(encoded.value)
         participation, answer = self._participation, self._answer
         if participation is not None and answer is not None and self.is_leader and not self._finished:
             participation.update_config(UpdateConfigRequest(answer.run_id, document))
@@ -196,18 +199,17 @@ class Run:
             self._hooks.remove()
 
     def _cause(self, error: BaseException) -> dict[str, Any]:
-        lines = traceback.format_exception(type(error), error, error.__traceback__)
-        text = "".join(lines)[-_TRACEBACK_LIMIT:]
+        def shown(lines: list[str]) -> str:
+            text = "".join(lines).strip()
+            return text if key is None else text.replace(key.reveal(), "***")
+
         key = self.plan.settings.api_key
-        cause: dict[str, Any] = {
-            "reason": traceback.format_exception_only(type(error), error)[-1].strip()[:500],
+        return {
+            "reason": shown(traceback.format_exception_only(type(error), error)[-1:])[:500],
             "rank": self.rank,
             "host": self.plan.host,
-            "traceback": text,
+            "traceback": shown(traceback.format_exception(type(error), error, error.__traceback__))[-_TRACEBACK_LIMIT:],
         }
-        if key is None:
-            return cause
-        return {k: v.replace(key.reveal(), "***") if isinstance(v, str) else v for k, v in cause.items()}
 
     # What is known so far.
 

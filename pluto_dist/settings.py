@@ -100,12 +100,28 @@ def _text(value: str) -> str:
 
 
 def _url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
         raise ValueError("must be a URL such as https://pluto.example.com")
     if parts.username or parts.password:
         raise ValueError("must not carry a user name or password")
     return value.rstrip("/")
+
+
+def _key(value: str) -> str:
+    key = value.strip()  # a secret mounted as a file ends in a line break
+    if not is_header_word(key):
+        raise ValueError("must be one word of printable ASCII, as an HTTP header carries it")
+    return key
+
+
+def is_header_word(text: str) -> bool:
+    """Whether an HTTP header can carry ``text`` as one word."""
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text
 
 
 def _yes_or_no(value: str) -> bool:
@@ -133,7 +149,7 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 VARIABLES: tuple[Variable, ...] = (
-    Variable("api_key", ("PLUTO_API_KEY", "MLOP_API_TOKEN"), _text, None, "the tracker's API key"),
+    Variable("api_key", ("PLUTO_API_KEY", "MLOP_API_TOKEN"), _key, None, "the tracker's API key"),
     Variable("url_api", ("PLUTO_URL_API", "MLOP_URL_API"), _url, HOSTED_API, "the tracker's API"),
     Variable("url_app", ("PLUTO_URL_APP", "MLOP_URL_APP"), _url, None, "the tracker's pages"),
     Variable("url_py", ("PLUTO_URL_PY", "MLOP_URL_PY"), _url, None, "where heartbeats go"),
@@ -170,10 +186,9 @@ def load(environ: Mapping[str, str], **arguments: Any) -> Settings:
         try:
             values[variable.setting] = variable.default if given is None else _parsed(variable, given)
         except ValueError as error:
-            shown = "***" if variable.setting == "api_key" else repr(given)
-            problems.append(f"{name} {error}; it is {shown}")
+            problems.append(f"{name} {error}; it is {_shown(variable, given)}")
     if problems:
-        raise ConfigurationError("these settings cannot be used:\n" + "\n".join(f"  {p}" for p in problems))
+        raise ConfigurationError(*problems)
     if values["api_key"] is not None:
         values["api_key"] = Secret(values["api_key"])
     # The hosted tracker has an origin for each; any other serves all from one unless told otherwise, and no key
@@ -182,6 +197,12 @@ def load(environ: Mapping[str, str], **arguments: Any) -> Settings:
     values["url_app"] = values["url_app"] or (HOSTED_APP if hosted else values["url_api"])
     values["url_py"] = values["url_py"] or (HOSTED_PY if hosted else values["url_api"])
     return Settings(**values)
+
+
+def _shown(variable: Variable, given: Any) -> str:
+    if variable.setting == "api_key" or (variable.parse is _url and "@" in str(given)):
+        return "not shown, for it may hold a secret"
+    return repr(given)[:200]
 
 
 def _from_environment(environ: Mapping[str, str], variable: Variable) -> tuple[str, str | None]:
@@ -198,7 +219,7 @@ def _parsed(variable: Variable, given: Any) -> Any:
         return given
     if variable.parse is _above_zero and isinstance(given, (int, float)) and not isinstance(given, bool):
         return _above_zero(str(given))
-    if variable.setting == "run_id" and isinstance(given, int):
+    if variable.setting == "run_id" and isinstance(given, int) and not isinstance(given, bool):
         return str(given)  # the SDK takes the tracker's own number as an int
     if not isinstance(given, str):
         raise ValueError(f"must be {'a number' if variable.parse is _above_zero else 'a string'}")

@@ -40,6 +40,7 @@ class Rule:
     nullable: bool = False
     min_length: int | None = None
     date_ms: bool = False
+    whole: bool = False
     choices: tuple[str, ...] = ()
 
 
@@ -51,9 +52,10 @@ def _field(
     nullable: bool = False,
     min_length: int | None = None,
     date_ms: bool = False,
+    whole: bool = False,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    rule = Rule(name, type, nullable, min_length, date_ms, choices)
+    rule = Rule(name, type, nullable, min_length, date_ms, whole, choices)
     if required:
         return dataclasses.field(metadata={"rule": rule})
     return dataclasses.field(default=None, metadata={"rule": rule})
@@ -91,10 +93,10 @@ class Record:
 
     def to_json(self) -> dict[str, Json]:
         out: dict[str, Json] = {}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+        for attribute, rule, _ in _rules(type(self)):
+            value = getattr(self, attribute)
             if value is not None or self.nulls:
-                out[field.metadata["rule"].json] = list(value) if isinstance(value, tuple) else value
+                out[rule.json] = list(value) if isinstance(value, tuple) else value
         return out
 
     @classmethod
@@ -107,9 +109,11 @@ class Record:
         if found := issues(cls, body):
             raise ContractError(cls.__name__, found)
         values = {}
-        for field in dataclasses.fields(cls):
-            value = body.get(field.metadata["rule"].json)
-            values[field.name] = tuple(value) if isinstance(value, list) else value
+        for attribute, rule, _ in _rules(cls):
+            value = body.get(rule.json)
+            if isinstance(value, list):
+                value = tuple(value)
+            values[attribute] = int(value) if rule.whole and value is not None else value
         return cls(**values)
 
 
@@ -138,14 +142,14 @@ class CreateRunResponse(Record):
 
     nulls: ClassVar[bool] = True
 
-    run_id: int = _field("runId", "number", required=True)
-    number: int | None = _field("number", "number", required=True, nullable=True)
+    run_id: int = _field("runId", "number", required=True, whole=True)
+    number: int | None = _field("number", "number", required=True, nullable=True, whole=True)
     display_id: str | None = _field("displayId", "string", required=True, nullable=True)
     project_name: str = _field("projectName", "string", required=True)
     organization_slug: str = _field("organizationSlug", "string", required=True)
     url: str = _field("url", "string", required=True)
     resumed: bool = _field("resumed", "boolean", required=True)
-    forked_from_run_id: int | None = _field("forkedFromRunId", "number", nullable=True)
+    forked_from_run_id: int | None = _field("forkedFromRunId", "number", nullable=True, whole=True)
     fork_step: int | None = _field("forkStep", "number", nullable=True)
 
 
@@ -192,15 +196,27 @@ class TriggerResponse(Record):
     status: str | None = _field("status", "string", nullable=True)
 
 
+_RULES: dict[type[Record], tuple[tuple[str, Rule, bool], ...]] = {}
+
+
+def _rules(record: type[Record]) -> tuple[tuple[str, Rule, bool], ...]:
+    """Attribute, rule, and whether the field must be there, for each field of ``record``."""
+    if record not in _RULES:
+        _RULES[record] = tuple(
+            (field.name, field.metadata["rule"], field.default is dataclasses.MISSING)
+            for field in dataclasses.fields(record)
+        )
+    return _RULES[record]
+
+
 def issues(record: type[Record], body: Json) -> tuple[Issue, ...]:
     """Everything that makes ``body`` no ``record``; empty when it is one."""
     if not isinstance(body, dict):
         return (_wrong_type((), "object", body),)
     found: list[Issue] = []
-    for field in dataclasses.fields(record):
-        rule: Rule = field.metadata["rule"]
+    for _, rule, required in _rules(record):
         if rule.json not in body:
-            if field.default is dataclasses.MISSING:
+            if required:
                 detail = {"code": "invalid_type", "expected": rule.type, "received": "undefined"}
                 found.append(Issue((rule.json,), "Required", detail))
         elif body[rule.json] is not None or not rule.nullable:
@@ -221,16 +237,16 @@ def _value_issues(rule: Rule, value: Json) -> list[Issue]:
         return found
     if rule.min_length and len(value) < rule.min_length:
         return [_beyond(path, "string", "minimum", 1, "String must contain at least 1 character(s)")]
-    return _date_issues(path, value) if rule.date_ms else []
+    return _number_issues(path, value, latest=rule.date_ms) if rule.whole or rule.date_ms else []
 
 
-def _date_issues(path: tuple[str | int, ...], value: float) -> list[Issue]:
+def _number_issues(path: tuple[str | int, ...], value: float, *, latest: bool) -> list[Issue]:
     if not math.isfinite(value) or value != int(value):
         detail = {"code": "invalid_type", "expected": "integer", "received": "float"}
         return [Issue(path, "Expected integer, received float", detail)]
     if value < 0:
         return [_beyond(path, "number", "minimum", 0, "Number must be greater than or equal to 0")]
-    if value > _LATEST_DATE_MS:
+    if latest and value > _LATEST_DATE_MS:
         message = f"Number must be less than or equal to {_LATEST_DATE_MS}"
         return [_beyond(path, "number", "maximum", _LATEST_DATE_MS, message)]
     return []
@@ -292,8 +308,9 @@ def refusals(request: CreateRunRequest) -> tuple[str, ...]:
             found.append(f"{name} has {len(value)} characters; at most {NAME_LIMIT} can be stored")
     texts = {**names, **{f"tags[{n}]": tag for n, tag in enumerate(request.tags or ())}}
     found.extend(f"{name} contains {bad}" for name, text in texts.items() if (bad := unstorable(text or "")))
-    for name in ("config", "systemMetadata", "loggerSettings"):
-        found.extend(f"{name} contains {bad}" for bad in _unstorable_in(request.to_json().get(name)))
+    documents = {"config": request.config, "systemMetadata": request.system_metadata}
+    for name, document in {**documents, "loggerSettings": request.logger_settings}.items():
+        found.extend(f"{name} contains {bad}" for bad in sorted(unstorable_in(document)))
     if sum(tag.startswith("group:") for tag in request.tags or ()) > 1:
         found.append("A run can have at most one group:* tag.")
     for name, at in (("createdAt", request.created_at), ("updatedAt", request.updated_at)):
@@ -329,9 +346,12 @@ def parse_document(text: str) -> Json:
         raise ValueError("nested too deep") from error
 
 
-def _unstorable_in(document: str | None) -> set[str]:
+def unstorable_in(document: str | None) -> set[str]:
+    """What in the strings and keys of a JSON document no text column can hold; empty where it is not JSON."""
+    if document is None:
+        return set()
     try:
-        pending = [parse_document(document or "null")]
+        pending = [parse_document(document)]
     except ValueError:
         return set()  # whoever stores it says so: for some requests the server never parses it
     found: set[str] = set()

@@ -1,0 +1,82 @@
+"""HTTP that ends by a deadline, however slowly the other side speaks.
+
+requests' timeout starts again with every byte, so a server that drips one byte a second holds a caller for ever.
+Here a timer cuts the connection instead. Nothing of retries or of the tracker is known here.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.poolmanager import PoolManager
+
+
+class DeadlineAdapter(HTTPAdapter):
+    """An adapter for one thread at a time, whose connections :meth:`within` can cut."""
+
+    def __init__(self) -> None:
+        self._connections: weakref.WeakSet[HTTPConnection] = weakref.WeakSet()
+        super().__init__()
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Cut the connections when the block has not ended after ``seconds``.
+
+        Raises:
+            TimeoutError: they were cut; a cut answer may look like a short one.
+        """
+        is_cut = threading.Event()
+        timer = threading.Timer(max(0.0, seconds), self._cut, (is_cut,))
+        timer.name, timer.daemon = "pluto_dist deadline", True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+        if is_cut.is_set():
+            raise TimeoutError(f"no whole answer within {seconds:.1f} s")
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self._watch(self.poolmanager)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> PoolManager:
+        manager: PoolManager = super().proxy_manager_for(*args, **kwargs)
+        self._watch(manager)
+        return manager
+
+    def _watch(self, manager: PoolManager) -> None:
+        connections = self._connections
+
+        class Plain(HTTPConnection):
+            def connect(self) -> None:
+                connections.add(self)
+                super().connect()
+
+        class Encrypted(HTTPSConnection):
+            def connect(self) -> None:
+                connections.add(self)
+                super().connect()
+
+        class PlainPool(HTTPConnectionPool):
+            ConnectionCls = Plain
+
+        class EncryptedPool(HTTPSConnectionPool):
+            ConnectionCls = Encrypted
+
+        manager.pool_classes_by_scheme = {"http": PlainPool, "https": EncryptedPool}
+
+    def _cut(self, is_cut: threading.Event) -> None:
+        is_cut.set()
+        for connection in list(self._connections):
+            if isinstance(connection.sock, socket.socket):
+                with suppress(OSError):  # closed by the other side meanwhile
+                    connection.sock.shutdown(socket.SHUT_RDWR)
