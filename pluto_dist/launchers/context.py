@@ -68,9 +68,9 @@ def whole_number(environ: Mapping[str, str], name: str) -> int | None:
     text = environ.get(name)
     if text is None:
         return None
-    if not text.isascii() or not text.isdigit():
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise LauncherError(
-            f"{name} must be a whole number of 0 or more; it is {text!r}.\n"
+            f"{name} must be a whole number of 0 or more; it is {text[:40]!r}.\n"
             "Start the script with torchrun, which sets it, or unset the variable."
         )
     return int(text)
@@ -83,6 +83,11 @@ def rank_and_world(environ: Mapping[str, str]) -> tuple[int, int]:
         LauncherError: one of them is missing, or the rank is not below the world size.
     """
     rank, world_size = whole_number(environ, "RANK"), whole_number(environ, "WORLD_SIZE")
+    if rank is None and world_size is None:
+        raise LauncherError(
+            "torchrun's variables are there, but neither RANK nor WORLD_SIZE is, so this is none of its workers.\n"
+            "Pass torchrun's variables on unchanged, or unset TORCHELASTIC_RUN_ID for a single process."
+        )
     if rank is None or world_size is None:
         have, lack = ("RANK", "WORLD_SIZE") if world_size is None else ("WORLD_SIZE", "RANK")
         raise LauncherError(
