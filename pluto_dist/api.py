@@ -148,12 +148,11 @@ def _join(plan: Plan, process: Process, *, wait: bool) -> Run:
 
 def _await(plan: Plan, participation: Participation, *, wait: bool) -> None:
     """Block until the run is settled (or only its id agreed), and no longer than the timeout."""
-    if plan.is_leader:
-        participation.settled.add_done_callback(lambda settled: _report(plan, settled, wait=wait))
     left = max(0.0, plan.began + plan.settings.timeout - time.monotonic())
     try:
         if not wait:
             participation.agreed.result(timeout=left)
+            participation.settled.add_done_callback(lambda settled: _report_late(plan, settled))
             return
         outcome = participation.settled.result(timeout=left)
     except FutureTimeoutError:
@@ -166,22 +165,24 @@ def _await(plan: Plan, participation: Participation, *, wait: bool) -> None:
         return
     if outcome.kind == "error":
         raise received(outcome.error, outcome.message)
+    _report(plan, outcome)
 
 
-def _report(plan: Plan, settled: Future[Outcome], *, wait: bool) -> None:
+def _report(plan: Plan, outcome: Outcome) -> None:
     """What the leader says of the job, once."""
-    if settled.exception() is not None:
-        return
-    outcome = settled.result()
-    if outcome.answer is not None:
+    if plan.is_leader and outcome.answer is not None:
         topology = plan.context.topology
         ranks = f"{topology.world_size} rank" + "s" * (topology.world_size > 1)
         again = ", resumed" if outcome.resumed else ""
         logger.info("run %s (%s%s) at %s", outcome.answer.display_id, ranks, again, outcome.answer.url)
-    elif outcome.kind == "offline":
+    elif plan.is_leader:
         logger.warning("going on offline: %s", outcome.message)
-    elif not wait:
-        logger.error("no run: %s", outcome.message)
+
+
+def _report_late(plan: Plan, settled: Future[Outcome]) -> None:
+    """What ``init(wait=False)`` was not there to say."""
+    if settled.exception() is None:
+        _report(plan, settled.result())
 
 
 def _say_for_node(plan: Plan, message: str, *values: object) -> None:

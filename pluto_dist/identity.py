@@ -86,7 +86,7 @@ def decide(context: LaunchContext, *, run_id: str | None = None, resume: bool | 
         digest = hashlib.sha256(chosen.encode(errors="surrogatepass")).hexdigest()[:16]
         return Named(
             Reference("external id", f"{context.launcher}-{slug(chosen)}-{digest}"),
-            f"resume with rendezvous id {chosen!r}: the same run on every launch with this id",
+            f"resume with rendezvous id {_shown(chosen)}: the same run on every launch with this id",
         )
     return _token(context, chosen)
 
@@ -95,7 +95,7 @@ def _token(context: LaunchContext, chosen: str | None) -> NeedsLaunchToken:
     if context.launcher == "single":
         return NeedsLaunchToken("single", "a fresh id: one process, started by no launcher")
     if chosen is not None:
-        told = f"rendezvous id {chosen!r} + a token of this launch"
+        told = f"rendezvous id {_shown(chosen)} + a token of this launch"
         return NeedsLaunchToken(f"{context.launcher}-{slug(chosen)}", told)
     if context.rendezvous_id is not None:
         told = "a random rendezvous id + a token of this launch"
@@ -123,6 +123,10 @@ def slug(text: str) -> str:
     ('my-job-7', 'x')
     """
     return re.sub(r"[^A-Za-z0-9._]+", "-", text)[:_SLUG_LENGTH].strip("-") or "x"
+
+
+def _shown(rendezvous_id: str) -> str:
+    return repr(rendezvous_id) if len(rendezvous_id) <= 80 else f"{rendezvous_id[:80]!r}..."
 
 
 def _no_stable_id(context: LaunchContext) -> NoStableIdError:

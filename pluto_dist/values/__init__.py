@@ -1,0 +1,20 @@
+"""What does the tracker get of a config from the wild?
+
+``encode`` makes plain JSON of whatever scripts call a config, such that the tracker stores exactly what was
+sent, and says what it could not carry. It is not a serialiser: nothing is ever turned back into objects, and
+what JSON cannot hold becomes a short description. It sends and logs nothing, never changes its argument, and
+imports no library that the script has not imported itself (but yaml, for a YAML file).
+
+>>> encoded = encode({"lr": 1e-3, "betas": (0.9, 0.999), "clip": float("inf"), "hub": {"token": "t-123"}})
+>>> encoded.value
+{'lr': 0.001, 'betas': [0.9, 0.999], 'clip': 'Infinity', 'hub': {'token': 't-123'}}
+>>> summary(encoded.losses)
+('clip: no JSON number; stored as the text "Infinity"',)
+>>> encoded.suspects
+('hub.token',)
+"""
+
+from .encoding import encode
+from .records import Encoded, Json, Loss, summary
+
+__all__ = ["Encoded", "Json", "Loss", "encode", "summary"]
