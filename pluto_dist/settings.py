@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pluto_dist.errors import ConfigurationError
@@ -24,6 +24,7 @@ HOSTED_APP = "https://pluto.trainy.ai"
 HOSTED_PY = "https://pluto-py.trainy.ai"
 
 Mode = Literal["online", "offline", "disabled"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 class Secret:
@@ -92,6 +93,10 @@ class Variable:
     default: Any
     meaning: str
 
+    @property
+    def is_number(self) -> bool:
+        return self.parse is _above_zero
+
 
 def _text(value: str) -> str:
     if not value:
@@ -149,24 +154,22 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 
 VARIABLES: tuple[Variable, ...] = (
-    Variable("api_key", ("PLUTO_API_KEY", "MLOP_API_TOKEN"), _key, None, "the tracker's API key"),
-    Variable("url_api", ("PLUTO_URL_API", "MLOP_URL_API"), _url, HOSTED_API, "the tracker's API"),
-    Variable("url_app", ("PLUTO_URL_APP", "MLOP_URL_APP"), _url, None, "the tracker's pages"),
-    Variable("url_py", ("PLUTO_URL_PY", "MLOP_URL_PY"), _url, None, "where heartbeats go"),
-    Variable("project", ("PLUTO_PROJECT", "MLOP_PROJECT"), _text, "pluto", "project name"),
+    Variable("api_key", ("PLUTO_API_KEY", "MLOP_API_TOKEN"), _key, None, "the tracker's key; without one, offline"),
+    Variable("url_api", ("PLUTO_URL_API", "MLOP_URL_API"), _url, HOSTED_API, "the tracker"),
+    Variable("url_app", ("PLUTO_URL_APP", "MLOP_URL_APP"), _url, None, "its pages, if not at the same address"),
+    Variable("url_py", ("PLUTO_URL_PY", "MLOP_URL_PY"), _url, None, "where it takes heartbeats, if elsewhere"),
+    Variable("project", ("PLUTO_PROJECT", "MLOP_PROJECT"), _text, "pluto", "made where it does not exist"),
     Variable("run_id", ("PLUTO_RUN_ID", "MLOP_RUN_ID"), _text, None, "the run's external id, used verbatim"),
-    Variable("resume", ("PLUTO_DIST_RESUME",), _yes_or_no, None, "1: go on with the earlier launch's run"),
-    Variable("mode", ("PLUTO_DIST_MODE",), _one_of("online", "offline", "disabled"), "online", "offline, disabled"),
-    Variable("timeout", ("PLUTO_DIST_TIMEOUT",), _above_zero, 30.0, "the most init() blocks, in seconds"),
+    Variable("resume", ("PLUTO_DIST_RESUME",), _yes_or_no, None, "`1`: go on with an earlier launch's run"),
     Variable(
-        "on_error",
-        ("PLUTO_DIST_ON_ERROR",),
-        _one_of("raise", "warn"),
-        "raise",
-        "warn: go on without a tracker",
+        "mode", ("PLUTO_DIST_MODE",), _one_of(*MODES), "online", "`offline`: ask no tracker; `disabled`: do nothing"
     ),
-    Variable("attach_rate", ("PLUTO_DIST_ATTACH_RATE",), _above_zero, 50.0, "attaches a second, whole job"),
-    Variable("heartbeat", ("PLUTO_DIST_HEARTBEAT",), _above_zero, 30.0, "seconds between signs of life"),
+    Variable("timeout", ("PLUTO_DIST_TIMEOUT",), _above_zero, 30.0, "the most that `init()` blocks, in seconds"),
+    Variable(
+        "on_error", ("PLUTO_DIST_ON_ERROR",), _one_of("raise", "warn"), "raise", "`warn`: go on without a tracker"
+    ),
+    Variable("attach_rate", ("PLUTO_DIST_ATTACH_RATE",), _above_zero, 50.0, "attaches a second, of the whole job"),
+    Variable("heartbeat", ("PLUTO_DIST_HEARTBEAT",), _above_zero, 30.0, "seconds between two signs of life"),
 )
 
 
