@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 logger = logging.getLogger("pluto_dist")
 
 
-class _StderrHandler(logging.StreamHandler[TextIO]):
+if TYPE_CHECKING:
+    _Handler = logging.StreamHandler[TextIO]
+else:
+    _Handler = logging.StreamHandler  # not subscriptable before Python 3.11
+
+
+class _StderrHandler(_Handler):
     """Writes to what ``sys.stderr`` is at the time, which notebooks and test runners replace."""
 
     def __init__(self) -> None:

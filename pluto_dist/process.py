@@ -52,10 +52,13 @@ class Process:
             LaunchError: the ranks share no store, or it does not answer.
         """
         timeout = max(1.0, min(CONNECT_SECONDS, plan.deadline - time.monotonic()))
-        shared = store.connect(plan.context, timeout=timeout)
-        if self._exchange is None or self._met != plan.context or not self._exchange.goes_on_over(shared):
-            self._exchange, self._met = Exchange(shared, _member(plan)), plan.context
-        return self._exchange
+        kept = self._exchange if self._met == plan.context else None
+        own = kept.store if kept is not None and isinstance(kept.store, store.LocalStore) else None
+        shared = own or store.connect(plan.context, timeout=timeout)
+        if kept is None or not kept.goes_on_over(shared):
+            kept = Exchange(shared, _member(plan))
+        self._exchange, self._met = kept, plan.context
+        return kept
 
 
 _remembered = Process()

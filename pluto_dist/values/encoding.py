@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .budget import fit
@@ -51,14 +50,21 @@ class _Place:
     step: str | int | None  # None: the top, or in a set
     depth: int
 
-    def above(self) -> Iterator[_Place]:
+    def of(self, source: object) -> _Place | None:
+        """This place or one above it that is of ``source``."""
         place: _Place | None = self
-        while place is not None:
-            yield place
+        while place is not None and place.source is not source:
             place = place.parent
+        return place
 
     def steps(self) -> list[str | int]:
-        return [place.step for place in self.above() if place.step is not None][::-1]
+        steps: list[str | int] = []
+        place: _Place | None = self
+        while place is not None:
+            if place.step is not None:
+                steps.append(place.step)
+            place = place.parent
+        return steps[::-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +148,7 @@ class _Walk:
             return
         out[slot] = None
         inner = _Place(value, place, step, place.depth + 1)
-        cycle = next((above for above in place.above() if above.source is value), None)
+        cycle = place.of(value)
         if cycle is not None:
             out[slot] = f"<cycle to {path_text(cycle.steps()) or self._argument}>"
             self._lose(inner, None, "holds itself; the cycle is cut")

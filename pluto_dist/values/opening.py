@@ -34,8 +34,8 @@ def opened(config: Any, argument: str) -> tuple[object, Branch]:
     Raises:
         ConfigurationError: it is no mapping, or its file cannot be read.
     """
-    path = attempt(lambda: os.fsdecode(config), None) if is_a(config, str, os.PathLike) else None
-    source = {} if config is None else config if path is None else _read(path, argument)
+    path = attempt(lambda: os.fsdecode(config) if is_a(config, str, os.PathLike) else None, None)
+    source = {} if config is None else config if path is None else _read(path, argument, is_text=is_a(config, str))
     found = node(source)
     if isinstance(found, Branch) and found.shape == "mapping":
         return source, found
@@ -50,12 +50,12 @@ def opened(config: Any, argument: str) -> tuple[object, Branch]:
     raise ConfigurationError(f"{argument} is no mapping of names to values: it is {seen}.\n{fix}")
 
 
-def _read(path: str, argument: str) -> object:
+def _read(path: str, argument: str, *, is_text: bool) -> object:
     suffix = Path(path).suffix.lower()
-    if suffix not in {".json", ".yaml", ".yml"}:  # the text itself may be anything, a secret too
-        raise ConfigurationError(
-            f"{argument} is a text of {len(path):,} characters that is no path of a .json, .yaml or .yml file.\n{_FIX}"
-        )
+    if suffix not in {".json", ".yaml", ".yml"}:
+        # A text may be anything, a secret too.
+        seen = f"a text of {len(path):,} characters" if is_text else path
+        raise ConfigurationError(f"{argument} is no path of a .json, .yaml or .yml file: it is {seen}.\n{_FIX}")
     yaml = None if suffix == ".json" else _yaml(path, argument)
     try:
         if not Path(path).is_file():

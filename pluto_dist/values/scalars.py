@@ -106,11 +106,9 @@ def _binary(value: bytes | bytearray | memoryview) -> Leaf:
 
 
 def _partial(value: functools.partial[object]) -> Leaf:
-    bound = len(value.args) + len(value.keywords)
     inner = scalar(value.func) or described(value.func)
-    return Leaf(
-        inner.value, f"the {bound} arguments that functools.partial binds are left out" if bound else inner.loss
-    )
+    is_bound = value.args or value.keywords
+    return Leaf(inner.value, "the arguments that functools.partial binds are left out" if is_bound else inner.loss)
 
 
 _CONVERSIONS: tuple[tuple[type, Callable[[Any], Leaf]], ...] = (
