@@ -84,13 +84,14 @@ class Torchrun:
 
     def start(self, script: str, *options: str, environ: dict[str, str], nproc: int = 2) -> subprocess.Popen[str]:
         """``torchrun OPTIONS script`` in the background; ``script`` is source text that calls ``report(run)``."""
-        number = len(self.started)
-        path = self.folder / f"script{number}.py"
-        path.write_text(script)
-        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={nproc}", *options, str(path)]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={nproc}"]
+        return self.start_command([*torchrun, *options, self.write(script)], environ)
+
+    def start_command(self, command: list[str], environ: dict[str, str]) -> subprocess.Popen[str]:
+        """Any command in the background."""
         process = subprocess.Popen(
             command,
-            env=self._environ(number) | environ,
+            env=self._environ(len(self.started)) | environ,
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -99,6 +100,12 @@ class Torchrun:
         )
         self.started.append(process)
         return process
+
+    def write(self, script: str) -> str:
+        """A file with ``script`` in it."""
+        path = self.folder / f"script{len(self.started)}.py"
+        path.write_text(script)
+        return str(path)
 
     def finish(self, process: subprocess.Popen[str], seconds: float = 120) -> Job:
         output, _ = process.communicate(timeout=seconds)

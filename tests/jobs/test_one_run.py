@@ -14,6 +14,7 @@ report(run)
 """
 
 
+@pytest.mark.timeout(400)  # 45 starts of a Python that imports torch
 def test_eight_ranks_and_five_launches_make_five_runs(tracker, torchrun, recording_proxy):
     """Each launch is one run, numbered without a gap in a project that did not exist; one call carries everything."""
     jobs = [

@@ -1,0 +1,282 @@
+"""Every way of starting a job on one machine: one run, the same on every rank, or the error that says what to do."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.multiprocess
+
+REPORT = """
+import sys, pluto_dist
+from reporting import report
+run = pluto_dist.init(project="ways")
+report(run, argv=sys.argv[1:])
+"""
+C10D = ("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+# How it is started: options, environment, the beginning of the external id, what its source says.
+RANDOM, NONE = "a random rendezvous id + a token", "it has no rendezvous id"
+TORCHRUN = {
+    "torchrun": ((), {}, "torchrun-", RANDOM),
+    "an id that torchrun drops": (("--rdzv-id=JOB7",), {}, "torchrun-", RANDOM),
+    "standalone": (("--standalone",), {}, "torchrun-", RANDOM),
+    "PET_RDZV_ID alone": ((), {"PET_RDZV_ID": "PETJOB"}, "torchrun-PETJOB-", "'PETJOB' + a token"),
+    "a plain MASTER_PORT": ((), {"MASTER_PORT": "29523"}, "torchrun-", RANDOM),
+    "c10d with an id": ((*C10D, "--rdzv-id=JOB7"), {}, "torchrun-JOB7-", "'JOB7' + a token"),
+    "c10d without an id": (C10D, {}, "torchrun-", NONE),
+    "c10d with an empty id": ((*C10D, "--rdzv-id="), {}, "torchrun-", RANDOM),
+    "static without an id": (("--master-port={port}",), {}, "torchrun-", NONE),
+    "static with an id": (("--master-port={port}", "--rdzv-id=JOB7"), {}, "torchrun-JOB7-", "'JOB7' + a token"),
+    "the PET variables": (
+        (),
+        {"PET_RDZV_ID": "PETJOB", "PET_RDZV_BACKEND": "c10d", "PET_RDZV_ENDPOINT": "localhost:0"},
+        "torchrun-PETJOB-",
+        "'PETJOB' + a token",
+    ),
+    "an id with a slash": ((*C10D, "--rdzv-id=team a"), {}, "torchrun-team-a-", "'team a' + a token"),
+    "virtual local ranks": (("--virtual-local-rank",), {}, "torchrun-", RANDOM),
+    "no log folder": (("--log-dir=/dev/null",), {}, "torchrun-", RANDOM),
+}
+
+
+def check_one_run(tracker, job, ranks: int = 2) -> dict:
+    """The job's one run: all ranks saw the same, and the tracker saw one call of each."""
+    assert job.returncode == 0, job.output
+    assert [report["rank"] for report in job.reports] == list(range(ranks))
+    seen = {(r["id"], r["run_id"], r["number"], r["mode"], r["run_id_source"]) for r in job.reports}
+    assert len(seen) == 1, job.reports
+    (run,) = tracker.runs("ways")
+    assert (run["status"], len(run["attaches"])) == ("COMPLETED", ranks)
+    assert job.reports[0]["id"] == run["id"]
+    return run
+
+
+@pytest.mark.parametrize(("options", "variables", "prefix", "source"), TORCHRUN.values(), ids=TORCHRUN)
+def test_torchrun(tracker, torchrun, options, variables, prefix, source):
+    """Whatever torchrun makes of its options, its ranks are in one run, whose id tells where it is from."""
+    options = [option.format(port=free_port()) for option in options]
+    job = torchrun(REPORT, *options, environ=tracker.environ() | variables)
+    run = check_one_run(tracker, job)
+    assert run["externalId"].startswith(prefix)
+    assert source in job.reports[0]["run_id_source"]
+
+
+def run_python(torchrun, command: list[str], environ: dict[str, str], seconds: float = 120):
+    """``command`` as a user would type it, without torchrun."""
+    return torchrun.finish(torchrun.start_command(command, environ), seconds)
+
+
+def test_launch_of_old(tracker, torchrun):
+    """torch.distributed.launch passes --local-rank to the script; init() does not mind."""
+    script = torchrun.write(REPORT)
+    command = [sys.executable, "-m", "torch.distributed.launch", "--nproc-per-node=2", script]
+    job = run_python(torchrun, command, tracker.environ())
+    check_one_run(tracker, job)
+    assert job.reports[1]["argv"] == ["--local-rank=1"]
+
+
+def test_through_a_shell(tracker, torchrun):
+    """A script that torchrun starts through sh -c is its worker all the same."""
+    script = torchrun.write(REPORT)
+    shell = f"true && {sys.executable} {script}; exit $?"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--no-python", "sh", "-c", shell]
+    check_one_run(tracker, run_python(torchrun, command, tracker.environ()))
+
+
+def test_python_minus_c(tracker, torchrun):
+    """python -c is one process: a run of its own."""
+    run = check_one_run(tracker, run_python(torchrun, [sys.executable, "-c", REPORT], tracker.environ()), ranks=1)
+    assert run["externalId"].startswith("single-")
+
+
+def test_a_thread(tracker, torchrun):
+    """init() and finish() in a thread that is not the main one."""
+    script = "import threading\ndef work():\n" + "".join(f"    {line}\n" for line in REPORT.splitlines())
+    script += "    run.finish()\nthread = threading.Thread(target=work)\nthread.start()\nthread.join()\n"
+    check_one_run(tracker, torchrun(script, environ=tracker.environ()))
+
+
+SPAWN = """
+import os, sys
+import torch.distributed as dist, torch.multiprocessing as mp
+import pluto_dist
+from reporting import report
+
+def work(rank, world_size, port, with_group):
+    if with_group:
+        dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
+    try:
+        with pluto_dist.init(project="ways") as run:
+            os.environ["RANK"] = str(rank)  # for the report
+            report(run)
+    except pluto_dist.errors.NoSharedRunError as error:
+        os.environ["RANK"] = str(rank)
+        report(error=str(error))
+    if with_group:
+        dist.destroy_process_group()
+
+if __name__ == "__main__":
+    mp.spawn(work, args=(2, int(sys.argv[1]), sys.argv[2] == "group"), nprocs=2)
+"""
+
+
+def test_spawn(tracker, torchrun):
+    """torch.multiprocessing.spawn with a process group: its ranks are in one run."""
+    script = torchrun.write(SPAWN)
+    job = run_python(torchrun, [sys.executable, script, str(free_port()), "group"], tracker.environ())
+    assert check_one_run(tracker, job)["externalId"].startswith("process-group-")
+
+
+def test_spawn_without_a_group(tracker, torchrun):
+    """Spawned processes that nothing joins: each gets the error that says what to do, and no run of its own."""
+    script = torchrun.write(SPAWN)
+    job = run_python(torchrun, [sys.executable, script, str(free_port()), "none"], tracker.environ())
+    assert all("init_process_group" in report["error"] for report in job.reports)
+    assert len(job.reports) == 2
+    assert tracker.log() == []
+
+
+BARE = """
+import sys, torch.distributed as dist, pluto_dist
+from reporting import report
+if sys.argv[1] == "after":
+    dist.init_process_group("gloo")
+try:
+    with pluto_dist.init(project="ways") as run:
+        report(run)
+except pluto_dist.errors.NoSharedRunError as error:
+    report(error=str(error))
+if dist.is_initialized():
+    dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("where", ["after", "before"])
+def test_bare_processes(tracker, torchrun, where):
+    """RANK, WORLD_SIZE and MASTER_* by hand: one run after init_process_group, an error that says so before."""
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    loop = f'for RANK in 0 1; do RANK=$RANK "{sys.executable}" {torchrun.write(BARE)} {where} & done; wait'
+    job = run_python(torchrun, ["sh", "-c", loop], tracker.environ() | place)
+    if where == "after":
+        check_one_run(tracker, job)
+        return
+    assert all("init_process_group" in report["error"] for report in job.reports)
+    assert len(job.reports) == 2
+    assert tracker.log() == []
+
+
+def test_pytest_itself(tracker, torchrun):
+    """A test that calls init() has a run, and pytest ends as it would have."""
+    body = "".join(f"    {line}\n" for line in REPORT.splitlines())
+    script = torchrun.write(f"def test_train():\n{body}    run.finish()\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", script]
+    check_one_run(tracker, run_python(torchrun, command, tracker.environ()), ranks=1)
+
+
+def test_a_notebook(tracker, torchrun, tmp_path):
+    """A real notebook, executed headless: the run ends with its kernel, and a failing cell ends nothing."""
+    cells = [REPORT, "1 / 0", "run.update_config({'after': run.finished})", "run.finish()"]
+    notebook = {
+        "cells": [
+            {"cell_type": "code", "id": f"c{n}", "metadata": {}, "execution_count": None, "outputs": [], "source": cell}
+            for n, cell in enumerate(cells)
+        ],
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    path = tmp_path / "train.ipynb"
+    path.write_text(json.dumps(notebook))
+    command = [sys.executable, "-m", "jupyter", "execute", "--allow-errors", str(path)]
+    kernels = {"JUPYTER_PATH": str(Path(sys.prefix) / "share" / "jupyter"), "HOME": str(tmp_path)}
+    job = run_python(torchrun, command, tracker.environ() | kernels)
+    run = check_one_run(tracker, job, ranks=1)
+    assert run["config"]["after"] is False
+
+
+CHILDREN = """
+import os, sys, threading
+import torch
+from torch.utils.data import DataLoader, Dataset
+import pluto_dist
+from reporting import report
+
+class Data(Dataset):
+    def __len__(self):
+        return 8
+    def __getitem__(self, n):
+        return n, threading.active_count()
+
+if __name__ == "__main__":
+    run = pluto_dist.init(project="ways")
+    loader = DataLoader(Data(), num_workers=2, multiprocessing_context=sys.argv[1])
+    assert sorted(int(n) for batch, _ in loader for n in batch) == list(range(8))
+    report(run, argv=[])
+    pid = os.fork()
+    if pid == 0:
+        child = pluto_dist.init(project="ways")
+        sys.exit(0 if child.mode == "disabled" else 7)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_children_have_no_part_in_the_run(tracker, torchrun, method):
+    """Dataloader workers and forked children neither end the run, nor attach, nor run our hooks."""
+    script = torchrun.write(CHILDREN)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", script, method]
+    run = check_one_run(tracker, run_python(torchrun, command, tracker.environ()))
+    assert [change["to"] for change in run["statusHistory"]] == ["RUNNING", "COMPLETED"]
+
+
+def test_beside_fsdp_and_tensor_parallel(tracker, torchrun):
+    """A device mesh, FSDP2 and tensor parallel sub-groups keep working around init()."""
+    script = """
+import torch, torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
+import pluto_dist
+from reporting import report
+dist.init_process_group("gloo")
+mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+with pluto_dist.init(project="ways") as run:
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8))
+    parallelize_module(model, mesh["tp"], {"0": ColwiseParallel()})
+    fully_shard(model, mesh=mesh["dp"])
+    model(torch.ones(2, 8)).sum().backward()
+    report(run)
+dist.destroy_process_group()
+"""
+    check_one_run(tracker, torchrun(script, nproc=4, environ=tracker.environ()), ranks=4)
+
+
+def test_two_jobs_side_by_side_in_one_shell(tracker, torchrun):
+    """Two torchruns that inherit one environment are two runs, whatever ids it holds."""
+    script = torchrun.write(REPORT)
+    start = f'"{sys.executable}" -m torch.distributed.run --nproc-per-node=1 {script}'
+    job = run_python(torchrun, ["sh", "-c", f"{start} & {start} & wait"], tracker.environ() | {"SLURM_JOB_ID": "7"})
+    assert len({report["run_id"] for report in job.reports}) == 2
+    assert len(tracker.runs("ways")) == 2
+
+
+def test_the_table_of_launch_modes_is_torchs():
+    """Every launch mode below is one that this torch still offers."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--help"], capture_output=True, text=True, check=True
+    )
+    for option in {option.split("=")[0] for options, *_ in TORCHRUN.values() for option in options}:
+        assert option in shown.stdout or option.replace("-", "_") in shown.stdout, option
