@@ -9,12 +9,13 @@ Importing this package imports neither torch nor requests nor pynvml; ``init()``
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from pluto_dist import errors
 from pluto_dist.version import __version__
 
+TYPE_CHECKING = False  # type checkers take it for True; importing typing would be most of what this import costs
 if TYPE_CHECKING:
+    from typing import Any
+
     from pluto_dist.api import init
     from pluto_dist.run import Run
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pluto_dist import identity, launchers, settings, store
+from pluto_dist import identity, keychain, launchers, settings, store
 from pluto_dist.arguments import Arguments, Prepared, prepare
 from pluto_dist.client import Client
 from pluto_dist.console import logger, set_up
@@ -119,6 +119,8 @@ def _plan(given: Arguments, environ: Mapping[str, str], process: Process, began:
         chosen = replace(chosen, mode="disabled")
     if chosen.mode == "disabled":  # asks nobody, so nothing can be wrong with the launch
         environ, chosen = {}, replace(chosen, resume=None)
+    if chosen.api_key is None and chosen.mode == "online" and (stored := keychain.stored_key()):
+        chosen = replace(chosen, api_key=settings.load({}, api_key=stored).api_key)
     facts = ProcessFacts(group=store.process_group(), spawned=_is_spawned(environ))
     context = launchers.detect(environ, facts)
     decision = identity.decide(context, run_id=chosen.run_id, resume=chosen.resume)

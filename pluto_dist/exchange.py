@@ -138,6 +138,10 @@ class Exchange:
                     self._inventories[n] = None
         return {entry["node"]: entry for entry in self._inventories.values() if entry is not None}
 
+    def await_inventory(self, number: int, seconds: float) -> bool:
+        """Whether the ``number``-th inventory (from 1) was there within ``seconds``."""
+        return self.store.wait([f"{self.attempt}/inventories/{number}"], seconds)
+
     def nodes(self) -> tuple[str, ...]:
         """The nodes that signed in so far."""
         for n in self._unread("nodes", self._nodes):

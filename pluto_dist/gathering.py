@@ -44,9 +44,10 @@ def gather(topology: Topology, exchange: Exchange, run: RunExchange, until: floa
         wanted = topology.node_count
         if wanted is None and run.count("joined", 0) >= topology.world_size:
             wanted = len(exchange.nodes())
-        if (wanted is not None and len(found) >= wanted) or time.monotonic() > until:
+        left = until - time.monotonic()
+        if (wanted is not None and len(found) >= wanted) or left <= 0:
             return found
-        time.sleep(0.01)
+        exchange.await_inventory(len(found) + 1, min(left, 0.1))
 
 
 def cluster_document(topology: Topology, gathered: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "settings", "topology", "version", "console"}),
     frozenset({"launchers", "wire", "values"}),
-    frozenset({"identity", "inventory", "agent_folder", "deadline", "arguments"}),
+    frozenset({"identity", "inventory", "agent_folder", "deadline", "keychain", "arguments"}),
     frozenset({"store", "exchange", "client", "gathering"}),
     frozenset({"joining", "hooks", "lifecycle", "run", "process"}),
     frozenset({"api", "server"}),

@@ -19,6 +19,9 @@ import requests
 
 from pluto_dist.server import LocalServer
 
+# torch 2.13 asks the name server for the name of every socket it connects or accepts, loopback included, and its
+# store answers nobody meanwhile: 5 s where no name server answers. These jobs do without one.
+NO_RESOLVER = {"RES_OPTIONS": "attempts:0"}
 FORWARDED = ("Authorization", "Content-Type", "User-Agent")
 
 
@@ -124,6 +127,7 @@ class Torchrun:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PLUTO_", "MLOP_", "PET_"))}
         return {
             **kept,
+            **NO_RESOLVER,
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(Path(__file__).parent),
             "REPORTS": str(reports),
