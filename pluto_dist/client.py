@@ -205,11 +205,14 @@ class Client:
                 "Set PLUTO_API_KEY to a key of that server; PLUTO_URL_API says which server is asked."
             )
         if status in _RETRIED:
-            final = TrackerUnavailableError(f"{_origin(url)} answered HTTP {status}: {text}")
+            final = TrackerUnavailableError(
+                f"{_origin(url)} answered HTTP {status}: {text}\nIf it goes on, ask who runs that server."
+            )
             raise _TryAgainError(final, _retry_after(response))
         if status != 200:
             path = urlsplit(url).path
-            raise RequestRefusedError(f"{_origin(url)} refused {path} (HTTP {status}): {text}", status)
+            advice = "Correct what it names; what init() was given is sent as it is."
+            raise RequestRefusedError(f"{_origin(url)} refused {path} (HTTP {status}): {text}\n{advice}", status)
         if len(content) > ANSWER_LIMIT:
             raise UnexpectedAnswerError(f"{_origin(url)} answered more than {ANSWER_LIMIT} bytes")
         try:
@@ -222,7 +225,8 @@ class Client:
 
     def _unreachable(self, url: str, error: Exception) -> TrackerUnavailableError:
         cause = error.args[0] if error.args else error
-        reason = self._masked(str(getattr(cause, "reason", cause))) or type(error).__name__
+        text = str(getattr(cause, "reason", cause)) or type(error).__name__
+        reason = self._masked(text).rpartition("): ")[2]  # without urllib3's "HTTPConnection(host=...): "
         return TrackerUnavailableError(
             f"{_origin(url)} cannot be reached ({reason[:300]}).\n"
             "Check PLUTO_URL_API, and HTTPS_PROXY and NO_PROXY if there is a proxy."

@@ -119,7 +119,10 @@ class Exchange:
         fresh = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(20))
         token = self.store.compare_set("token", "", fresh)
         if not TOKEN.fullmatch(token):
-            raise ExchangeError(f"the store holds {token[:40]!r} as this launch's token, which this package never made")
+            raise ExchangeError(
+                f"the store holds {token[:40]!r} as this launch's token, which this package never made.\n"
+                "Install the same version of pluto-dist on every node; keys under pluto_dist/ are its own."
+            )
         return token
 
     def publish_inventory(self, document: Mapping[str, Any]) -> None:

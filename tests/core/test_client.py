@@ -183,7 +183,9 @@ def test_what_is_tried_again(client_of, failure):
 
 
 @pytest.mark.parametrize(
-    ("value", "least"), [("1", 0.9), (formatdate(time.time() + 3600, usegmt=True), None), ("3600", None)]
+    ("value", "least"),
+    [("1", 0.9), (formatdate(time.time() + 3600, usegmt=True), None), ("3600", None)],
+    ids=["1 s", "a date", "an hour"],
 )
 def test_retry_after_is_obeyed(client_of, value, least):
     """The next try waits as long as the server asks; where that is beyond the deadline, there is none."""
