@@ -30,6 +30,8 @@ def attempt_nonce(context: LaunchContext) -> str:
 
 
 def _kept(folder: Path) -> str | None:
+    if not hasattr(os, "getuid"):
+        return None  # Windows: no owner to check
     try:
         agents = folder.parent.lstat()
         if agents.st_uid != os.getuid() or stat.S_IMODE(agents.st_mode) & 0o077:
