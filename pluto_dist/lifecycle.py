@@ -118,14 +118,18 @@ class Participation:
     def _beat(self, exchange: Exchange, client: Client, run_id: int) -> None:
         late = LateNodes(self.plan.context.topology, exchange, self._gathered)
         due = time.monotonic() + self.plan.settings.heartbeat
-        while not self._stop.wait(min(_SLICE, due - time.monotonic()) if late.expected else due - time.monotonic()):
+        looking = late.expected
+        while not self._stop.wait(min(_SLICE, due - time.monotonic()) if looking else due - time.monotonic()):
             try:
-                if late.expected and (nodes := late.look()):
+                if looking and (nodes := late.look()):
                     config = json.dumps({"pluto_dist": {"nodes": nodes}})
                     client.update_config(UpdateConfigRequest(run_id, config), deadline=_soon())
+                looking = late.expected
                 if time.monotonic() >= due:
                     due = time.monotonic() + self.plan.settings.heartbeat
                     self._heed(client.heartbeat(run_id, deadline=_soon()).status)
+            except ExchangeError:
+                looking = False  # the store is gone with its agent; the run, and its signs of life, go on
             except TrackerError as error:
                 logger.debug("a sign of life was not taken: %s", error)
 

@@ -128,3 +128,19 @@ def test_several_runs_one_after_the_other(tracker, torchrun):
     ]
     for n in range(3):
         assert {report["id"] for report in job.reports if report["n"] == n} == {runs[n]["id"]}
+
+
+def test_one_rank_gives_the_signs_of_life(tracker, torchrun):
+    """One heartbeat an interval for the whole job, none before the first interval and none after the end."""
+    job = torchrun(
+        "import time, pluto_dist\nwith pluto_dist.init(project='fresh') as run:\n    time.sleep(3.3)\n",
+        nproc=3,
+        environ=tracker.environ() | {"PLUTO_DIST_HEARTBEAT": "1"},
+    )
+    assert job.returncode == 0, job.output
+    paths = [line.split('"')[1].split()[1] for line in tracker.log()]
+    beats = paths.count("/api/runs/trigger")
+    assert 2 <= beats <= 4  # one rank's, not three ranks'
+    assert paths[-1] == "/api/runs/status/update"
+    (run,) = tracker.runs("fresh")
+    assert run["heartbeatAt"] is not None
