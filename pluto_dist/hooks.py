@@ -28,12 +28,13 @@ class ExitHooks:
         self._pid = os.getpid()
         self._before = sys.excepthook
         sys.excepthook = self._on_exception
-        atexit.register(self._on_exit)
+        _armed.append(self)
 
     def remove(self) -> None:
         """Take the hooks away; where another hook came on top of ours, ours only passes on."""
         self._pid = -1
-        atexit.unregister(self._on_exit)
+        if self in _armed:
+            _armed.remove(self)
         if sys.excepthook == self._on_exception:
             sys.excepthook = self._before
 
@@ -42,6 +43,16 @@ class ExitHooks:
         if os.getpid() == self._pid:
             self._ending.crashed(error)
 
-    def _on_exit(self) -> None:
+    def on_exit(self) -> None:
+        """This process has reached its end."""
         if os.getpid() == self._pid:
             self._ending.survived()
+
+
+_armed: list[ExitHooks] = []
+
+
+@atexit.register  # once, however many runs there will be: atexit keeps the slot of what is unregistered
+def _on_exit() -> None:
+    for hooks in list(_armed):
+        hooks.on_exit()

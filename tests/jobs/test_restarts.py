@@ -42,9 +42,9 @@ if attempt == 0:
     ("victim", "when", "how"),
     [
         (1, "before init", "SIGKILL"),
-        (1, "after init", "SIGKILL"),
         (0, "after init", "SIGKILL"),
-        (1, "after init", "raise"),
+        pytest.param(1, "after init", "SIGKILL", marks=pytest.mark.exhaustive),
+        pytest.param(1, "after init", "raise", marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_restart_lands_in_the_same_run(tracker, torchrun, victim, when, how):
@@ -68,7 +68,7 @@ def test_a_restart_lands_in_the_same_run(tracker, torchrun, victim, when, how):
     assert [change["to"] for change in run["statusHistory"]] == ["RUNNING", "COMPLETED"]
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.exhaustive), 1])
 def test_a_crash_without_restarts_left_fails_the_run(tracker, torchrun, victim):
     """Whichever rank raises, the run ends FAILED with the exception, the rank and the host."""
     job = torchrun(

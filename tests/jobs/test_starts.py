@@ -29,7 +29,7 @@ dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
-@pytest.mark.parametrize("private", ["0", "1"])
+@pytest.mark.parametrize("private", ["0", pytest.param("1", marks=pytest.mark.exhaustive)])
 def test_before_and_after_init_process_group(tracker, torchrun, where, private):
     """init() meets the ranks with or without a process group, and does not disturb it."""
     environ = tracker.environ() | {"WHERE": where, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": private}

@@ -64,7 +64,14 @@ def check_one_run(tracker, job, ranks: int = 2) -> dict:
     return run
 
 
-@pytest.mark.parametrize(("options", "variables", "prefix", "source"), TORCHRUN.values(), ids=TORCHRUN)
+ALWAYS = {"torchrun", "PET_RDZV_ID alone", "c10d with an id", "static without an id", "virtual local ranks"}
+MODES = [
+    pytest.param(*mode, id=name, marks=() if name in ALWAYS else pytest.mark.exhaustive)
+    for name, mode in TORCHRUN.items()
+]
+
+
+@pytest.mark.parametrize(("options", "variables", "prefix", "source"), MODES)
 def test_torchrun(tracker, torchrun, options, variables, prefix, source):
     """Whatever torchrun makes of its options, its ranks are in one run, whose id tells where it is from."""
     options = [option.format(port=free_port()) for option in options]
@@ -79,6 +86,7 @@ def run_python(torchrun, command: list[str], environ: dict[str, str], seconds: f
     return torchrun.finish(torchrun.start_command(command, environ), seconds)
 
 
+@pytest.mark.exhaustive
 def test_launch_of_old(tracker, torchrun):
     """torch.distributed.launch passes --local-rank to the script; init() does not mind."""
     script = torchrun.write(REPORT)
@@ -88,6 +96,7 @@ def test_launch_of_old(tracker, torchrun):
     assert job.reports[1]["argv"] == ["--local-rank=1"]
 
 
+@pytest.mark.exhaustive
 def test_through_a_shell(tracker, torchrun):
     """A script that torchrun starts through sh -c is its worker all the same."""
     script = torchrun.write(REPORT)
@@ -96,6 +105,7 @@ def test_through_a_shell(tracker, torchrun):
     check_one_run(tracker, run_python(torchrun, command, tracker.environ()))
 
 
+@pytest.mark.exhaustive
 def test_python_minus_c(tracker, torchrun):
     """python -c is one process: a run of its own."""
     run = check_one_run(tracker, run_python(torchrun, [sys.executable, "-c", REPORT], tracker.environ()), ranks=1)
@@ -140,6 +150,7 @@ def test_spawn(tracker, torchrun):
     assert check_one_run(tracker, job)["externalId"].startswith("process-group-")
 
 
+@pytest.mark.exhaustive
 def test_spawn_without_a_group(tracker, torchrun):
     """Spawned processes that nothing joins: each gets the error that says what to do, and no run of its own."""
     script = torchrun.write(SPAWN)
@@ -164,7 +175,7 @@ if dist.is_initialized():
 """
 
 
-@pytest.mark.parametrize("where", ["after", "before"])
+@pytest.mark.parametrize("where", ["after", pytest.param("before", marks=pytest.mark.exhaustive)])
 def test_bare_processes(tracker, torchrun, where):
     """RANK, WORLD_SIZE and MASTER_* by hand: one run after init_process_group, an error that says so before."""
     place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
@@ -178,6 +189,7 @@ def test_bare_processes(tracker, torchrun, where):
     assert tracker.log() == []
 
 
+@pytest.mark.exhaustive
 def test_pytest_itself(tracker, torchrun):
     """A test that calls init() has a run, and pytest ends as it would have."""
     body = "".join(f"    {line}\n" for line in REPORT.splitlines())
@@ -233,7 +245,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.exhaustive)])
 def test_children_have_no_part_in_the_run(tracker, torchrun, method):
     """Dataloader workers and forked children neither end the run, nor attach, nor run our hooks."""
     script = torchrun.write(CHILDREN)
@@ -264,6 +276,7 @@ dist.destroy_process_group()
     check_one_run(tracker, torchrun(script, nproc=4, environ=tracker.environ()), ranks=4)
 
 
+@pytest.mark.exhaustive
 def test_two_jobs_side_by_side_in_one_shell(tracker, torchrun):
     """Two torchruns that inherit one environment are two runs, whatever ids it holds."""
     script = torchrun.write(REPORT)
