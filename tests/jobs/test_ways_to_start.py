@@ -61,6 +61,8 @@ def check_one_run(tracker, job, ranks: int = 2) -> dict:
     (run,) = tracker.runs("ways")
     assert (run["status"], len(run["attaches"])) == ("COMPLETED", ranks)
     assert job.reports[0]["id"] == run["id"]
+    saw = f"all {ranks} saw {run['displayId']} {job.reports[0]['mode']}"
+    print(f"WAY | {run['externalId']} | {job.reports[0]['run_id_source']} | 1 run | {saw}")  # shown by pytest -rP
     return run
 
 
