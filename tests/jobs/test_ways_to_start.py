@@ -46,7 +46,7 @@ TORCHRUN = {
         "torchrun-PETJOB-",
         "'PETJOB' + a token",
     ),
-    "an id with a slash": ((*C10D, "--rdzv-id=team a"), {}, "torchrun-team-a-", "'team a' + a token"),
+    "an id with a blank": ((*C10D, "--rdzv-id=team a"), {}, "torchrun-team-a-", "'team a' + a token"),
     "virtual local ranks": (("--virtual-local-rank",), {}, "torchrun-", RANDOM),
     "no log folder": (("--log-dir=/dev/null",), {}, "torchrun-", RANDOM),
 }
