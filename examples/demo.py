@@ -24,7 +24,7 @@ EXAMPLE = Path(__file__).with_name("ddp_digits.py")
 
 def main() -> None:
     ranks = int(sys.argv[1]) if len(sys.argv) > 1 else 2
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
     with LocalServer() as server:
         torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}", str(EXAMPLE)]
         console.print(f"[bold]$ torchrun --nproc-per-node={ranks} examples/{EXAMPLE.name}[/bold]")

@@ -6,6 +6,7 @@ Each figure is printed with the machine's load when it was taken: figures of a b
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
@@ -13,7 +14,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
 def load() -> str:
