@@ -295,3 +295,18 @@ def test_the_table_of_launch_modes_is_torchs():
     )
     for option in {option.split("=")[0] for options, *_ in TORCHRUN.values() for option in options}:
         assert option in shown.stdout or option.replace("-", "_") in shown.stdout, option
+
+
+def two_agents(torchrun, script: str, environ: dict[str, str], first: list[str], second: list[str]):
+    """Two torchruns that are the two nodes of one static rendezvous, on one machine."""
+    port, path = free_port(), torchrun.write(script)
+    start = f'"{sys.executable}" -m torch.distributed.run --nnodes=2 --master-addr=127.0.0.1 --master-port={port}'
+    lines = [f"{start} --node-rank={n} {' '.join(ids)} {path}" for n, ids in enumerate((first, second))]
+    return run_python(torchrun, ["sh", "-c", f"{lines[0]} & {lines[1]}; wait"], environ)
+
+
+@pytest.mark.exhaustive
+def test_two_agents_without_an_id(tracker, torchrun):
+    """The nodes of a static rendezvous, both "none", are in one run."""
+    run = check_one_run(tracker, two_agents(torchrun, REPORT, tracker.environ(), [], []))
+    assert run["systemMetadata"]["cluster"]["nodes_reported"] == 2
