@@ -93,10 +93,6 @@ class Variable:
     default: Any
     meaning: str
 
-    @property
-    def is_number(self) -> bool:
-        return self.parse is _above_zero
-
 
 def _text(value: str) -> str:
     if not value:

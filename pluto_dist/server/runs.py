@@ -87,7 +87,7 @@ def update_config(database: Database, organization: str, run_id: float, config: 
     Raises:
         RefusalError: 400 for text that is not JSON or cannot be stored, 404 for an unknown run.
     """
-    _refuse(wire.refusals(CreateRunRequest(run_name="", project_name="", config=config)))
+    _refuse(tuple(f"config contains {bad}" for bad in sorted(wire.unstorable_in(config))))
     update = _document("config", config, "Invalid config JSON")
     with database.transaction():
         _merge_config(database, existing(database, organization, run_id).id, update)

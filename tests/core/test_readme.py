@@ -21,7 +21,11 @@ def row(variable: Variable) -> str:
     argument = f"`{variable.setting}=`" if variable.setting in ARGUMENTS else ""
     names = ", ".join(f"`{name}`" for name in variable.names)
     default = (
-        "" if variable.default is None else f"`{variable.default:g}`" if variable.is_number else f"`{variable.default}`"
+        ""
+        if variable.default is None
+        else f"`{variable.default:g}`"
+        if isinstance(variable.default, float)
+        else f"`{variable.default}`"
     )
     return re.sub(" +", " ", f"| {argument} | {names} | {default} | {variable.meaning} |")
 
