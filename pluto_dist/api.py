@@ -24,9 +24,10 @@ from pluto_dist.client import Client
 from pluto_dist.console import logger, set_up
 from pluto_dist.errors import ExchangeError, PlutoDistError, received
 from pluto_dist.exchange import Outcome
-from pluto_dist.joining import Plan
+from pluto_dist.identity import NeedsLaunchToken
 from pluto_dist.launchers import ProcessFacts
 from pluto_dist.lifecycle import Participation
+from pluto_dist.plan import Plan
 from pluto_dist.process import Process, current
 from pluto_dist.run import Run
 from pluto_dist.values import summary
@@ -136,6 +137,7 @@ def _join(plan: Plan, process: Process, *, wait: bool) -> Run:
         return Run(plan, None)
     if plan.is_leader:
         _warn_of_plain_http(plan.settings)
+        _tell_of_requeue(plan)
     participation = Participation(plan, lambda: process.meet(plan), lambda: _client(plan))
     run = Run(plan, participation)
     try:
@@ -198,6 +200,17 @@ def _warn_of_plain_http(chosen: settings.Settings) -> None:
     local = parts.hostname in ("localhost", "::1") or (parts.hostname or "").startswith("127.")
     if parts.scheme == "http" and not local and chosen.api_key is not None and chosen.mode == "online":
         logger.warning("the API key travels unencrypted to %s: use https where the network is not yours", parts.netloc)
+
+
+def _tell_of_requeue(plan: Plan) -> None:
+    scope = plan.context.scope
+    if scope is not None and scope.requeues and isinstance(plan.decision, NeedsLaunchToken):
+        logger.info(
+            "%s job %s was requeued, and this launch is a run of its own; PLUTO_DIST_RESUME=1 in its script keeps "
+            "one run over its launches, and PLUTO_RUN_ID=<external id> goes on with an earlier one",
+            scope.scheduler,
+            scope.value,
+        )
 
 
 def _client(plan: Plan) -> Client | None:

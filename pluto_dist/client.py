@@ -16,6 +16,7 @@ import json
 import threading
 import time
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -40,6 +41,7 @@ from pluto_dist.wire import (
     CreateRunResponse,
     Record,
     ResumeRunRequest,
+    RunState,
     TriggerRequest,
     TriggerResponse,
     UpdateConfigRequest,
@@ -96,35 +98,37 @@ class Client:
         self._session.auth = BearerAuth(api_key)
         self._session.headers["User-Agent"] = user_agent
         self._stopped = threading.Event()
+        self.server_time = 0.0  # the tracker's clock at its last answer, seconds since 1970; 0 before one
 
-    def create(self, request: CreateRunRequest, *, deadline: float) -> CreateRunResponse:
+    def create(self, request: CreateRunRequest, *, deadline: float, retry: bool = True) -> CreateRunResponse:
         """Create the run, or attach to the one that has this external id.
 
         Args:
             request: with an external id, a repetition of it changes nothing, so it may be retried.
             deadline: on the monotonic clock.
+            retry: whether to try again at all.
 
         Raises:
             AuthenticationError, RequestRefusedError, UnexpectedAnswerError, TrackerUnavailableError.
         """
-        return self._post("/api/runs/create", request, CreateRunResponse, deadline)
+        return self._post("/api/runs/create", request, CreateRunResponse, deadline, retry)
 
-    def resume(self, request: ResumeRunRequest, *, deadline: float) -> CreateRunResponse:
+    def resume(self, request: ResumeRunRequest, *, deadline: float, retry: bool = True) -> CreateRunResponse:
         """Attach to a run that exists; RequestRefusedError with status 404 where it does not."""
-        return self._post("/api/runs/resume", request, CreateRunResponse, deadline)
+        return self._post("/api/runs/resume", request, CreateRunResponse, deadline, retry)
 
-    def status(self, run_id: int, *, deadline: float) -> str | None:
-        """The run's status in the tracker, and ``None`` where it knows no such run."""
+    def details(self, run_id: int, *, deadline: float) -> RunState | None:
+        """The run as the tracker has it, and ``None`` where it knows no such run."""
         try:
             details = self._ask("GET", f"{self._url_api}/api/runs/details/{run_id}", None, deadline)
         except RequestRefusedError as error:
             if error.status == 404:
                 return None
             raise
-        status = details.get("status") if isinstance(details, dict) else None
-        if not isinstance(status, str):
-            raise UnexpectedAnswerError(f"{self._url_api} answered details of run {run_id} without a status")
-        return status
+        try:
+            return RunState.from_details(details)
+        except ContractError as error:
+            raise UnexpectedAnswerError(f"{self._url_api} answered details of run {run_id} that are {error}") from error
 
     def update_status(self, request: UpdateStatusRequest, *, deadline: float) -> None:
         """Post a status; the server ignores one of lower precedence than the run's."""
@@ -139,6 +143,10 @@ class Client:
         answer = self._ask("POST", f"{self._url_py}/api/runs/trigger", TriggerRequest(run_id), deadline)
         return self._record(TriggerResponse, answer, self._url_py)
 
+    def pause(self, seconds: float) -> None:
+        """Wait, unless :meth:`stop` ends it."""
+        self._stopped.wait(seconds)
+
     def stop(self) -> None:
         """End whatever wait a call is in; later calls make one try each."""
         self._stopped.set()
@@ -147,8 +155,9 @@ class Client:
         """Close the connections."""
         self._session.close()
 
-    def _post(self, path: str, request: Record, answer: type[R], deadline: float) -> R:
-        return self._record(answer, self._ask("POST", self._url_api + path, request, deadline), self._url_api)
+    def _post(self, path: str, request: Record, answer: type[R], deadline: float, retry: bool) -> R:
+        told = self._ask("POST", self._url_api + path, request, deadline, retry)
+        return self._record(answer, told, self._url_api)
 
     def _record(self, record: type[R], answer: Any, url: str) -> R:
         try:
@@ -159,7 +168,7 @@ class Client:
                 "Check that PLUTO_URL_API is the address of a Pluto API, not of its web page."
             ) from error
 
-    def _ask(self, method: str, url: str, request: Record | None, deadline: float) -> Any:
+    def _ask(self, method: str, url: str, request: Record | None, deadline: float, retry: bool = True) -> Any:
         policy = Retry(total=None, backoff_factor=0.2, backoff_max=8, backoff_jitter=0.5)
         unauthorized = 0
         while True:
@@ -167,13 +176,13 @@ class Client:
                 return self._try(method, url, request, deadline)
             except AuthenticationError:
                 unauthorized += 1
-                if unauthorized == _UNAUTHORIZED_TRIES or self._stopped.is_set():
+                if unauthorized == _UNAUTHORIZED_TRIES or self._stopped.is_set() or not retry:
                     raise
                 wait = 0.3 * unauthorized
             except _TryAgainError as failure:
                 policy = policy.increment(method, url, error=failure)
                 wait = max(failure.retry_after, policy.get_backoff_time())
-                if self._stopped.is_set() or time.monotonic() + wait >= deadline:
+                if self._stopped.is_set() or not retry or time.monotonic() + wait >= deadline:
                     raise failure.final from None
             self._stopped.wait(min(wait, max(0.0, deadline - time.monotonic())))
 
@@ -196,6 +205,7 @@ class Client:
 
     def _answer(self, url: str, response: requests.Response, content: bytes) -> Any:
         content = content.replace(self._key.reveal().encode(), b"***")
+        self.server_time = _date(response)
         status, text = response.status_code, _error_text(content)
         if 300 <= status < 400:
             raise UnexpectedAnswerError(_redirected(url, self._masked(response.headers.get("Location", ""))))
@@ -205,10 +215,9 @@ class Client:
                 "Set PLUTO_API_KEY to a key of that server; PLUTO_URL_API says which server is asked."
             )
         if status in _RETRIED:
-            final = TrackerUnavailableError(
-                f"{_origin(url)} answered HTTP {status}: {text}\nIf it goes on, ask who runs that server."
-            )
-            raise _TryAgainError(final, _retry_after(response))
+            after = _retry_after(response)
+            told = f"{_origin(url)} answered HTTP {status}: {text}\nIf it goes on, ask who runs that server."
+            raise _TryAgainError(TrackerUnavailableError(told, after), after)
         if status != 200:
             path = urlsplit(url).path
             advice = "Correct what it names; what init() was given is sent as it is."
@@ -251,6 +260,15 @@ def _redirected(url: str, location: str) -> str:
         if target.scheme in ("http", "https") and target.hostname:
             advice = f"If that is your tracker, set PLUTO_URL_API={target.scheme}://{target.netloc.rpartition('@')[2]}"
     return f"{_origin(url)} redirects elsewhere; a redirected request would lose its body.\n{advice}"
+
+
+def _date(response: requests.Response) -> float:
+    """When the server says it answered, seconds since 1970; by this machine's clock where it does not say."""
+    with suppress(ValueError, TypeError, OverflowError):  # no date, or no HTTP date
+        return (
+            parsedate_to_datetime(response.headers["Date"]).timestamp() if "Date" in response.headers else time.time()
+        )
+    return time.time()
 
 
 def _retry_after(response: requests.Response) -> float:

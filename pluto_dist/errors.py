@@ -17,6 +17,7 @@
     │   └── TrackerUnavailableError         no answer, 408, 429 or 5xx, for as long as was allowed
     └── RunError                            the run exists, and cannot be used like this
         ├── RunExistsError                  resume=False, and another launch began this run
+        ├── RunInUseError                   resume, and another launch of the job is alive in the run
         └── RunCancelledError               the run was cancelled in the tracker
 
 The leader publishes an error that all ranks share as its class name and message; ``received`` makes
@@ -86,7 +87,14 @@ class UnexpectedAnswerError(TrackerError):
 
 
 class TrackerUnavailableError(TrackerError):
-    """No usable answer (no connection, 408, 429, 5xx) for as long as was allowed."""
+    """No usable answer (no connection, 408, 429, 5xx) for as long as was allowed.
+
+    ``retry_after`` is how many seconds the tracker asked to be left alone, 0 where it did not say.
+    """
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class RunError(PlutoDistError):
@@ -95,6 +103,10 @@ class RunError(PlutoDistError):
 
 class RunExistsError(RunError):
     """``resume=False``, and another launch began this run."""
+
+
+class RunInUseError(RunError):
+    """``resume``, and another launch of the job is alive in the run."""
 
 
 class RunCancelledError(RunError):

@@ -9,11 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from pluto_dist.console import logger
-from pluto_dist.errors import ExchangeError
-from pluto_dist.exchange import Exchange, RunExchange
+from pluto_dist.errors import ExchangeError, PlutoDistError
+from pluto_dist.exchange import Exchange, RunExchange, SignedId
 from pluto_dist.inventory.collect import collect
 from pluto_dist.inventory.document import compose
 from pluto_dist.inventory.records import NodeInventory
@@ -21,14 +23,23 @@ from pluto_dist.topology import Topology
 
 GATHER_SECONDS = 2.0  # how long the leader waits for the nodes before it creates the run
 COLLECT_SECONDS = 1.5  # how long a node's driver may take; within the leader's wait, or the node is late
+AGREED_SECONDS = 60.0  # how long an inventory waits for the id
 
 
-def collect_and_publish(exchange: Exchange) -> threading.Thread:
-    """Collect this node's inventory in a thread of its own, and hand it to the leader."""
+def collect_and_publish(exchange: Exchange, agreed: Future[SignedId]) -> threading.Thread:
+    """Collect this node's inventory in a thread of its own, and hand it to the leader once the id is agreed.
+
+    So a leader that has all inventories knows that every node names the same run.
+    """
 
     def work() -> None:
+        document = collect(COLLECT_SECONDS).to_json()
         try:
-            exchange.publish_inventory(collect(COLLECT_SECONDS).to_json())
+            agreed.result(timeout=AGREED_SECONDS)
+        except (PlutoDistError, FutureTimeoutError):
+            return  # the ranks disagree or have lost each other, and the run's thread says so
+        try:
+            exchange.publish_inventory(document)
         except ExchangeError as error:
             logger.debug("this node's inventory could not be handed to the leader: %s", error)
 
@@ -45,9 +56,20 @@ def gather(topology: Topology, exchange: Exchange, run: RunExchange, until: floa
         if wanted is None and run.count("joined", 0) >= topology.world_size:
             wanted = len(exchange.nodes())
         left = until - time.monotonic()
-        if (wanted is not None and len(found) >= wanted) or left <= 0:
+        if (wanted is not None and len(found) >= wanted) or left <= 0 or run.outcome() is not None:
             return found
         exchange.await_inventory(len(found) + 1, min(left, 0.1))
+
+
+def in_order(nodes: Mapping[str, str]) -> tuple[str, ...]:
+    """The hosts of ``nodes`` (host by node), in the order of the nodes' numbers where they have some.
+
+    >>> in_order({"10": "c", "2": "b"}), in_order({"b": "b", "a": "a"})
+    (('b', 'c'), ('b', 'a'))
+    """
+    if all(node.isascii() and node.isdigit() for node in nodes):
+        return tuple(nodes[node] for node in sorted(nodes, key=int))
+    return tuple(nodes.values())
 
 
 def cluster_document(topology: Topology, gathered: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -77,7 +99,7 @@ def _inventory(node: str, entry: dict[str, Any]) -> NodeInventory | None:
 
 
 class LateNodes:
-    """The nodes that were missing when the run was created; the leader adds them to the config as they come."""
+    """The nodes that were missing when the run was created; the leader adds them to its record as they come."""
 
     def __init__(self, topology: Topology, exchange: Exchange, gathered: Iterable[str]) -> None:
         self._exchange = exchange
@@ -91,10 +113,18 @@ class LateNodes:
         return min(len(self._known), len(self._welcomed)) < self._wanted
 
     def look(self) -> dict[str, Any]:
-        """Welcome the nodes that came since the last look; their inventories by node, empty if none came."""
-        for node in set(self._exchange.nodes()) - self._welcomed:
+        """Welcome the nodes that came since the last look; what they add to the attempt's record, if any came."""
+        nodes = self._exchange.nodes()
+        for node in nodes.keys() - self._welcomed:
             self._exchange.welcome(node)
             self._welcomed.add(node)
         fresh = {name: entry for name, entry in self._exchange.inventories().items() if name not in self._known}
         self._known.update(fresh)
-        return {name: {"rank": entry["rank"], **entry["inventory"]} for name, entry in fresh.items()}
+        if not fresh:
+            return {}
+        late = {name: {"rank": entry["rank"], **entry["inventory"]} for name, entry in fresh.items()}
+        return {
+            "hosts": list(in_order(nodes)),
+            "nodes_missing": max(0, self._wanted - len(nodes)),
+            "late_nodes": late,
+        }

@@ -30,6 +30,9 @@ _DISPLAY_ID = re.compile(r"[A-Z0-9]{1,4}-[0-9]+")
 _SLUG_LENGTH = 48
 TOKEN = re.compile(r"[a-z2-7]{20}")
 
+Row = Literal["run_id", "resume", "rendezvous id", "no rendezvous id", "no agent", "one process"]
+"""The row of the identity table that applied."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -45,10 +48,25 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """The facts name the run. ``source`` says which fact, in words for the user."""
+    """The facts name the run.
+
+    Attributes:
+        reference: the run.
+        source: which fact names it, in words for the user.
+        row: which row of the table applied, for ``explain``.
+        derived: whether this module made the id; the user's own is used verbatim, for every run of the process.
+    """
 
     reference: Reference
     source: str
+    row: Row
+    derived: bool = False
+
+    def reference_of(self, nth: int) -> Reference:
+        """The ``nth`` run (from 1) of the launch."""
+        if not self.derived or nth == 1:
+            return self.reference
+        return Reference(self.reference.kind, f"{self.reference.value}-{nth}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +75,7 @@ class NeedsLaunchToken:
 
     prefix: str
     source: str
+    row: Row
 
     def external_id(self, token: str, nth: int = 1) -> str:
         """The external id of the ``nth`` run (from 1) of the launch that agreed on ``token``."""
@@ -72,35 +91,53 @@ def decide(context: LaunchContext, *, run_id: str | None = None, resume: bool | 
     Args:
         context: the launch.
         run_id: the user's own id (argument or PLUTO_RUN_ID); used verbatim.
-        resume: ``True`` to go on with the run of an earlier launch.
+        resume: ``True`` to go on with the run of an earlier launch of the same job.
 
     Raises:
         NoStableIdError: ``resume`` without anything that names the job over its launches.
     """
     if run_id is not None:
-        return Named(reference(run_id), "run_id (argument or PLUTO_RUN_ID), used verbatim")
-    chosen = context.chosen_id or (None if context.rendezvous_is_random else context.rendezvous_id)
+        return Named(reference(run_id), "run_id (argument or PLUTO_RUN_ID), used verbatim", "run_id")
     if resume:
-        if chosen is None:
-            raise _no_stable_id(context)
-        digest = hashlib.sha256(chosen.encode(errors="surrogatepass")).hexdigest()[:16]
-        return Named(
-            Reference("external id", f"{context.launcher}-{slug(chosen)}-{digest}"),
-            f"resume with rendezvous id {_shown(chosen)}: the same run on every launch with this id",
-        )
-    return _token(context, chosen)
+        return _resumed(context)
+    return _fresh(context)
 
 
-def _token(context: LaunchContext, chosen: str | None) -> NeedsLaunchToken:
+def chosen_id(context: LaunchContext) -> str | None:
+    """The rendezvous id, where the user (and not torchrun) made it."""
+    return context.chosen_id or (None if context.rendezvous_is_random else context.rendezvous_id)
+
+
+def _resumed(context: LaunchContext) -> Named:
+    """The same id on every launch of a job: from its scheduler, and from the rendezvous id that the user chose."""
+    chosen, scope = chosen_id(context), context.scope
+    if chosen is None and scope is None:
+        raise _no_stable_id(context)
+    names = [context.launcher if scope is None else scope.scheduler, *(() if scope is None else (scope.value,))]
+    words = [*names, *(() if chosen is None else (chosen,))]
+    digest = hashlib.sha256("\0".join(words).encode(errors="surrogatepass")).hexdigest()[:16]
+    told = [] if scope is None else [f"{scope.scheduler} job {_shown(scope.value)}"]
+    told += [] if chosen is None else [f"rendezvous id {_shown(chosen)}"]
+    return Named(
+        Reference("external id", f"{names[0]}-{slug('-'.join(words[1:]))}-{digest}"),
+        f"resume with {' and '.join(told)}: the same run on every launch with this",
+        "resume",
+        derived=True,
+    )
+
+
+def _fresh(context: LaunchContext) -> NeedsLaunchToken:
+    prefix, chosen = context.launcher.replace("_", "-"), chosen_id(context)
     if context.launcher == "single":
-        return NeedsLaunchToken("single", "a fresh id: one process, started by no launcher")
+        return NeedsLaunchToken(prefix, "a fresh id: one process, started by no launcher", "one process")
     if chosen is not None:
         told = f"rendezvous id {_shown(chosen)} + a token of this launch"
-        return NeedsLaunchToken(f"{context.launcher}-{slug(chosen)}", told)
+        return NeedsLaunchToken(f"{prefix}-{slug(chosen)}", told, "rendezvous id")
     if context.rendezvous_id is not None:
         told = "a random rendezvous id + a token of this launch"
-        return NeedsLaunchToken(f"{context.launcher}-{context.rendezvous_id[:8]}", told)
-    return NeedsLaunchToken(context.launcher.replace("_", "-"), "a token of this launch: it has no rendezvous id")
+        return NeedsLaunchToken(f"{prefix}-{context.rendezvous_id[:8]}", told, "rendezvous id")
+    row: Row = "no rendezvous id" if context.launcher == "torchrun" else "no agent"
+    return NeedsLaunchToken(prefix, "a token of this launch: it has no rendezvous id", row)
 
 
 def reference(run_id: str) -> Reference:
@@ -134,8 +171,8 @@ def _no_stable_id(context: LaunchContext) -> NoStableIdError:
     if context.rendezvous_id is not None:
         seen = f"{context.rendezvous_id!r} looks random, a new one on every launch"
     return NoStableIdError(
-        "resume=True needs something that names this job on every launch, and there is nothing: "
-        f"PLUTO_RUN_ID is unset, and of a rendezvous id {seen}.\n"
+        "resume=True needs something that names this job on every launch, and there is nothing: PLUTO_RUN_ID is "
+        f"unset, no scheduler's job id is set (SLURM_JOB_ID, say), and of a rendezvous id {seen}.\n"
         "Export the same PLUTO_RUN_ID (or pass run_id=) on every launch, or start torchrun with "
         "--rdzv-backend=c10d --rdzv-id=NAME."
     )

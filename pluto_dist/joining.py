@@ -1,7 +1,7 @@
 """How a run comes into being: the leader creates it with everything, the other ranks attach to it.
 
 Functions, not state: each takes the :class:`Plan` of one ``init()`` and does one step over ``exchange`` and
-``client``. They run in the run's own thread; what happens after is ``lifecycle``.
+``client``. They run in the run's own thread; the create itself is ``creating``, what happens after ``lifecycle``.
 
 Why one create and then attaches (measured on the open-source server): ranks that race to create burn run
 numbers, make a new project answer 500 to some of them, and keep the metadata of an arbitrary rank; an attach
@@ -10,96 +10,74 @@ that carries a config costs five times one without.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
-from pluto_dist.client import Client
+from pluto_dist import attempts, pacing
+from pluto_dist.client import REQUEST_SECONDS, Client
+from pluto_dist.creating import Birth, create, resume_request
 from pluto_dist.errors import (
     PlutoDistError,
-    RequestRefusedError,
-    RunCancelledError,
-    RunExistsError,
     RunIdMismatchError,
     TrackerError,
     TrackerUnavailableError,
     UnexpectedAnswerError,
 )
 from pluto_dist.exchange import Exchange, Outcome, RunExchange, SignedId
-from pluto_dist.gathering import cluster_document
-from pluto_dist.identity import Decision, NeedsLaunchToken, Reference
-from pluto_dist.inventory import to_text
-from pluto_dist.launchers import LaunchContext
+from pluto_dist.gathering import cluster_document, in_order
+from pluto_dist.identity import Named, NeedsLaunchToken, Reference
+from pluto_dist.plan import Plan
 from pluto_dist.settings import Settings
-from pluto_dist.version import __version__
-from pluto_dist.wire import CreateRunRequest, CreateRunResponse, ResumeRunRequest, UpdateConfigRequest
+from pluto_dist.wire import CreateRunRequest, CreateRunResponse
 
+ROLL_CALL_SECONDS = 5.0  # how long a node without memory waits to hear from the others
 WELCOME_SECONDS = 3.0  # how long a late node waits to hear that the leader is of its own attempt
-ATTACH_SECONDS = 60.0  # how long a rank goes on trying to attach
 LATE_ATTACH_SECONDS = 5.0  # how long finish() waits for this rank's turn to attach
+TAKE_OVER_AT, TAKE_OVER_EVERY = 0.6, 0.1  # parts of the timeout after which a silent leader is stood in for
 _SLICE = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one ``init()`` set out to do.
-
-    Attributes:
-        settings: as the user set them.
-        context: the launch.
-        decision: the run's identity, or what must be agreed.
-        request: the leader's create-run call, still without external id, metadata and default name.
-        config: the user's config, a JSON object.
-        nth: which ``init()`` of this attempt it is, counted from 1.
-        host: this node's name.
-        began: when ``init()`` was called, on the monotonic clock.
-    """
-
-    settings: Settings
-    context: LaunchContext
-    decision: Decision
-    request: CreateRunRequest
-    config: dict[str, Any]
-    nth: int
-    host: str
-    began: float
-
-    @property
-    def deadline(self) -> float:
-        """When every step must be over, so that ``init()`` returns within its timeout."""
-        return self.began + self.settings.timeout * 0.95
-
-    @property
-    def is_leader(self) -> bool:
-        return self.context.topology.is_leader
-
-
-def agree(plan: Plan, exchange: Exchange, run: RunExchange) -> SignedId:
+def agree(plan: Plan, run: RunExchange, token: str) -> SignedId:
     """The id that every rank of the launch uses.
+
+    Args:
+        plan: what this rank set out to do.
+        run: where the ranks say which run they mean.
+        token: the launch's.
 
     Raises:
         RunIdMismatchError: this rank derived another one than the first rank to speak.
     """
     decision = plan.decision
     if isinstance(decision, NeedsLaunchToken):
-        mine = Reference("external id", decision.external_id(exchange.token(), plan.nth))
+        mine = Reference("external id", decision.external_id(token, plan.nth))
     else:
-        mine = decision.reference
-    signed = run.sign_id(mine, decision.source)
+        mine = decision.reference_of(plan.nth)
+    signed = run.sign_id(mine, decision.source, plan.variables)
     if signed.reference == mine:
         return signed
-    rank = plan.context.topology.rank
     error = RunIdMismatchError(
         "ranks of one launch name different runs:\n"
         f"  rank {signed.rank} on {signed.host}: {signed.reference.value!r} from {signed.source}\n"
-        f"  rank {rank} on {plan.host}: {mine.value!r} from {decision.source}\n"
+        f"  rank {plan.context.topology.rank} on {plan.host}: {mine.value!r} from {decision.source}\n"
+        f"{_differing(signed.variables, plan.variables)}"
         "Give every rank the same run_id and PLUTO_RUN_ID (or none), and every node the same --rdzv-id."
     )
     run.publish_outcome(Outcome("error", error=type(error).__name__, message=str(error)))
     raise error
+
+
+def _differing(theirs: tuple[tuple[str, str], ...], mine: tuple[tuple[str, str], ...]) -> str:
+    """One line for each variable that the two ranks have different values of."""
+    there, here = dict(theirs), dict(mine)
+    names = [name for name in dict.fromkeys((*there, *here)) if there.get(name) != here.get(name)]
+    return "".join(f"  {name} is {_shown(there.get(name))} there and {_shown(here.get(name))} here\n" for name in names)
+
+
+def _shown(value: str | None) -> str:
+    return "not set" if value is None else repr(value[:80])
 
 
 def lead(
@@ -109,91 +87,48 @@ def lead(
     signed: SignedId,
     client: Client | None,
     gathered: dict[str, dict[str, Any]],
-) -> Outcome:
-    """Create the run and tell the others; what was told first, where another rank was faster."""
+) -> tuple[Outcome, bool]:
+    """Create the run and tell the others.
+
+    Returns:
+        What was told first, and whether that was this rank's word: another rank may have been faster.
+    """
     before = run.begun_before()
+    if (told := run.outcome()) is not None:
+        return told, False  # another rank was faster, or found that the ranks disagree
     if client is None:
-        outcome = Outcome("offline", message=_why_offline(plan.settings))
+        outcome = Outcome("offline", resumed=before is not None and before.lived, message=_why_offline(plan.settings))
     else:
-        metadata = cluster_document(plan.context.topology, gathered)
-        try:
-            answer = _create(plan, run, signed, client, before, metadata)
-            outcome = Outcome("online", answer, resumed=answer.resumed or bool(before))
-        except (TrackerUnavailableError, UnexpectedAnswerError) as error:
-            outcome = Outcome("offline", message=str(error))
-        except PlutoDistError as error:
-            outcome = Outcome("error", error=type(error).__name__, message=str(error))
+        birth = Birth(
+            signed,
+            launch=exchange.token,
+            key=run.attempt_key(attempts.key(time.time())),
+            hosts=in_order(exchange.nodes()),
+            before=before,
+            failure=exchange.last_failure(),
+            metadata=cluster_document(plan.context.topology, gathered),
+        )
+        if before is None:
+            run.begin()
+        outcome = _born(plan, birth, client)
     for node in exchange.nodes():
         exchange.welcome(node)
-    outcome = run.publish_outcome(outcome)
-    if outcome.answer is not None:
-        run.began(outcome.answer.run_id)
-    return outcome
+    told = run.publish_outcome(outcome)
+    run.remember(told, tell=True)
+    return told, told == outcome
 
 
-def _create(
-    plan: Plan,
-    run: RunExchange,
-    signed: SignedId,
-    client: Client,
-    before: int | None,
-    metadata: dict[str, Any],
-) -> CreateRunResponse:
-    deadline, existing = plan.deadline, signed.reference
-    if before and client.status(before, deadline=deadline) == "CANCELLED":
-        raise RunCancelledError(
-            f"run {before} was cancelled in the tracker; a restart does not revive it.\n"
-            "Start a new launch for a new run, or set the run's status to RUNNING in the tracker."
-        )
-    if plan.settings.resume is False and before is None and existing.kind == "external id":
-        _refuse_existing(plan, existing, client)
-    if before is None:
-        run.began(0)  # from here on the run may exist, whatever becomes of this rank
-    if existing.kind != "external id":
-        return _continue(plan, existing, client)
-    config = {**plan.config, "pluto_dist": _provenance(plan, signed)}
-    return client.create(
-        replace(
-            plan.request,
-            run_name=plan.request.run_name or existing.value,
-            external_id=existing.value,
-            config=json.dumps(config, allow_nan=False),
-            system_metadata=to_text(metadata),
-        ),
-        deadline=deadline,
-    )
-
-
-def _continue(plan: Plan, reference: Reference, client: Client) -> CreateRunResponse:
-    """Attach to a run that exists by its number or display id; its metadata stays, the config is merged."""
-    answer = client.resume(resume_request(plan, reference), deadline=plan.deadline)
-    if plan.config:
-        merged = UpdateConfigRequest(answer.run_id, json.dumps(plan.config, allow_nan=False))
-        client.update_config(merged, deadline=plan.deadline)
-    return answer
-
-
-def _refuse_existing(plan: Plan, reference: Reference, client: Client) -> None:
+def _born(plan: Plan, birth: Birth, client: Client) -> Outcome:
+    lived = birth.before is not None and birth.before.lived
     try:
-        found = client.resume(resume_request(plan, reference), deadline=plan.deadline)
-    except RequestRefusedError as error:
-        if error.status == 404:
-            return
-        raise
-    raise RunExistsError(
-        f"resume=False, and run {found.display_id} of project {found.project_name!r} already has the id "
-        f"{reference.value!r}.\nPass resume=True to go on with it, or another run_id."
-    )
-
-
-def resume_request(plan: Plan, reference: Reference) -> ResumeRunRequest:
-    """How ``reference`` is named to ``/api/runs/resume``."""
-    project = plan.request.project_name
-    if reference.kind == "number":
-        return ResumeRunRequest(run_id=int(reference.value))
-    if reference.kind == "display id":
-        return ResumeRunRequest(display_id=reference.value, project_name=project)
-    return ResumeRunRequest(external_id=reference.value, project_name=project)
+        answer = create(plan, birth, client)
+    except (TrackerUnavailableError, UnexpectedAnswerError) as error:
+        return Outcome("offline", resumed=lived, message=str(error))
+    except PlutoDistError as error:
+        return Outcome("error", error=type(error).__name__, message=str(error))
+    # An id that this launch made up can only have been created by this launch, in an attempt that may have died
+    # before any script heard of it.
+    return Outcome("online", answer, resumed=lived or (answer.resumed and isinstance(plan.decision, Named)))
 
 
 def follow(plan: Plan, exchange: Exchange, run: RunExchange, take_over: Callable[[], Outcome]) -> Outcome | None:
@@ -202,24 +137,40 @@ def follow(plan: Plan, exchange: Exchange, run: RunExchange, take_over: Callable
     Returns:
         The outcome; ``None`` where the attempt that this rank signed in to turns out to be over.
     """
-    patience = plan.began + plan.settings.timeout * 0.6
-    while (outcome := run.outcome(_SLICE)) is None:
+    turn = 0
+    outcome = run.outcome()
+    was_there = outcome is not None
+    while outcome is None:
+        outcome = run.outcome(_SLICE)
         now = time.monotonic()
-        if exchange.is_over():
+        if outcome is None and exchange.is_over():
             return None
-        if now > plan.deadline:
+        if outcome is None and now > plan.deadline:
             silent = f"no rank answered within {plan.settings.timeout:.0f} s; is rank 0 calling init()?"
             return run.publish_outcome(Outcome("offline", message=silent))
-        if now > patience and not run.claimed("leader") and run.claim("taker"):
-            return take_over()
-    # A node that signed in before any other node of a new attempt may have met the old attempt's answer.
-    # Only the leader's node and launches whose store ends with the attempt are sure without being told.
-    if plan.context.store_address is not None and plan.context.topology.node_rank != 0:
-        until = min(time.monotonic() + WELCOME_SECONDS, plan.deadline)
-        while not exchange.await_welcome(_SLICE) and time.monotonic() < until:
-            if exchange.is_over():
-                return None
+        if outcome is None and now > plan.began + plan.settings.timeout * (TAKE_OVER_AT + turn * TAKE_OVER_EVERY):
+            turn += 1
+            if run.claim(f"taker {turn}"):
+                return take_over()
+    if was_there and not _is_of_this_attempt(plan, exchange):
+        return None
+    run.remember(outcome, tell=False)
     return outcome
+
+
+def _is_of_this_attempt(plan: Plan, exchange: Exchange) -> bool:
+    """Whether an outcome that was there before this rank is no earlier attempt's.
+
+    A node that signs in before any other node of a new attempt meets the old attempt's words. The leader's own
+    node, and launches whose store ends with the attempt, are sure without being told.
+    """
+    if plan.context.store_address is None or plan.context.topology.node_rank == 0:
+        return True
+    until = min(time.monotonic() + WELCOME_SECONDS, plan.deadline)
+    while not exchange.await_welcome(_SLICE) and time.monotonic() < until:
+        if exchange.is_over():
+            return False
+    return True
 
 
 def attach(
@@ -227,39 +178,56 @@ def attach(
 ) -> CreateRunResponse | None:
     """This rank's own create-run call, with the id alone; the answer, or ``None`` where it was dropped.
 
-    The whole job attaches at ``attach_rate``: each rank waits for its turn. An attach to a finished run would
-    revive it, so each is counted before it looks whether the run is closed; who closes waits for the count.
+    All ranks keep the one queue of ``pacing``. An attach to a finished run would revive it, so each is counted
+    before it looks whether the run is closed; who closes waits for the count.
     """
-    due = time.monotonic() + plan.context.topology.rank / plan.settings.attach_rate
-    if stop.wait(due - time.monotonic()):
-        left = due - time.monotonic()
-        if left > LATE_ATTACH_SECONDS:
+    topology, rate = plan.context.topology, plan.settings.attach_rate
+    born, ticket = time.monotonic(), topology.rank
+    for _ in range(pacing.TRIES):
+        known = _await_turn(born, ticket, rate, run, stop)
+        if known is None:
             return None
-        time.sleep(max(0.0, left))
-    run.count("attach begun")
-    try:
-        if run.claimed("closed"):
-            return None
-        deadline = time.monotonic() + ATTACH_SECONDS
-        if signed.reference.kind != "external id":
-            return client.resume(resume_request(plan, signed.reference), deadline=deadline)
-        name = plan.request.run_name or signed.reference.value
-        project = outcome.answer.project_name if outcome.answer else plan.request.project_name
-        return client.create(CreateRunRequest(name, project, signed.reference.value), deadline=deadline)
-    except TrackerError:
-        return None  # the run is there without it: the leader created it
-    finally:
-        run.count("attach over")
+        run.count("attach begun")
+        try:
+            if run.claimed("closed"):
+                return None
+            return _attach_once(plan, signed, outcome, client)
+        except TrackerUnavailableError as error:
+            run.slow_down(len(known), pacing.ticket_at(time.monotonic() - born, rate, known))
+            ticket = topology.world_size + run.count("attach again")
+            born += error.retry_after
+        except TrackerError:
+            return None  # the run is there without it: the leader created it
+        finally:
+            run.count("attach over")
+    return None
 
 
-def _provenance(plan: Plan, signed: SignedId) -> dict[str, Any]:
-    return {
-        "version": __version__,
-        "launcher": plan.context.launcher,
-        "world_size": plan.context.topology.world_size,
-        "run_id": signed.reference.value,
-        "run_id_source": signed.source,
-    }
+def _await_turn(
+    born: float, ticket: int, rate: float, run: RunExchange, stop: threading.Event
+) -> tuple[int, ...] | None:
+    """Wait until ``ticket`` is due; the slowdowns known by then, or ``None`` where the rank's part ends before."""
+    known: tuple[int, ...] = ()
+    while True:
+        left = born + pacing.due(ticket, rate, known) - time.monotonic()
+        if stop.wait(max(0.0, left)):
+            if (left := born + pacing.due(ticket, rate, known) - time.monotonic()) > LATE_ATTACH_SECONDS:
+                return None
+            time.sleep(max(0.0, left))
+            return known
+        if (now_known := run.slowdowns()) == known:
+            return known
+        known = now_known
+
+
+def _attach_once(plan: Plan, signed: SignedId, outcome: Outcome, client: Client) -> CreateRunResponse:
+    """One try: the next one has a ticket of its own."""
+    deadline = time.monotonic() + REQUEST_SECONDS
+    if signed.reference.kind != "external id":
+        return client.resume(resume_request(plan, signed.reference), deadline=deadline, retry=False)
+    name = plan.request.run_name or signed.reference.value
+    project = outcome.answer.project_name if outcome.answer else plan.request.project_name
+    return client.create(CreateRunRequest(name, project, signed.reference.value), deadline=deadline, retry=False)
 
 
 def _why_offline(settings: Settings) -> str:

@@ -8,6 +8,7 @@ The training's thread never waits for it but in ``init()`` and ``end()``, both b
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -16,17 +17,21 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
+from pluto_dist import attempts
 from pluto_dist.client import Client
 from pluto_dist.console import logger
 from pluto_dist.errors import ExchangeError, PlutoDistError, TrackerError
-from pluto_dist.exchange import Exchange, Outcome, RunExchange, SignedId
+from pluto_dist.exchange import Exchange, Failure, Outcome, RunExchange, SignedId
 from pluto_dist.gathering import GATHER_SECONDS, LateNodes, collect_and_publish, gather
-from pluto_dist.joining import Plan, agree, attach, follow, lead
+from pluto_dist.joining import ROLL_CALL_SECONDS, agree, attach, follow, lead
+from pluto_dist.plan import Plan
 from pluto_dist.wire import CreateRunResponse, UpdateConfigRequest, UpdateStatusRequest
 
 JOIN_GRACE = 10.0  # a rank that has not called init() this long after the leader is not waited for at the end
+HURRY_SECONDS = 2.0  # the same for a process that is being interrupted or dies of an exception
 STOP_SECONDS = 12.0  # how long end() waits for this rank's thread: one turn to attach, one request
 END_SECONDS = 10.0  # how long the end state is tried
+_PATIENCE = {"COMPLETED": math.inf, "FAILED": 5.0, "TERMINATED": 1.0}
 _SLICE = 0.5
 
 
@@ -54,7 +59,7 @@ class Participation:
         self._exchange: Exchange | None = None
         self._run: RunExchange | None = None
         self._settled_at = time.monotonic()
-        self._created = False  # by this rank: the leader, or the one that stood in for it
+        self._leads = plan.is_leader  # whether this rank beats and ends: the leader, or the one that stood in for it
         self._gathered: frozenset[str] = frozenset()
         self._cancelled = False
         self._stop = threading.Event()
@@ -71,8 +76,8 @@ class Participation:
             self.settled.set_result(outcome)
             if outcome.answer is None or self._client is None:
                 return
-            if self._created:
-                self._beat(exchange, self._client, outcome.answer.run_id)
+            if self._leads:
+                self._beat(exchange, run, self._client, outcome.answer.run_id)
             else:
                 self.attached = attach(self.plan, run, signed, outcome, self._client, self._stop)
         except PlutoDistError as error:
@@ -89,9 +94,11 @@ class Participation:
             exchange = self._exchange = self._meet()
             if exchange.is_node_leader and not exchange.has_collected:
                 exchange.has_collected = True
-                collect_and_publish(exchange)
+                collect_and_publish(exchange, self.agreed)
+            patience = min(ROLL_CALL_SECONDS, self.plan.settings.timeout / 4)
+            token = exchange.agree_on_token(self.plan.context.topology.node_count, patience)
             run = self._run = exchange.run(self.plan.nth)
-            signed = agree(self.plan, exchange, run)
+            signed = agree(self.plan, run, token)
             run.count("joined")
             if not self.agreed.done():
                 self.agreed.set_result(signed)
@@ -102,27 +109,28 @@ class Participation:
 
     def _outcome(self, exchange: Exchange, run: RunExchange, signed: SignedId) -> Outcome | None:
         def create() -> Outcome:
-            self._created = True
             nodes: dict[str, dict[str, Any]] = {}
             if self._client is not None:
                 until = min(time.monotonic() + GATHER_SECONDS, self.plan.deadline)
                 nodes = gather(self.plan.context.topology, exchange, run, until)
             self._gathered = frozenset(nodes)
-            return lead(self.plan, exchange, run, signed, self._client, nodes)
+            outcome, is_ours = lead(self.plan, exchange, run, signed, self._client, nodes)
+            self._leads = self._leads or is_ours
+            return outcome
 
         if self.plan.is_leader:
             run.claim("leader")
             return create()
         return follow(self.plan, exchange, run, create)
 
-    def _beat(self, exchange: Exchange, client: Client, run_id: int) -> None:
+    def _beat(self, exchange: Exchange, run: RunExchange, client: Client, run_id: int) -> None:
         late = LateNodes(self.plan.context.topology, exchange, self._gathered)
-        due = time.monotonic() + self.plan.settings.heartbeat
+        due = time.monotonic()  # the first at once: another launch that asks must see that this one lives
         looking = late.expected
-        while not self._stop.wait(min(_SLICE, due - time.monotonic()) if looking else due - time.monotonic()):
+        while not self._stop.wait(max(0.0, min(_SLICE if looking else math.inf, due - time.monotonic()))):
             try:
-                if looking and (nodes := late.look()):
-                    config = json.dumps({"pluto_dist": {"nodes": nodes}})
+                if looking and (more := late.look()):
+                    config = json.dumps({"pluto_dist": {attempts.FIELD: {run.recorded_key(): more}}})
                     client.update_config(UpdateConfigRequest(run_id, config), deadline=_soon())
                 looking = late.expected
                 if time.monotonic() >= due:
@@ -145,26 +153,34 @@ class Participation:
 
     # The end, on the caller's thread.
 
-    def end(self, status: str, cause: dict[str, Any] | None = None, *, patiently: bool = True) -> None:
+    def end(self, status: str, cause: dict[str, Any] | None = None) -> None:
         """End this rank's part, and on one rank the run; does nothing the second time, or in a forked child.
 
         Args:
-            status: COMPLETED, FAILED or TERMINATED.
+            status: COMPLETED (which waits for the other ranks), FAILED or TERMINATED.
             cause: what goes into the run's statusMetadata.
-            patiently: wait for the other ranks first (a crash does not).
         """
         if os.getpid() != self._pid or not self._ended.acquire(blocking=False):
             return
-        outcome = self._last_outcome(patiently)
-        self._leave()
-        if outcome is not None and outcome.answer is not None and self._is_mine_to_end(status, patiently):
+        outcome = self._last_outcome(status)
+        self._stop_thread(STOP_SECONDS if status == "COMPLETED" else HURRY_SECONDS)
+        if outcome is not None and outcome.answer is not None and self._is_mine_to_end(status):
             self._post(UpdateStatusRequest(outcome.answer.run_id, status, json.dumps(cause) if cause else None))
         self._disconnect()
 
-    def abandon(self) -> None:
-        """End this rank's part and leave the run as it is: another attempt will go on with it."""
+    def abandon(self, failure: Failure | None = None) -> None:
+        """End this rank's part and leave the run as it is: another attempt will go on with it.
+
+        Args:
+            failure: why, for the next attempt's record.
+        """
         if os.getpid() == self._pid and self._ended.acquire(blocking=False):
-            self._leave()
+            self._stop_thread(HURRY_SECONDS)
+            try:
+                if failure is not None and self._exchange is not None and self.agreed.done():
+                    self._exchange.fail(failure)
+            except ExchangeError as error:
+                logger.debug("the next attempt will not know why this one failed: %s", error)
             self._disconnect()
 
     def update_config(self, request: UpdateConfigRequest) -> None:
@@ -179,7 +195,7 @@ class Participation:
         finally:
             client.close()
 
-    def _is_mine_to_end(self, status: str, patiently: bool) -> bool:
+    def _is_mine_to_end(self, status: str) -> bool:
         """Whether this rank tells the tracker; before it does, all others are done and nobody attaches any more."""
         run = self._run
         if run is None:
@@ -187,30 +203,29 @@ class Participation:
         try:
             if status == "COMPLETED":
                 run.count("left")
-                # The leader's to end, or that of the rank that stood in for a leader that never came.
-                leads = self.plan.is_leader or (self._created and not run.claimed("leader"))
-                if not leads or not self._everyone_left(run):
+                if not self._leads or not self._everyone_left(run):
                     return False
             elif not run.claim("failure"):
                 return False  # another rank failed first, and says so
-            self._close(run, END_SECONDS if patiently else 2.0)
+            self._close(run, END_SECONDS if status == "COMPLETED" else HURRY_SECONDS)
         except ExchangeError as error:
             logger.debug("the other ranks cannot be asked at the end: %s", error)
-            return self._created
+            return self._leads
         return True
 
-    def _last_outcome(self, patiently: bool) -> Outcome | None:
+    def _last_outcome(self, status: str) -> Outcome | None:
+        """How the run came into being; a crash waits a little for it, somebody's ctrl-C hardly."""
         left = self.plan.deadline - time.monotonic() + 1
         try:
-            return self.settled.result(timeout=max(0.0, left if patiently else min(left, 5.0)))
+            return self.settled.result(timeout=max(0.0, min(left, _PATIENCE[status])))
         except (PlutoDistError, FutureTimeoutError):
             return None
 
-    def _leave(self) -> None:
+    def _stop_thread(self, seconds: float) -> None:
         self._stop.set()
         if self._client is not None:
             self._client.stop()
-        self._thread.join(STOP_SECONDS)
+        self._thread.join(seconds)
 
     def _disconnect(self) -> None:
         if self._exchange is not None:
@@ -241,11 +256,27 @@ class Participation:
         if client is None:
             return
         try:
-            client.update_status(request, deadline=time.monotonic() + END_SECONDS)
+            if not self._is_superseded(client, int(request.run_id)):
+                client.update_status(request, deadline=_soon())
         except TrackerError as error:
             logger.warning("the run's end (%s) could not be told to the tracker: %s", request.status, error)
         finally:
             client.close()
+
+    def _is_superseded(self, client: Client, run_id: int) -> bool:
+        """Whether a later attempt lives in the run, which is then that one's to end.
+
+        After a split of the nodes an old rank 0 may live on beside the new one (observed with torch 2.13).
+        """
+        if self._run is None or (self.plan.context.topology.node_count or 1) == 1:
+            return False
+        try:
+            state = client.details(run_id, deadline=_soon())
+            last = None if state is None else attempts.newest(attempts.recorded(state.config))
+            return last is not None and last["key"] != self._run.recorded_key()
+        except (TrackerError, ExchangeError) as error:
+            logger.debug("whether a later attempt goes on with the run cannot be asked: %s", error)
+            return False
 
 
 def _soon() -> float:

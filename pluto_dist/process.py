@@ -6,17 +6,16 @@ A forked child starts with an empty memory: the parent's run and store client ar
 from __future__ import annotations
 
 import os
-import time
+import secrets
 from dataclasses import dataclass, field
 
-from pluto_dist import agent_folder, store
+from pluto_dist import launch_folder, store
 from pluto_dist.arguments import Arguments
 from pluto_dist.exchange import Exchange, Member
-from pluto_dist.joining import Plan
+from pluto_dist.launch_folder import LaunchFolder
 from pluto_dist.launchers import LaunchContext
+from pluto_dist.plan import Plan
 from pluto_dist.run import Run
-
-CONNECT_SECONDS = 10.0
 
 
 @dataclass
@@ -35,6 +34,7 @@ class Process:
     run: Run | None = None
     given: Arguments = field(default_factory=Arguments)
     pid: int = field(default_factory=os.getpid)
+    _seat: str = field(default_factory=lambda: secrets.token_hex(8))
     _exchange: Exchange | None = None
     _met: LaunchContext | None = None
 
@@ -51,12 +51,14 @@ class Process:
         Raises:
             LaunchError: the ranks share no store, or it does not answer.
         """
-        timeout = max(1.0, min(CONNECT_SECONDS, plan.deadline - time.monotonic()))
+        folder = launch_folder.find(plan.context)
         kept = self._exchange if self._met == plan.context else None
         own = kept.store if kept is not None and isinstance(kept.store, store.LocalStore) else None
-        shared = own or store.connect(plan.context, timeout=timeout)
+        shared = own or store.connect(plan.context, folder, self._seat, deadline=plan.deadline)
         if kept is None or not kept.goes_on_over(shared):
-            kept = Exchange(shared, _member(plan))
+            # Only torchrun starts workers again; elsewhere a launch that finds a memory is another launch.
+            memory = folder if plan.context.restart_count is not None else LaunchFolder(None)
+            kept = Exchange(shared, _member(plan), memory)
         self._exchange, self._met = kept, plan.context
         return kept
 
@@ -78,6 +80,6 @@ def _member(plan: Plan) -> Member:
     return Member(
         rank=context.topology.rank,
         node=plan.host if context.topology.node_rank is None else str(context.topology.node_rank),
-        nonce="one" if context.store_address is None else agent_folder.attempt_nonce(context),
+        nonce="one" if context.store_address is None else launch_folder.attempt_nonce(context),
         host=plan.host,
     )

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 from pluto_dist.console import logger
 from pluto_dist.errors import PlutoDistError
-from pluto_dist.exchange import Outcome, SignedId
+from pluto_dist.exchange import Failure, Outcome, SignedId
 from pluto_dist.hooks import ExitHooks
-from pluto_dist.joining import Plan
 from pluto_dist.lifecycle import Participation
+from pluto_dist.plan import Plan
 from pluto_dist.values import encode, summary
 from pluto_dist.wire import CreateRunResponse, UpdateConfigRequest
 
@@ -174,7 +174,7 @@ class Run:
             return
         if self.plan.context.restarts_left and not isinstance(error, KeyboardInterrupt):
             self._let_go()
-            self._participation.abandon()
+            self._participation.abandon(Failure(self._cause(error)["reason"], self.rank, self.plan.host))
         else:
             self._fail(error)
 
@@ -186,12 +186,12 @@ class Run:
 
     def _fail(self, error: BaseException) -> None:
         status = "TERMINATED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        self._end(status, self._cause(error), patiently=False)
+        self._end(status, self._cause(error))
 
-    def _end(self, status: str, cause: dict[str, Any] | None = None, *, patiently: bool = True) -> None:
+    def _end(self, status: str, cause: dict[str, Any] | None = None) -> None:
         if self._participation is not None and not self._finished:
             self._let_go()
-            self._participation.end(status, cause, patiently=patiently)
+            self._participation.end(status, cause)
 
     def _let_go(self) -> None:
         self._finished = True

@@ -165,7 +165,7 @@ VARIABLES: tuple[Variable, ...] = (
         "on_error", ("PLUTO_DIST_ON_ERROR",), _one_of("raise", "warn"), "raise", "`warn`: go on without a tracker"
     ),
     Variable("attach_rate", ("PLUTO_DIST_ATTACH_RATE",), _above_zero, 50.0, "attaches a second, of the whole job"),
-    Variable("heartbeat", ("PLUTO_DIST_HEARTBEAT",), _above_zero, 30.0, "seconds between two signs of life"),
+    Variable("heartbeat", ("PLUTO_DIST_HEARTBEAT",), _above_zero, 10.0, "seconds between two signs of life"),
 )
 
 

@@ -3,6 +3,10 @@
 The only module that imports torch, and only when it is called. It connects and carries strings; what the
 ranks say to each other is ``exchange``.
 
+Where, in this order: the store that torchrun's agent hosts, that of the default process group, one that rank 0
+hosts where torch will look for its own (MASTER_ADDR and MASTER_PORT), or, for a launch on one node, one that rank
+0 hosts on any port and tells in the node's launch folder.
+
 A client of its own is opened and held for the life of the run: torch serialises the calls of one client, so
 waiting on torch's would hold up torch, and a second client under a prefix of its own disturbs nothing (torch
 2.13). What the ranks wrote outlives it, in the agent or in rank 0.
@@ -10,14 +14,16 @@ waiting on torch's would hold up torch, and a second client under a prefix of it
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pluto_dist.errors import ExchangeError, NoSharedRunError
+from pluto_dist.launch_folder import LaunchFolder
 from pluto_dist.launchers.context import LaunchContext
 from pluto_dist.topology import Topology
 
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     import torch.distributed
 
 PREFIX = "pluto_dist"
+CONNECT_SECONDS = 10.0  # what torch is told; it may take three times as long
 
 
 class Store(Protocol):
@@ -36,14 +43,11 @@ class Store(Protocol):
     def set(self, key: str, value: str) -> None:
         """Set ``key``, whatever it holds."""
 
-    def get(self, key: str) -> str | None:
-        """The value of ``key``, or ``None`` where it is missing; does not wait."""
+    def get(self, key: str, seconds: float = 0.0) -> str | None:
+        """The value of ``key``, waiting up to ``seconds`` for it; ``None`` where it is missing."""
 
     def add(self, key: str, amount: int) -> int:
         """Add to the counter ``key`` (0 where it is missing); its new value."""
-
-    def wait(self, keys: Sequence[str], seconds: float) -> bool:
-        """Whether all ``keys`` were there within ``seconds``."""
 
     def close(self) -> None:
         """Leave the store; every later call raises."""
@@ -68,8 +72,9 @@ class LocalStore:
             self._values[key] = value
             self._changed.notify_all()
 
-    def get(self, key: str) -> str | None:
+    def get(self, key: str, seconds: float = 0.0) -> str | None:
         with self._changed:
+            self._changed.wait_for(lambda: key in self._values, timeout=seconds)
             return self._values.get(key)
 
     def add(self, key: str, amount: int) -> int:
@@ -78,10 +83,6 @@ class LocalStore:
             self._values[key] = str(total)
             self._changed.notify_all()
             return total
-
-    def wait(self, keys: Sequence[str], seconds: float) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: self._values.keys() >= set(keys), timeout=seconds)
 
     def close(self) -> None:
         """Nothing to leave: the store is this process's own."""
@@ -108,25 +109,21 @@ class TorchStore:
     def set(self, key: str, value: str) -> None:
         self._call("set", key, value)
 
-    def get(self, key: str) -> str | None:
-        if not self._call("check", [key]):
-            return None
+    def get(self, key: str, seconds: float = 0.0) -> str | None:
+        # Store.wait would do, but prints two warnings from C++ whenever it runs out (torch 2.13), and lets no
+        # signal handler run meanwhile.
+        until, pause = time.monotonic() + seconds, 0.002
+        while not self._call("check", [key]):
+            left = until - time.monotonic()
+            if left <= 0:
+                return None
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, self._longest_pause)
         value: bytes = self._call("get", key)
         return value.decode(errors="replace")
 
     def add(self, key: str, amount: int) -> int:
         return int(self._call("add", key, amount))
-
-    def wait(self, keys: Sequence[str], seconds: float) -> bool:
-        # Store.wait would do, but prints two warnings from C++ whenever it runs out (torch 2.13).
-        until, pause = time.monotonic() + seconds, 0.002
-        while not self._call("check", list(keys)):
-            left = until - time.monotonic()
-            if left <= 0:
-                return False
-            time.sleep(min(pause, left))
-            pause = min(pause * 1.5, self._longest_pause)
-        return True
 
     def close(self) -> None:
         self._store = None  # torch closes the connection when the last reference goes
@@ -152,40 +149,115 @@ def process_group() -> Topology | None:
     return Topology(rank=dist.get_rank(), world_size=dist.get_world_size())
 
 
-def connect(context: LaunchContext, *, timeout: float) -> Store:
+def connect(context: LaunchContext, folder: LaunchFolder, seat: str, *, deadline: float) -> Store:
     """The store that the ranks of ``context`` share.
 
     Args:
         context: the launch.
-        timeout: seconds that torch may take to connect; it may overshoot to three times as much (torch 2.13,
-            a refused port), so the caller keeps a deadline of its own.
+        folder: where rank 0 of a launch on one node may tell the others its store's port.
+        seat: a word of this process alone, kept for its later calls: nobody else may come as its rank.
+        deadline: on the monotonic clock. Torch may overshoot it by 20 s (2.13, a refused port), so the caller
+            keeps a bound of its own.
 
     Raises:
-        ExchangeError: the agent's store does not answer.
+        ExchangeError: the store does not answer, or another job uses its port.
         NoSharedRunError: several ranks, and no store that they share.
     """
-    if context.topology.world_size == 1 and context.launcher == "single":
-        return LocalStore()
+    topology = context.topology
     if context.store_address is not None:
-        return TorchStore(_client(*context.store_address, timeout), context.topology.world_size)
-    if process_group() is not None:
-        return TorchStore(_beside_default(timeout), context.topology.world_size)
+        return TorchStore(_client(*context.store_address, deadline), topology.world_size)
+    if topology.world_size == 1:
+        return LocalStore()
+    if process_group() is not None and context.hosted_address not in _hosted:
+        return TorchStore(_beside_default(deadline), topology.world_size)
+    if context.hosted_address is not None:
+        return _meet_at(lambda: context.hosted_address, topology, seat, deadline)
+    if context.is_on_one_node and folder.remembers:
+        if topology.is_leader:
+            folder.keep("port", str(_host("127.0.0.1", 0, deadline).port))
+        return _meet_at(lambda: _told_port(folder), topology, seat, deadline)
     raise NoSharedRunError(_no_store(context))
 
 
-def _client(host: str, port: int, timeout: float) -> torch.distributed.Store:
+_hosted: dict[tuple[str, int] | None, torch.distributed.TCPStore] = {}  # kept for life: the others' store ends with it
+
+
+def _host(host: str, port: int, deadline: float) -> torch.distributed.TCPStore:
+    """Host a store in this process; torch's own store on the same port will share its server."""
     import torch.distributed as dist
 
+    if (address := (host, port)) not in _hosted:
+        seconds = timedelta(seconds=max(1.0, min(CONNECT_SECONDS, deadline - time.monotonic())))
+        try:
+            _hosted[address] = dist.TCPStore(host, port, None, True, seconds, wait_for_workers=False, multi_tenant=True)
+        except RuntimeError as error:
+            raise ExchangeError(
+                f"rank 0 cannot host the ranks' shared store at {host}:{port}: {_first_line(error)}\n"
+                "Set MASTER_PORT to a free port and MASTER_ADDR to a name of rank 0's node, on all ranks alike."
+            ) from error
+    return _hosted[address]
+
+
+def _meet_at(
+    address: Callable[[], tuple[str, int] | None], topology: Topology, seat: str, deadline: float
+) -> TorchStore:
+    """The store that rank 0 hosts, as soon as it does. A store where this rank's seat is taken is another job's."""
+    import torch.distributed  # noqa: F401  # 1 s and more, which rank 0 needs at the same time
+
+    taken, found = False, address()
+    if topology.is_leader and found is not None:
+        _host(*found, deadline)
+    while True:
+        found = address()
+        if found is not None and _listens(*found, deadline):
+            store = TorchStore(_client(*found, deadline), topology.world_size)
+            if store.compare_set(f"seat/{topology.rank}", "", seat) == seat:
+                return store
+            store.close()
+            taken = True
+        if time.monotonic() + 0.2 >= deadline:
+            break
+        time.sleep(0.2)
+    shown = "its store" if found is None else "{}:{}".format(*found)
+    if taken:
+        raise ExchangeError(
+            f"at {shown} another process is rank {topology.rank} already; is another job using this port?\n"
+            "Set MASTER_PORT to another port for each job on the node of rank 0."
+        )
+    raise ExchangeError(
+        f"rank 0 did not host {shown} in time; the ranks have no other place to meet.\n"
+        "Call pluto_dist.init() on every rank, or after torch.distributed.init_process_group()."
+    )
+
+
+def _told_port(folder: LaunchFolder) -> tuple[str, int] | None:
+    port = folder.recall("port") or ""
+    return ("127.0.0.1", int(port)) if port.isascii() and port.isdigit() and 0 < int(port) < 65536 else None
+
+
+def _listens(host: str, port: int, deadline: float) -> bool:
+    """Whether anybody accepts connections there: torch's own client would block for longer than it is told to."""
     try:
-        return dist.TCPStore(host, port, None, False, timedelta(seconds=timeout), wait_for_workers=False)
+        with socket.create_connection((host, port), timeout=max(0.1, min(2.0, deadline - time.monotonic()))):
+            return True
+    except OSError:
+        return False
+
+
+def _client(host: str, port: int, deadline: float) -> torch.distributed.Store:
+    import torch.distributed as dist
+
+    seconds = max(1.0, min(CONNECT_SECONDS, deadline - time.monotonic()))
+    try:
+        return dist.TCPStore(host, port, None, False, timedelta(seconds=seconds), wait_for_workers=False)
     except RuntimeError as error:
         raise ExchangeError(
-            f"the ranks' shared store did not answer at {host}:{port} within {timeout:.0f} s: {error}\n"
+            f"the ranks' shared store did not answer at {host}:{port} within {seconds:.0f} s: {_first_line(error)}\n"
             "Check that MASTER_ADDR resolves and MASTER_PORT is reachable from this node."
         ) from error
 
 
-def _beside_default(timeout: float) -> torch.distributed.Store:
+def _beside_default(deadline: float) -> torch.distributed.Store:
     """A store with the default process group's content, but not its client."""
     import torch.distributed as dist
     from torch.distributed.distributed_c10d import _get_default_store
@@ -194,21 +266,21 @@ def _beside_default(timeout: float) -> torch.distributed.Store:
     while isinstance(store, dist.PrefixStore):
         store = store.underlying_store
     if isinstance(store, dist.TCPStore):
-        return _client(store.host, store.port, timeout)
+        return _client(store.host, store.port, deadline)
     return store  # a file or a hash table: its calls do not hold each other up
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]  # what follows is torch's C++ stack
+
+
 def _no_store(context: LaunchContext) -> str:
-    if context.launcher == "torchrun":
-        return (
-            "torchrun shares no store with its workers here (TORCHELASTIC_USE_AGENT_STORE is not True; "
-            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 does that), so the ranks cannot agree on one run yet.\n"
-            "Call pluto_dist.init() after torch.distributed.init_process_group(), or unset "
-            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE."
-        )
+    where = "torchrun did not start them (TORCHELASTIC_RUN_ID is unset)"
+    if context.launcher not in ("environment", "process_group"):
+        where = f"{context.launcher} gives them none"
     return (
-        f"{context.topology.world_size} ranks have no store in common: torchrun did not start them "
-        "(TORCHELASTIC_RUN_ID is unset) and torch.distributed is not initialised.\n"
-        "Call pluto_dist.init() after torch.distributed.init_process_group(), or start the script with "
-        "torchrun."
+        f"{context.topology.world_size} ranks have no store in common: {where}, MASTER_ADDR and MASTER_PORT are not "
+        "both set, and torch.distributed is not initialised.\n"
+        "Call pluto_dist.init() after torch.distributed.init_process_group(), start the script with torchrun, or "
+        "export MASTER_ADDR (the node of rank 0) and MASTER_PORT (a free port there) on every node."
     )

@@ -16,7 +16,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar, Literal, TypeVar
 
 Json = Any
@@ -194,6 +196,46 @@ class TriggerResponse(Record):
     """The run's status as the tracker has it; CANCELLED is how a cancel reaches a job."""
 
     status: str | None = _field("status", "string", nullable=True)
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What ``GET /api/runs/details/{id}`` tells that this package needs. Times in seconds since 1970.
+
+    Attributes:
+        status: one of :data:`STATUSES`.
+        config: the run's config as it is stored.
+        status_updated: when the status last changed; ``None`` where the tracker does not say.
+        last_sign: the last sign of life: a heartbeat (the hosted tracker does not show it, 2026) or a change.
+        status_metadata: what came with the status.
+    """
+
+    status: str
+    config: Json
+    status_updated: float | None = None
+    last_sign: float | None = None
+    status_metadata: Json = None
+
+    @classmethod
+    def from_details(cls, body: Json) -> RunState:
+        """The state in the answer's body.
+
+        Raises:
+            ContractError: there is no status in it.
+        """
+        if not isinstance(body, dict) or not isinstance(body.get("status"), str):
+            raise ContractError("run", (Issue(("status",), "Required"),))
+        signs = [at for name in ("heartbeatAt", "updatedAt") if (at := _seconds(body.get(name))) is not None]
+        changed = _seconds(body.get("statusUpdated"))
+        return cls(body["status"], body.get("config"), changed, max(signs, default=None), body.get("statusMetadata"))
+
+
+def _seconds(moment: Json) -> float | None:
+    """An ISO 8601 time with Z as seconds since 1970; ``None`` for anything else."""
+    if isinstance(moment, str):
+        with suppress(ValueError):
+            return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
+    return None
 
 
 _RULES: dict[type[Record], tuple[tuple[str, Rule, bool], ...]] = {}

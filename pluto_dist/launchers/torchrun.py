@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from pathlib import PurePath
 
 from pluto_dist.errors import LauncherError
-from pluto_dist.launchers.context import LaunchContext, ProcessFacts, rank_and_world, whole_number
+from pluto_dist.launchers.context import (
+    LaunchContext,
+    ProcessFacts,
+    master_address,
+    rank_and_world,
+    seen,
+    whole_number,
+)
 from pluto_dist.topology import Topology
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -46,9 +53,12 @@ def detect(environ: Mapping[str, str], process: ProcessFacts) -> LaunchContext |
         rendezvous_is_random=random,
         chosen_id=_dropped_id(environ, topology) if random or rendezvous_id is None else None,
         store_address=_store_address(environ),
+        hosted_address=None if _agent_shares_its_store(environ) else master_address(environ),
         attempt_folder=_attempt_folder(environ.get("TORCHELASTIC_ERROR_FILE", "")),
         restart_count=whole_number(environ, "TORCHELASTIC_RESTART_COUNT"),
         max_restarts=whole_number(environ, "TORCHELASTIC_MAX_RESTARTS"),
+        worker_marks=("TORCHELASTIC_RUN_ID", "MASTER_PORT"),
+        variables=seen(environ, "TORCHELASTIC_RUN_ID", "PET_RDZV_ID"),
     )
 
 
@@ -75,17 +85,22 @@ def _dropped_id(environ: Mapping[str, str], topology: Topology) -> str | None:
     return _meaningful(environ.get("PET_RDZV_ID", "")) if topology.node_count == 1 else None
 
 
+def _agent_shares_its_store(environ: Mapping[str, str]) -> bool:
+    # "False" where TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 and with an etcd rendezvous: rank 0 then hosts a store
+    # at MASTER_ADDR:MASTER_PORT in init_process_group, a new one for every attempt.
+    return environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
 def _store_address(environ: Mapping[str, str]) -> tuple[str, int] | None:
-    # "False" where TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: rank 0 then hosts the store in init_process_group.
-    if environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    if not _agent_shares_its_store(environ):
         return None
-    host, port = environ.get("MASTER_ADDR"), whole_number(environ, "MASTER_PORT")
-    if not host or port is None:
+    address = master_address(environ)
+    if address is None:
         raise LauncherError(
             "TORCHELASTIC_USE_AGENT_STORE is True but MASTER_ADDR or MASTER_PORT is not set "
-            f"(MASTER_ADDR is {host!r}).\nPass torchrun's variables on to the script unchanged."
+            f"(MASTER_ADDR is {environ.get('MASTER_ADDR')!r}).\nPass torchrun's variables on to the script unchanged."
         )
-    return host, port
+    return address
 
 
 def _attempt_folder(error_file: str) -> str | None:

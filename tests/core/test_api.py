@@ -23,8 +23,10 @@ from misbehaving import Misbehaving, reply_json
 from pluto_dist.client import Client
 from pluto_dist.exchange import Exchange, Member
 from pluto_dist.identity import Reference, decide
-from pluto_dist.joining import Plan, agree, lead
+from pluto_dist.joining import agree, lead
+from pluto_dist.launch_folder import LaunchFolder
 from pluto_dist.launchers import detect
+from pluto_dist.plan import Plan
 from pluto_dist.server import LocalServer
 from pluto_dist.settings import load
 from pluto_dist.store import LocalStore
@@ -154,7 +156,8 @@ def test_a_plain_script(python, runs, server, project):
     assert len(done.said) == 1
     assert seen["display_id"] in done.said[0]
     calls = [line.split('"')[1].split(" ")[1] for line in server.requests()[began:] if "/list" not in line]
-    assert [call for call in calls if "/details/" not in call] == ["/api/runs/create", "/api/runs/status/update"]
+    others = [call for call in calls if "/details/" not in call and "/trigger" not in call]
+    assert others == ["/api/runs/create", "/api/runs/status/update"]
 
 
 def test_several_runs_in_one_process(python, runs):
@@ -523,11 +526,12 @@ def test_a_cancelled_run_is_not_revived_by_a_restart(server, ask, project):
 
     def attempt(nonce: str) -> Any:
         plan = Plan(load(environ), context, decide(context), request, {}, 1, "here", time.monotonic())
-        exchange = Exchange(store, Member(0, "0", nonce, "here"))
+        exchange = Exchange(store, Member(0, "0", nonce, "here"), LaunchFolder(None))
+        token = exchange.agree_on_token(None, 0)
         run = exchange.run(1)
         client = Client(server.url, server.url, load(environ).api_key, user_agent="test")  # type: ignore[arg-type]
         try:
-            return lead(plan, exchange, run, agree(plan, exchange, run), client, {})
+            return lead(plan, exchange, run, agree(plan, run, token), client, {})[0]
         finally:
             client.close()
 

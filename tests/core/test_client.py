@@ -96,7 +96,7 @@ CALLS: dict[str, tuple[Callable[[Client], Any], Answer, str, dict[str, Any] | No
         {"runId": 7},
     ),
     "status": (
-        lambda client: client.status(7, deadline=soon()),
+        lambda client: client.details(7, deadline=soon()),
         reply_json({"status": "FAILED"}),
         "GET /api/runs/details/7",
         None,
@@ -139,14 +139,14 @@ def test_heartbeats_go_to_their_own_address(client_of):
 def test_status_of_an_unknown_run(client_of):
     """A run that the tracker does not know has no status; that is no error."""
     with Misbehaving(reply_json({"error": "Run not found"}, 404)) as server:
-        assert client_of(server.url).status(7, deadline=soon()) is None
+        assert client_of(server.url).details(7, deadline=soon()) is None
 
 
 @pytest.mark.parametrize("body", [{}, [], {"status": None}, {"status": 5}, None])
 def test_details_without_a_status(client_of, body):
     """Details of another shape are unexpected, not a status."""
     with Misbehaving(reply_json(body)) as server, pytest.raises(UnexpectedAnswerError):
-        client_of(server.url).status(7, deadline=soon())
+        client_of(server.url).details(7, deadline=soon())
 
 
 FAILS_ONCE = {

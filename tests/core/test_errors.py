@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,14 +20,17 @@ from misbehaving import RUN, Answer, Misbehaving, reply, reply_json
 from pluto_dist import errors
 from pluto_dist.arguments import Arguments, prepare
 from pluto_dist.client import Client
-from pluto_dist.exchange import Exchange, Member
+from pluto_dist.exchange import Exchange, Member, Outcome
 from pluto_dist.identity import decide
-from pluto_dist.joining import Plan, agree, lead
+from pluto_dist.joining import agree, lead
+from pluto_dist.launch_folder import LaunchFolder
 from pluto_dist.launchers import ProcessFacts, detect
+from pluto_dist.plan import Plan
 from pluto_dist.settings import Secret
 from pluto_dist.store import LocalStore, connect
-from pluto_dist.wire import CreateRunRequest
+from pluto_dist.wire import CreateRunRequest, CreateRunResponse
 
+NOTHING = LaunchFolder(None)
 SNAPSHOT = Path(__file__).with_name("errors.txt")
 WORKER = {"TORCHELASTIC_RUN_ID": "none", "RANK": "1", "WORLD_SIZE": "8", "GROUP_RANK": "1", "GROUP_WORLD_SIZE": "4"}
 
@@ -65,24 +69,27 @@ def plan(environ: dict[str, str], **arguments: object) -> Plan:
 def two_names() -> object:
     store = LocalStore()
     for rank, host, name in ((0, "node-a", "monday"), (1, "node-b", "tuesday")):
-        exchange = Exchange(store, Member(rank, str(rank), "n", host))
+        exchange = Exchange(store, Member(rank, str(rank), "n", host), NOTHING)
         mine = plan(WORKER | {"RANK": str(rank)}, run_id=name)
-        agree(dataclasses.replace(mine, host=host), exchange, exchange.run(1))
+        agree(dataclasses.replace(mine, host=host), exchange.run(1), "")
     return None
 
 
-def led(*answers: Answer, before: int | None = None, **arguments: object) -> Callable[[], object]:
+def led(
+    *answers: Answer, environ: dict[str, str] | None = None, before: bool = False, **arguments: object
+) -> Callable[[], object]:
     """The leader's part, with these answers of the tracker; raises what it tells the others."""
 
     def go() -> object:
-        exchange = Exchange(LocalStore(), Member(0, "0", "n", "node-a"))
-        run, mine = exchange.run(1), plan({}, **arguments)
-        if before is not None:
-            run.began(before)
+        exchange = Exchange(LocalStore(), Member(0, "0", "n", "node-a"), NOTHING)
+        token = exchange.agree_on_token(None, 0)
+        run, mine = exchange.run(1), plan(environ or {}, **arguments)
+        if before:
+            run.remember(Outcome("online", CreateRunResponse.from_json(RUN)), tell=True)
         with Misbehaving(*answers) as server:
             client = Client(server.url, server.url, Secret("mlps_k"), user_agent="test")
             try:
-                outcome = lead(mine, exchange, run, agree(mine, exchange, run), client, {})
+                outcome, _ = lead(mine, exchange, run, agree(mine, run, token), client, {})
             finally:
                 client.close()
         raise errors.received(outcome.error, outcome.message)
@@ -90,6 +97,29 @@ def led(*answers: Answer, before: int | None = None, **arguments: object) -> Cal
     return go
 
 
+def meet(environ: dict[str, str]) -> object:
+    return connect(detect(environ), NOTHING, "seat", deadline=time.monotonic() + 0.3)
+
+
+def taken_seat() -> object:
+    """Two processes that both are rank 0 of two."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environ = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    first = connect(detect(environ), NOTHING, "one seat", deadline=time.monotonic() + 20)
+    try:
+        return connect(detect(environ), NOTHING, "another", deadline=time.monotonic() + 0.3)
+    finally:
+        first.close()
+
+
+IN_USE = {
+    "status": "RUNNING",
+    "heartbeatAt": "2999-01-01T00:00:00Z",
+    "config": {"pluto_dist": {"attempts": {"x": {"number": 1, "hosts": ["node-c"]}}}},
+}
+IN_JOB = WORKER | {"TORCHELASTIC_RUN_ID": "J"}
 ZOD = {"success": False, "error": {"name": "ZodError", "issues": [{"path": ["tags"], "message": "Required"}]}}
 CASES: dict[str, Callable[[], object]] = {
     "one argument": given(timeout=-1),
@@ -101,12 +131,13 @@ CASES: dict[str, Callable[[], object]] = {
     "no number": launched(WORKER | {"RANK": "first"}),
     "variables of no worker": launched({"TORCHELASTIC_RUN_ID": "x"}),
     "spawned without a group": launched({}, spawned=True),
-    "no store": lambda: connect(detect({"RANK": "0", "WORLD_SIZE": "4"}), timeout=1),
-    "torchrun's store not shared": lambda: connect(detect(WORKER), timeout=1),
+    "no store": lambda: meet({"RANK": "0", "WORLD_SIZE": "4"}),
+    "rank 0 hosts no store": lambda: meet(WORKER | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}),
     "resume without a name": lambda: decide(detect(WORKER), resume=True),
     "two names": two_names,
     "garbage in the store": lambda: (
-        (store := LocalStore(), store.set("token", "\x80garbage")) and Exchange(store, Member(0, "0", "n", "a")).token()
+        (store := LocalStore(), store.set("token", "\x80garbage"))
+        and Exchange(store, Member(0, "0", "n", "a"), NOTHING).agree_on_token(None, 0)
     ),
     "wrong key": asked(reply_json({"error": "Unauthorized", "message": "Key not found"}, 401)),
     "refused, shape A": asked(reply_json({"error": "Organization is at limit"}, 400)),
@@ -117,7 +148,9 @@ CASES: dict[str, Callable[[], object]] = {
     "unavailable": asked(reply_json({"error": "Internal Server Error"}, 500)),
     "unreachable": asked(None),
     "exists": led(reply_json(RUN), run_id="job-7", resume=False),
-    "cancelled": led(reply_json({"status": "CANCELLED"}), before=7),
+    "in use": led(reply_json(RUN), reply_json(IN_USE), environ=IN_JOB, resume=True, timeout=1),
+    "a seat that is taken": taken_seat,
+    "cancelled": led(reply_json({"status": "CANCELLED"}), before=True),
 }
 
 

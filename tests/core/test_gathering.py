@@ -11,6 +11,7 @@ import pytest
 from pluto_dist.exchange import MESSAGE_LIMIT, Exchange, Member
 from pluto_dist.gathering import LateNodes, cluster_document, gather
 from pluto_dist.inventory.collect import collect
+from pluto_dist.launch_folder import LaunchFolder
 from pluto_dist.store import LocalStore
 from pluto_dist.topology import Topology
 
@@ -18,7 +19,9 @@ TWO_NODES = Topology(rank=0, world_size=2, local_rank=0, local_world_size=1, nod
 
 
 def place(store: LocalStore, node: str) -> Exchange:
-    return Exchange(store, Member(rank=0 if node == "0" else 1, node=node, nonce="monday", host=f"node-{node}"))
+    return Exchange(
+        store, Member(rank=0 if node == "0" else 1, node=node, nonce="monday", host=f"node-{node}"), LaunchFolder(None)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +87,14 @@ def test_a_late_node_is_welcomed_and_read_once(inventory):
     late = LateNodes(TWO_NODES, leader, gathered=())
     leader.publish_inventory(inventory)
     assert late.expected
-    assert set(late.look()) == {"0"}
+    assert set(late.look()["late_nodes"]) == {"0"}
     assert late.expected
 
     other = place(store, "1")
     assert not other.await_welcome(0)
     other.publish_inventory(inventory)
-    assert set(late.look()) == {"1"}
+    more = late.look()
+    assert (set(more["late_nodes"]), more["hosts"], more["nodes_missing"]) == ({"1"}, ["node-0", "node-1"], 0)
     assert other.await_welcome(0)
     assert not late.expected
     assert late.look() == {}

@@ -91,7 +91,7 @@ def test_resume_needs_what_names_the_job(name):
 def test_run_id_is_used_verbatim(name, resume, run_id, kind):
     """The user's own id beats whatever the launch gives, and is not changed."""
     decision = decide(LAUNCHES[name], run_id=run_id, resume=resume)
-    assert decision == Named(Reference(kind, run_id), "run_id (argument or PLUTO_RUN_ID), used verbatim")
+    assert decision == Named(Reference(kind, run_id), "run_id (argument or PLUTO_RUN_ID), used verbatim", "run_id")
 
 
 @pytest.mark.parametrize("seen", ["none was given", "looks random"])

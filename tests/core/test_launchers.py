@@ -279,8 +279,11 @@ def test_the_order_of_launchers_is_one_visible_tuple():
     """Precedence stands in one place; the last launcher always answers."""
     assert [detector.__module__.rpartition(".")[2] for detector in PRECEDENCE] == [
         "torchrun",
-        "process_group",
+        "openmpi",
+        "hydra",
+        "slurm",
         "environment",
+        "process_group",
         "single",
     ]
     assert PRECEDENCE[-1]({}, ProcessFacts()) is not None

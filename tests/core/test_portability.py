@@ -70,7 +70,7 @@ def test_a_world_of_one_elsewhere(tmp_path: Path, torchruns):
 def test_the_attempts_nonce_elsewhere(tmp_path: Path):
     """Where files have no owner to check, the restart count stands in for the nonce."""
     code = WITHOUT + (
-        "from pluto_dist.agent_folder import attempt_nonce\n"
+        "from pluto_dist.launch_folder import attempt_nonce\n"
         "from pluto_dist.launchers import detect\n"
         "env = {'TORCHELASTIC_RUN_ID': 'x', 'RANK': '0', 'WORLD_SIZE': '2', 'TORCHELASTIC_RESTART_COUNT': '3',\n"
         f"       'TORCHELASTIC_ERROR_FILE': {str(tmp_path / 'attempt_3' / '0' / 'error.json')!r}}}\n"

@@ -26,7 +26,7 @@ TABLE: dict[str, tuple[str, Any, Any, Any, Any]] = {
     "timeout": ("2.5", 2.5, 7, 7.0, 30.0),
     "on_error": ("warn", "warn", "raise", "raise", "raise"),
     "attach_rate": ("10", 10.0, 20.5, 20.5, 50.0),
-    "heartbeat": ("4", 4.0, 5, 5.0, 30.0),
+    "heartbeat": ("4", 4.0, 5, 5.0, 10.0),
 }
 SPELLINGS = [(variable.setting, name) for variable in VARIABLES for name in variable.names]
 

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 import requests
+from two_hosts import Host, two_hosts, why_not
 
 from pluto_dist.server import LocalServer
+from pluto_dist.server.keys import mint
 
 # torch 2.13 asks the name server for the name of every socket it connects or accepts, loopback included, and its
 # store answers nobody meanwhile: 5 s where no name server answers. These jobs do without one.
@@ -199,3 +201,28 @@ def recording_proxy(tracker: Tracker) -> Iterator[Callable[[], list[Recorded]]]:
     server.server_close()
     thread.join(10)
     forward.close()
+
+
+@pytest.fixture
+def hosts() -> Iterator[tuple[Host, Host]]:
+    """Two hosts with a network between them; needs root, which CI is."""
+    reason = why_not()
+    if reason and os.environ.get("CI"):
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+    with two_hosts() as both:
+        yield both
+
+
+@pytest.fixture
+def tracker_on_host(hosts, tmp_path) -> Iterator[dict[str, str]]:
+    """A tracker on the first host, where both can reach it; the environment that points at it."""
+    key = mint()
+    (tmp_path / "key").write_text(key)
+    command = [sys.executable, "-c", "from pluto_dist.cli import main; main()", "server"]
+    command += ["--host", hosts[0].address, "--port", "8000", "--db", str(tmp_path / "tracker.db")]
+    process = hosts[0].start([*command, "--api-key-file", str(tmp_path / "key")], dict(os.environ), tmp_path)
+    yield {"PLUTO_API_KEY": key, "PLUTO_URL_API": f"http://{hosts[0].address}:8000"}
+    process.kill()
+    process.communicate(timeout=10)

@@ -6,14 +6,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
-from two_hosts import Host, two_hosts, why_not
-
-from pluto_dist.server.keys import mint
+from two_hosts import Host, ask
 
 pytestmark = pytest.mark.multiprocess
 
@@ -35,43 +32,6 @@ if os.environ["KILL"] == str(rank) and not again:
 if os.environ["KILL"] and not again:
     time.sleep(60)
 """
-
-
-@pytest.fixture
-def hosts() -> Iterator[tuple[Host, Host]]:
-    reason = why_not()
-    if reason and os.environ.get("CI"):
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
-    with two_hosts() as both:
-        yield both
-
-
-@pytest.fixture
-def tracker_on_host(hosts, tmp_path) -> Iterator[dict[str, str]]:
-    """A tracker on the first host, where both can reach it; the environment that points at it."""
-    key = mint()
-    (tmp_path / "key").write_text(key)
-    command = [sys.executable, "-c", "from pluto_dist.cli import main; main()", "server"]
-    command += ["--host", hosts[0].address, "--port", "8000", "--db", str(tmp_path / "tracker.db")]
-    process = hosts[0].start([*command, "--api-key-file", str(tmp_path / "key")], dict(os.environ), tmp_path)
-    yield {"PLUTO_API_KEY": key, "PLUTO_URL_API": f"http://{hosts[0].address}:8000"}
-    process.kill()
-    process.communicate(timeout=10)
-
-
-def ask(host: Host, environ: dict[str, str], path: str) -> dict:
-    """What the tracker answers, asked from its own host."""
-    code = (
-        "import os, sys, requests\n"
-        "key = {'Authorization': 'Bearer ' + os.environ['PLUTO_API_KEY']}\n"
-        "answer = requests.get(os.environ['PLUTO_URL_API'] + sys.argv[1], headers=key, timeout=10)\n"
-        "print(answer.text)\n"
-    )
-    process = host.start([sys.executable, "-c", code, path], {**os.environ, **environ}, Path.cwd())
-    output, _ = process.communicate(timeout=30)
-    return requests.models.complexjson.loads(output.splitlines()[-1])
 
 
 def launch(hosts: tuple[Host, Host], folder: Path, environ: dict[str, str], *options: str) -> tuple[list[int], str]:

@@ -5,15 +5,18 @@ Each host has an address, a name, an ``/etc/hosts`` and process numbers of its o
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 NETWORK = "10.231.78"
 NAMES = ("node-a", "node-b")
@@ -36,7 +39,9 @@ class Host:
     address: str
     namespace: str
 
-    def start(self, command: Sequence[str], environ: dict[str, str], cwd: Path) -> subprocess.Popen[str]:
+    def start(
+        self, command: Sequence[str], environ: dict[str, str], cwd: Path, output: int | IO[str] = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
         """Run ``command`` on this host; killing what is returned kills all of it."""
         inside = ["ip", "netns", "exec", self.namespace, "unshare", "--uts", "--pid", "--fork", "--mount-proc"]
         named = ["--kill-child", "sh", "-c", 'hostname "$0"; exec "$@"', self.name, *command]
@@ -44,7 +49,7 @@ class Host:
             [*inside, *named],
             env={**environ, "GLOO_SOCKET_IFNAME": "cable"},
             cwd=cwd,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
@@ -73,6 +78,20 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
     finally:
         for host in hosts:
             _remove(host)
+
+
+def ask(host: Host, environ: dict[str, str], path: str) -> dict[str, Any]:
+    """What the tracker answers, asked from its own host."""
+    code = (
+        "import os, sys, requests\n"
+        "key = {'Authorization': 'Bearer ' + os.environ['PLUTO_API_KEY']}\n"
+        "answer = requests.get(os.environ['PLUTO_URL_API'] + sys.argv[1], headers=key, timeout=10)\n"
+        "print(answer.text)\n"
+    )
+    process = host.start([sys.executable, "-c", code, path], {**os.environ, **environ}, Path.cwd())
+    output, _ = process.communicate(timeout=30)
+    answer: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return answer
 
 
 def _remove(host: Host) -> None:

@@ -1,0 +1,109 @@
+"""What is recorded of each attempt of a job, and what changed since the last one.
+
+Pure. The leader of an attempt writes one record into the run's config, under ``pluto_dist.attempts`` and a key of
+its own; configs are merged key by key, so records of two leaders (observed after a split) stand side by side.
+What the tracker gives back is data: whatever is no record is passed over.
+
+>>> first = record({}, launch="k3", started=0.0, world_size=4, hosts=["a", "b"], heartbeat=10)
+>>> again = record({"x": first}, launch="k3", started=60.0, world_size=2, hosts=["a", "c"], heartbeat=10)
+>>> again["number"], again["joined"], again["left"]
+(2, ['c'], ['b'])
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+FIELD = "attempts"
+
+
+def key(started: float) -> str:
+    """A key that no other attempt has, and that tells people when it started (seconds since 1970).
+
+    >>> key(0.0)[:21]
+    '1970-01-01T00:00:00Z '
+    """
+    return f"{_iso(started)} {secrets.token_hex(2)}"
+
+
+def record(
+    earlier: Mapping[str, Any],
+    *,
+    launch: str,
+    started: float,
+    world_size: int,
+    hosts: Sequence[str],
+    heartbeat: float,
+    missing: int = 0,
+    failure: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The record of an attempt.
+
+    Args:
+        earlier: the run's records so far, by key; foreign content is passed over.
+        launch: names the launch, as its token does.
+        started: seconds since 1970.
+        world_size: ranks.
+        hosts: one name per node, in order of their numbers.
+        heartbeat: seconds between two signs of life.
+        missing: nodes that had not called ``init()`` by then.
+        failure: what ended the attempt before, where known.
+    """
+    last = newest(earlier)
+    made: dict[str, Any] = {
+        "number": 1 if last is None else last["number"] + 1,
+        "launch": launch,
+        "start": _iso(started),
+        "world_size": world_size,
+        "hosts": list(hosts),
+        "heartbeat": heartbeat,
+    }
+    if missing:
+        made["nodes_missing"] = missing
+    if failure is not None:
+        made["after_failure"] = dict(failure)
+    return made if last is None else made | _changes(last, world_size, hosts)
+
+
+def _changes(last: Mapping[str, Any], world_size: int, hosts: Sequence[str]) -> dict[str, Any]:
+    before = _hosts(last)
+    changes: dict[str, Any] = {
+        "joined": [host for host in dict.fromkeys(hosts) if host not in before],
+        "left": [host for host in dict.fromkeys(before) if host not in hosts],
+    }
+    if (size := last.get("world_size")) != world_size:
+        changes["world_size_before"] = size
+    return changes
+
+
+def newest(records: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of the last attempt, with its key as ``key``; ``None`` where there is no record."""
+    known = [{**entry, "key": name} for name, entry in records.items() if _is_record(entry)]
+    return max(known, key=lambda entry: (entry["number"], entry["key"]), default=None)
+
+
+def recorded(config: Any) -> dict[str, Any]:
+    """The records in a run's config.
+
+    >>> recorded({"pluto_dist": {"attempts": {"x": {"number": 1}}}}), recorded([1])
+    ({'x': {'number': 1}}, {})
+    """
+    ours = config.get("pluto_dist") if isinstance(config, dict) else None
+    found = ours.get(FIELD) if isinstance(ours, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _is_record(entry: Any) -> bool:
+    return isinstance(entry, dict) and type(entry.get("number")) is int
+
+
+def _hosts(entry: Mapping[str, Any]) -> list[str]:
+    hosts = entry.get("hosts")
+    return [host for host in hosts if isinstance(host, str)] if isinstance(hosts, list) else []
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,197 @@
+"""Which attempt of the launch is this, who takes part in it, and what is remembered of the ones before?
+
+An attempt has no number that all agents agree on (torch 2.13: a restart count is the agent's own), so the
+ranks make one: every node signs in with a nonce of its attempt, and whoever finds another nonce in the place
+of its own node knows that the attempt on record is over, and opens the next.
+
+>>> from pluto_dist.store import LocalStore
+>>> store = LocalStore()
+>>> def first(nonce): return Exchange(store, Member(0, "0", nonce, "a"), LaunchFolder(None)).attempt
+>>> first("monday"), first("monday"), first("tuesday")
+(0, 0, 1)
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from pluto_dist.console import logger
+from pluto_dist.errors import ExchangeError
+from pluto_dist.exchange.messages import Failure, Member, dump, load, number
+from pluto_dist.exchange.run import RunExchange
+from pluto_dist.identity import TOKEN
+from pluto_dist.launch_folder import LaunchFolder
+from pluto_dist.store import Store
+
+NODE_LIMIT = 100_000
+_TOLD = "told"
+_RECALLED = 100  # runs of a launch that a node tells a new store of
+
+
+class Exchange:
+    """This rank's place in the current attempt of its launch.
+
+    Args:
+        store: where the ranks meet.
+        member: this rank.
+        folder: what this node remembers of the launch.
+    """
+
+    def __init__(self, store: Store, member: Member, folder: LaunchFolder) -> None:
+        self.store = store
+        self.member = member
+        self.folder = folder
+        self.attempt, self.is_node_leader = self._sign_in()
+        self.has_collected = False  # whether this rank has set out to publish its node's inventory
+        self.token = ""  # once agreed
+        self._nodes: dict[int, tuple[str, str]] = {}
+        self._inventories: dict[int, dict[str, Any] | None] = {}
+
+    def goes_on_over(self, store: Store) -> bool:
+        """Whether ``store``, connected anew, still holds this rank's attempt; it is used from then on, if so."""
+        first = store.get(f"{self.attempt}/node/{self.member.node}") or ""
+        if store.get("attempt") != str(self.attempt) or first.split(" ")[0] != self.member.nonce:
+            return False
+        self.store = store
+        return True
+
+    def _sign_in(self) -> tuple[int, bool]:
+        mine = f"{self.member.nonce} {self.member.rank}"
+        attempt = number(self.store.compare_set("attempt", "", "0"))
+        for _ in range(1000):
+            first = self.store.compare_set(f"{attempt}/node/{self.member.node}", "", mine)
+            if first.split(" ")[0] == self.member.nonce:
+                if first == mine:
+                    self._sign_up_node(attempt)
+                return attempt, first == mine
+            attempt = number(self.store.compare_set("attempt", str(attempt), str(attempt + 1)))
+        raise ExchangeError("the store holds 1000 attempts of this launch; is another launch writing to it?")
+
+    def _sign_up_node(self, attempt: int) -> None:
+        text = dump({"node": self.member.node, "host": self.member.host})
+        self.store.set(f"{attempt}/nodes/{self.store.add(f'{attempt}/nodes', 1)}", text)
+
+    def agree_on_token(self, node_count: int | None, seconds: float) -> str:
+        """The launch's token: one that a store or a node still knows, else one that a rank makes.
+
+        A store that holds none may be a new launch's, or an old launch's whose store died with its host; only a
+        node that lived through it can tell. So a token is made only when every node has said that it remembers
+        none, or after ``seconds``. Nobody waits where there is one node, or where the store still knows.
+
+        Raises:
+            ExchangeError: the store is lost, or holds something that is no token.
+        """
+        fresh = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(20))
+        mine = self.folder.first("token", fresh) if node_count == 1 else self.folder.recall("token")
+        if mine is not None and TOKEN.fullmatch(mine):
+            self._recall(mine)
+            token = self.store.compare_set("token", "", mine)
+        else:
+            waits = node_count is not None and node_count > 1
+            known = self.store.get("token") or (self._ask_all_nodes(node_count or 1, seconds) if waits else None)
+            token = known or self.store.compare_set("token", "", fresh)
+        if not TOKEN.fullmatch(token):
+            raise ExchangeError(
+                f"the store holds {token[:40]!r} as this launch's token, which this package never made.\n"
+                "Install the same version of pluto-dist on every node; keys under pluto_dist/ are its own."
+            )
+        self.token = token
+        self.folder.keep("token", token)
+        return token
+
+    def _ask_all_nodes(self, node_count: int, seconds: float) -> str | None:
+        """The token, once a node that remembers it has told; ``None`` where nobody does, or not in time."""
+        spoken = self.store.add(f"{self.attempt}/forgot", 1 if self.is_node_leader else 0)
+        if self.is_node_leader and spoken >= node_count:
+            return None
+        token = self.store.get("token", seconds)
+        if token is None and self.is_node_leader:
+            spoken = self.store.add(f"{self.attempt}/forgot", 0)
+            logger.warning(
+                "%d of %d nodes called init() within %.0f s, and none was in an earlier attempt of this launch; "
+                "if one of the others was, its run and this one are two",
+                spoken,
+                node_count,
+                seconds,
+            )
+        return token
+
+    def _recall(self, token: str) -> None:
+        """Tell a store that forgot what this node remembers of the launch, before the launch's token goes there."""
+        if self.attempt or not self.is_node_leader:
+            return
+        for nth in range(1, _RECALLED + 1):
+            if (begun := self.folder.recall(f"{token} run {nth}")) is None:
+                break
+            self.store.compare_set(f"began/{token}/{nth}", "", begun)
+        failure = self.folder.recall(f"{token} failure")
+        if failure not in (None, _TOLD):
+            self.store.compare_set("failure", "", failure or "")
+            self.folder.keep(f"{token} failure", _TOLD)  # it ended the attempt before this one, not the next
+
+    def fail(self, failure: Failure) -> None:
+        """Leave word for the next attempt of why this one ends; the first rank's word counts."""
+        text = dump(failure.to_json())
+        self.folder.keep(f"{self.token} failure", text)
+        self.store.compare_set(f"{self.attempt}/failure", "", text)
+
+    def last_failure(self) -> Failure | None:
+        """Why the attempt before this one ended, where a rank left word of it."""
+        text = self.store.get(f"{self.attempt - 1}/failure" if self.attempt else "failure")
+        if text is None:
+            return None
+        fields = load(text, {"reason": str, "rank": int, "host": str})
+        return Failure(fields["reason"], fields["rank"], fields["host"])
+
+    def publish_inventory(self, document: Mapping[str, Any]) -> None:
+        """Hand this node's inventory to the leader."""
+        text = dump({"node": self.member.node, "rank": self.member.rank, "inventory": document})
+        self.store.set(f"{self.attempt}/inventories/{self.store.add(f'{self.attempt}/inventories', 1)}", text)
+
+    def inventories(self) -> dict[str, dict[str, Any]]:
+        """What the nodes published so far, by node; each is read once, and a garbled one is left out."""
+        for n in self._unread("inventories", self._inventories):
+            if (text := self.store.get(f"{self.attempt}/inventories/{n}")) is not None:
+                try:
+                    self._inventories[n] = load(text, {"node": str, "rank": int, "inventory": dict})
+                except ExchangeError as error:
+                    logger.debug("an inventory cannot be read: %s", error)
+                    self._inventories[n] = None
+        return {entry["node"]: entry for entry in self._inventories.values() if entry is not None}
+
+    def await_inventory(self, number: int, seconds: float) -> bool:
+        """Whether the ``number``-th inventory (from 1) was there within ``seconds``."""
+        return self.store.get(f"{self.attempt}/inventories/{number}", seconds) is not None
+
+    def nodes(self) -> dict[str, str]:
+        """The nodes that signed in so far, with their hosts; each is read once."""
+        for n in self._unread("nodes", self._nodes):
+            if (text := self.store.get(f"{self.attempt}/nodes/{n}")) is not None:
+                fields = load(text, {"node": str, "host": str})
+                self._nodes[n] = (fields["node"], fields["host"])
+        return dict(self._nodes[n] for n in sorted(self._nodes))
+
+    def _unread(self, counter: str, read: Mapping[int, object]) -> list[int]:
+        # A writer takes its number before it writes, so a number may be there before its words.
+        total = self.store.add(f"{self.attempt}/{counter}", 0)
+        if total > NODE_LIMIT:
+            raise ExchangeError(f"the store counts {total} {counter}; at most {NODE_LIMIT} are read")
+        return [n for n in range(1, total + 1) if n not in read]
+
+    def welcome(self, node: str) -> None:
+        """Tell ``node`` that the leader lives in the attempt it signed in to."""
+        self.store.set(f"{self.attempt}/welcome/{node}", "1")
+
+    def await_welcome(self, seconds: float) -> bool:
+        """Whether the leader has seen this node sign in."""
+        return self.store.get(f"{self.attempt}/welcome/{self.member.node}", seconds) is not None
+
+    def is_over(self) -> bool:
+        """Whether another node has opened a later attempt."""
+        return number(self.store.get("attempt") or "0") > self.attempt
+
+    def run(self, nth: int) -> RunExchange:
+        """The ``nth`` run (from 1) of this attempt."""
+        return RunExchange(self, nth, self.token)

@@ -1,0 +1,192 @@
+"""What the workers of one node remember of their launch, on disk.
+
+A store may die with the rank or the agent that hosts it; what names the launch must not. So every node keeps a
+few short texts (the launch's token, the tracker's number of its run, the last failure) where only its own agent's
+workers find them again:
+
+- in the folder that the agent made for itself, of mode 0700, three levels above TORCHELASTIC_ERROR_FILE: torchrun
+  makes one per agent and keeps it over attempts (torch 2.4 to 2.13);
+- where there is none (``--log-dir=/dev/null``, mpirun, srun): in a folder of this user's, named after the agent,
+  the nearest ancestor process that lacks this worker's variables.
+
+Where neither can be had nothing is remembered, and only a shared store keeps a launch together. The same folder
+gives the attempt its nonce. Nothing of what is kept is secret, and none of it is believed without a check of its
+form by whoever reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import socket
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from pluto_dist.launchers.context import LaunchContext
+
+_PREFIX = ".pluto_dist_"
+_LIMIT = 4096
+_GENERATIONS = 64
+
+
+class LaunchFolder:
+    """Short texts by name, in a private folder; without one, nothing is kept and every recall is ``None``.
+
+    Args:
+        path: the folder, already found private, or ``None``.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what is kept will be found again."""
+        return self._path is not None
+
+    def recall(self, name: str) -> str | None:
+        """What is kept as ``name``."""
+        if self._path is not None:
+            with suppress(OSError):  # not there, or a planted link
+                return _read(self._file(self._path, name))
+        return None
+
+    def first(self, name: str, text: str) -> str:
+        """What is kept as ``name`` after this: what the first process of the node to ask brought."""
+        if self._path is None:
+            return text
+        file = self._file(self._path, name)
+        with suppress(OSError):  # a full or read-only disk: each process has its own
+            draft = _draft(file, text)
+            try:
+                os.link(draft, file)  # makes it appear whole, and only once
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
+            return _read(file) or text
+        return text
+
+    def keep(self, name: str, text: str) -> None:
+        """Keep ``text`` as ``name``, instead of what was there."""
+        if self._path is not None and self.recall(name) != text:
+            with suppress(OSError):  # a full or read-only disk: this node will not remember
+                draft = _draft(self._file(self._path, name), text)
+                draft.replace(self._file(self._path, name))
+
+    def _file(self, folder: Path, name: str) -> Path:
+        return folder / f"{_PREFIX}{quote(name, safe='')}"
+
+
+def find(context: LaunchContext) -> LaunchFolder:
+    """The folder of this worker's agent."""
+    if not hasattr(os, "getuid"):
+        return LaunchFolder(None)  # Windows: no owner to check
+    agents = None if context.attempt_folder is None else Path(context.attempt_folder).parent
+    if agents is not None and _is_private(agents):
+        return LaunchFolder(agents)
+    if context.worker_marks and (agent := _agent(context.worker_marks)) is not None:
+        return LaunchFolder(_own_folder(agent))
+    return LaunchFolder(None)
+
+
+def attempt_nonce(context: LaunchContext) -> str:
+    """A nonce of this node's attempt, without blanks: equal on its workers, another one in the next attempt.
+
+    The agent removes and makes the attempt's folder at every start of its workers, which is all that torchrun
+    gives (torch 2.13: the restart count does not rise when another node failed). Where there is no private
+    folder to keep one in, the restart count stands in for it; a new attempt is then seen only by the nodes whose
+    count rose.
+    """
+    stand_in = f"restart-{context.restart_count or 0}"
+    if context.attempt_folder is None or not hasattr(os, "getuid"):
+        return stand_in
+    attempt = Path(context.attempt_folder)
+    if not _is_private(attempt.parent):
+        return stand_in
+    nonce = LaunchFolder(attempt).first("attempt", secrets.token_hex(8))
+    return nonce if LaunchFolder(attempt).recall("attempt") == nonce and nonce.isalnum() else stand_in
+
+
+def _is_private(folder: Path) -> bool:
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077
+
+
+def _draft(file: Path, text: str) -> Path:
+    draft = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as out:
+            out.write(text[:_LIMIT])
+    except OSError:
+        draft.unlink()
+        raise
+    return draft
+
+
+def _read(file: Path) -> str | None:
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(descriptor, "rb") as kept:
+        text = kept.read(_LIMIT * 4 + 1).decode("utf-8", errors="replace")
+    return text if 0 < len(text) <= _LIMIT and text.isprintable() else None
+
+
+def _own_folder(agent: str) -> Path | None:
+    """A private folder named ``agent``, in this user's private folder among the temporary ones."""
+    try:
+        ours = Path(tempfile.gettempdir()) / f"pluto_dist-{os.getuid()}"
+        for folder in (ours, ours / hashlib.sha256(agent.encode()).hexdigest()[:24]):
+            with suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+            if not _is_private(folder):
+                return None  # another user was here first
+    except OSError:
+        return None  # no temporary folder, or one that cannot be written
+    return folder
+
+
+def _agent(marks: tuple[str, ...]) -> str | None:
+    """The process that started this node's workers, as a name that no other process has on any machine."""
+    try:
+        mine = _variables("self")
+        pid = os.getppid()
+        if any(mark in mine for mark in marks):  # else it was started without them, as multiprocessing does
+            for _ in range(_GENERATIONS):
+                if pid == 0 or _is_agent(pid, marks, mine):
+                    break
+                pid = _stat(pid)[0]
+        if pid == 0:
+            return None
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = Path("/proc/self/ns/pid").readlink()
+        return f"{boot} {namespace} {socket.gethostname()} {pid} {_stat(pid)[1]}"
+    except (OSError, ValueError, IndexError):
+        return None  # no /proc
+
+
+def _is_agent(pid: int, marks: tuple[str, ...], mine: dict[str, str]) -> bool:
+    try:
+        theirs = _variables(str(pid))
+    except PermissionError:
+        return True  # another user's: a scheduler's daemon
+    return any(theirs.get(mark) != mine.get(mark) for mark in marks)
+
+
+def _variables(pid: str) -> dict[str, str]:
+    """The environment that process ``pid`` was started with."""
+    lines = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+def _stat(pid: int) -> tuple[int, str]:
+    """Parent and start time (in clock ticks since boot) of process ``pid``."""
+    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    return int(fields[1]), fields[19]

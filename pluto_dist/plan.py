@@ -1,0 +1,52 @@
+"""What one ``init()`` set out to do: the facts and the decision, before anybody was asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pluto_dist.identity import Decision
+from pluto_dist.launchers import LaunchContext
+from pluto_dist.settings import Settings
+from pluto_dist.wire import CreateRunRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one ``init()`` set out to do.
+
+    Attributes:
+        settings: as the user set them.
+        context: the launch.
+        decision: the run's identity, or what must be agreed.
+        request: the leader's create-run call, still without external id, metadata and default name.
+        config: the user's config, a JSON object.
+        nth: which ``init()`` of this attempt it is, counted from 1.
+        host: this node's name.
+        began: when ``init()`` was called, on the monotonic clock.
+    """
+
+    settings: Settings
+    context: LaunchContext
+    decision: Decision
+    request: CreateRunRequest
+    config: dict[str, Any]
+    nth: int
+    host: str
+    began: float
+
+    @property
+    def deadline(self) -> float:
+        """When every step must be over, so that ``init()`` returns within its timeout."""
+        return self.began + self.settings.timeout * 0.95
+
+    @property
+    def is_leader(self) -> bool:
+        return self.context.topology.is_leader
+
+    @property
+    def variables(self) -> tuple[tuple[str, str], ...]:
+        """What named the run, by variable; told where ranks disagree."""
+        given = () if self.settings.run_id is None else (("run_id or PLUTO_RUN_ID", self.settings.run_id),)
+        scope = self.context.scope
+        return (*given, *self.context.variables, *(() if scope is None else scope.variables))
