@@ -133,8 +133,11 @@ def _silent_state(plan: Plan, found: CreateRunResponse, client: Client, resumed_
     first: float | None = None
     while True:
         state = client.details(found.run_id, deadline=plan.deadline)
-        if state is None or state.last_sign is None or (state.status_updated or 0.0) >= resumed_at - 1:
+        if state is None or state.last_sign is None:
             return state
+        woken = state.status_updated if (state.status_updated or 0.0) >= resumed_at - 1 else None
+        if woken is not None and state.last_sign <= woken:
+            return state  # it had ended; nobody but this launch has touched it since
         last = attempts.newest(attempts.recorded(state.config)) or {}
         beat = last.get("heartbeat")
         interval = beat if isinstance(beat, (int, float)) else plan.settings.heartbeat
@@ -143,7 +146,7 @@ def _silent_state(plan: Plan, found: CreateRunResponse, client: Client, resumed_
         if left <= 0:
             return state
         first = first or state.last_sign
-        if state.last_sign > first or time.monotonic() + min(left, 1.0) > plan.deadline:
+        if woken or state.last_sign > first or time.monotonic() + min(left, 1.0) > plan.deadline:
             raise _in_use(found, age, last)
         client.pause(min(left, 1.0))
 
