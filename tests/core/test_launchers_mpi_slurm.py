@@ -199,7 +199,7 @@ HOSTS = {
     "gpu3,n[1-2]": "gpu3",
     "n[7,1-3]": "n7",
     "n[0001-9999]": "n0001",
-    "r[2-3]n[0-7]-ib": "r2n0-ib",
+    "r[2-3]n[0-7]": "r2n0",
     "dgx-a100-[3]": "dgx-a100-3",
     "n1.cluster.example": "n1.cluster.example",
     "": None,
