@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pluto_dist import identity, keychain, launchers, settings, store
+from pluto_dist import identity, keychain, launchers, meeting, settings
 from pluto_dist.arguments import Arguments, Prepared, prepare
 from pluto_dist.client import Client
 from pluto_dist.console import logger, set_up
@@ -122,7 +122,7 @@ def _plan(given: Arguments, environ: Mapping[str, str], process: Process, began:
         environ, chosen = {}, replace(chosen, resume=None)
     if chosen.api_key is None and chosen.mode == "online" and (stored := keychain.stored_key()):
         chosen = replace(chosen, api_key=settings.load({}, api_key=stored).api_key)
-    facts = ProcessFacts(group=store.process_group(), spawned=_is_spawned(environ))
+    facts = ProcessFacts(group=meeting.process_group(), spawned=_is_spawned(environ))
     context = launchers.detect(environ, facts)
     decision = identity.decide(context, run_id=chosen.run_id, resume=chosen.resume)
     if context.topology.is_leader:
@@ -138,7 +138,7 @@ def _join(plan: Plan, process: Process, *, wait: bool) -> Run:
     if plan.is_leader:
         _warn_of_plain_http(plan.settings)
         _tell_of_requeue(plan)
-    participation = Participation(plan, lambda: process.meet(plan), lambda: _client(plan))
+    participation = Participation(plan, lambda stop: process.meet(plan, stop), lambda: _client(plan))
     run = Run(plan, participation)
     try:
         _await(plan, participation, wait=wait)

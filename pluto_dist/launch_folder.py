@@ -86,12 +86,33 @@ def find(context: LaunchContext) -> LaunchFolder:
     """The folder of this worker's agent."""
     if not hasattr(os, "getuid"):
         return LaunchFolder(None)  # Windows: no owner to check
+    if context.launch_folder is not None and is_supervised(context) and _is_private(Path(context.launch_folder)):
+        return LaunchFolder(Path(context.launch_folder))
     agents = None if context.attempt_folder is None else Path(context.attempt_folder).parent
     if agents is not None and _is_private(agents):
         return LaunchFolder(agents)
     if context.worker_marks and (agent := _agent(context.worker_marks)) is not None:
         return LaunchFolder(_own_folder(agent))
     return LaunchFolder(None)
+
+
+def is_supervised(context: LaunchContext) -> bool:
+    """Whether the agent above this worker is `pluto-dist run`, and lives.
+
+    A worker may start a launch of its own, whose workers inherit its variables but have another agent.
+    """
+    if context.supervisor is None:
+        return False
+    with suppress(OSError, ValueError, IndexError):  # no /proc
+        return (agent := _agent_pid(context.worker_marks)) is not None and process_name(agent) == context.supervisor
+    return context.supervisor.split(" ")[0] == str(os.getppid())
+
+
+def process_name(pid: int) -> str:
+    """A name of process ``pid`` that no other process of this boot has; its pid alone where there is no /proc."""
+    with suppress(OSError, ValueError, IndexError):
+        return f"{pid} {_stat(pid)[1]}"
+    return str(pid)
 
 
 def attempt_nonce(context: LaunchContext) -> str:
@@ -156,20 +177,22 @@ def _own_folder(agent: str) -> Path | None:
 def _agent(marks: tuple[str, ...]) -> str | None:
     """The process that started this node's workers, as a name that no other process has on any machine."""
     try:
-        mine = _variables("self")
-        pid = os.getppid()
-        if any(mark in mine for mark in marks):  # else it was started without them, as multiprocessing does
-            for _ in range(_GENERATIONS):
-                if pid == 0 or _is_agent(pid, marks, mine):
-                    break
-                pid = _stat(pid)[0]
-        if pid == 0:
-            return None
+        pid = _agent_pid(marks)
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace = Path("/proc/self/ns/pid").readlink()
-        return f"{boot} {namespace} {socket.gethostname()} {pid} {_stat(pid)[1]}"
+        return None if pid is None else f"{boot} {namespace} {socket.gethostname()} {process_name(pid)}"
     except (OSError, ValueError, IndexError):
         return None  # no /proc
+
+
+def _agent_pid(marks: tuple[str, ...]) -> int | None:
+    mine, pid = _variables("self"), os.getppid()
+    if any(mark in mine for mark in marks):  # else it was started without them, as multiprocessing does
+        for _ in range(_GENERATIONS):
+            if pid == 0 or _is_agent(pid, marks, mine):
+                break
+            pid = _stat(pid)[0]
+    return pid or None
 
 
 def _is_agent(pid: int, marks: tuple[str, ...], mine: dict[str, str]) -> bool:

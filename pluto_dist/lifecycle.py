@@ -17,20 +17,19 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
-from pluto_dist import attempts
+from pluto_dist import attempts, launch_folder, notes
 from pluto_dist.client import Client
 from pluto_dist.console import logger
+from pluto_dist.ending import END_SECONDS, HURRY_SECONDS, Part
 from pluto_dist.errors import ExchangeError, PlutoDistError, TrackerError
 from pluto_dist.exchange import Exchange, Failure, Outcome, RunExchange, SignedId
 from pluto_dist.gathering import GATHER_SECONDS, LateNodes, collect_and_publish, gather
 from pluto_dist.joining import ROLL_CALL_SECONDS, agree, attach, follow, lead
+from pluto_dist.meeting import hosts_a_store
 from pluto_dist.plan import Plan
 from pluto_dist.wire import CreateRunResponse, UpdateConfigRequest, UpdateStatusRequest
 
-JOIN_GRACE = 10.0  # a rank that has not called init() this long after the leader is not waited for at the end
-HURRY_SECONDS = 2.0  # the same for a process that is being interrupted or dies of an exception
 STOP_SECONDS = 12.0  # how long end() waits for this rank's thread: one turn to attach, one request
-END_SECONDS = 10.0  # how long the end state is tried
 _PATIENCE = {"COMPLETED": math.inf, "FAILED": 5.0, "TERMINATED": 1.0}
 _SLICE = 0.5
 
@@ -40,7 +39,7 @@ class Participation:
 
     Args:
         plan: what ``init()`` set out to do.
-        meet: gives this process's place among the ranks; called in the thread, for it may take a while.
+        meet: gives this process's place among the ranks, or ends when the event is set; called in the thread.
         new_client: a client of the tracker, or ``None`` where there is to be none.
 
     Attributes:
@@ -49,7 +48,9 @@ class Participation:
         attached: the tracker's answer to this rank's own attach, once there is one.
     """
 
-    def __init__(self, plan: Plan, meet: Callable[[], Exchange], new_client: Callable[[], Client | None]) -> None:
+    def __init__(
+        self, plan: Plan, meet: Callable[[threading.Event], Exchange], new_client: Callable[[], Client | None]
+    ) -> None:
         self.plan = plan
         self.agreed: Future[SignedId] = Future()
         self.settled: Future[Outcome] = Future()
@@ -73,6 +74,7 @@ class Participation:
     def _live(self) -> None:
         try:
             exchange, run, signed, outcome = self._join()
+            self._note(exchange, outcome)
             self.settled.set_result(outcome)
             if outcome.answer is None or self._client is None:
                 return
@@ -89,9 +91,20 @@ class Participation:
             if self._client is not None:
                 self._client.close()
 
+    def _note(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Tell the launcher above which run it is, where there is one: the run is its to end."""
+        if outcome.answer is not None and exchange.is_node_leader and self._is_supervised():
+            answer, node = outcome.answer, self.plan.context.topology.node_rank
+            nonce = launch_folder.attempt_nonce(self.plan.context)
+            note = notes.RunNote(answer.run_id, answer.display_id or "", self.plan.nth, nonce, node or 0)
+            notes.note_run(exchange.folder, note)
+
+    def _is_supervised(self) -> bool:
+        return launch_folder.is_supervised(self.plan.context)
+
     def _join(self) -> tuple[Exchange, RunExchange, SignedId, Outcome]:
         while True:
-            exchange = self._exchange = self._meet()
+            exchange = self._exchange = self._meet(self._stop)
             if exchange.is_node_leader and not exchange.has_collected:
                 exchange.has_collected = True
                 collect_and_publish(exchange, self.agreed)
@@ -135,6 +148,8 @@ class Participation:
                 looking = late.expected
                 if time.monotonic() >= due:
                     due = time.monotonic() + self.plan.settings.heartbeat
+                    if self._is_supervised():
+                        continue  # the launcher beats, between attempts too
                     self._heed(client.heartbeat(run_id, deadline=_soon()).status)
             except ExchangeError:
                 looking = False  # the store is gone with its agent; the run, and its signs of life, go on
@@ -164,9 +179,20 @@ class Participation:
             return
         outcome = self._last_outcome(status)
         self._stop_thread(STOP_SECONDS if status == "COMPLETED" else HURRY_SECONDS)
-        if outcome is not None and outcome.answer is not None and self._is_mine_to_end(status):
-            self._post(UpdateStatusRequest(outcome.answer.run_id, status, json.dumps(cause) if cause else None))
+        answer = None if outcome is None else outcome.answer
+        if self._is_supervised():
+            self._leave_word(cause)
+        elif self._run is not None and (answer is not None or hosts_a_store()):
+            part = Part(self.plan, self._run, self._leads, self._settled_at)
+            if part.is_mine_to_end(status) and answer is not None:
+                part.post(self._new_client(), _end_of(answer.run_id, status, cause))
         self._disconnect()
+
+    def _leave_word(self, cause: dict[str, Any] | None) -> None:
+        """Tell the launcher why this rank ends, for it sees exit codes alone."""
+        if cause is not None and self._exchange is not None:
+            note = notes.FailureNote(time.time(), cause["rank"], cause["host"], cause["reason"], cause["traceback"])
+            notes.note_failure(self._exchange.folder, launch_folder.attempt_nonce(self.plan.context), note)
 
     def abandon(self, failure: Failure | None = None) -> None:
         """End this rank's part and leave the run as it is: another attempt will go on with it.
@@ -195,24 +221,6 @@ class Participation:
         finally:
             client.close()
 
-    def _is_mine_to_end(self, status: str) -> bool:
-        """Whether this rank tells the tracker; before it does, all others are done and nobody attaches any more."""
-        run = self._run
-        if run is None:
-            return False
-        try:
-            if status == "COMPLETED":
-                run.count("left")
-                if not self._leads or not self._everyone_left(run):
-                    return False
-            elif not run.claim("failure"):
-                return False  # another rank failed first, and says so
-            self._close(run, END_SECONDS if status == "COMPLETED" else HURRY_SECONDS)
-        except ExchangeError as error:
-            logger.debug("the other ranks cannot be asked at the end: %s", error)
-            return self._leads
-        return True
-
     def _last_outcome(self, status: str) -> Outcome | None:
         """How the run came into being; a crash waits a little for it, somebody's ctrl-C hardly."""
         left = self.plan.deadline - time.monotonic() + 1
@@ -231,52 +239,9 @@ class Participation:
         if self._exchange is not None:
             self._exchange.store.close()
 
-    def _everyone_left(self, run: RunExchange) -> bool:
-        """Wait, bounded, until the other ranks are done; False where one of them failed."""
-        others = self.plan.context.topology.world_size - 1
-        until = time.monotonic() + self.plan.settings.timeout
-        while others and time.monotonic() < until:
-            joined, left = run.count("joined", 0) - 1, run.count("left", 0) - 1
-            if run.claimed("failure"):
-                break
-            if left >= joined and (joined >= others or time.monotonic() > self._settled_at + JOIN_GRACE):
-                break
-            time.sleep(0.05)
-        return not run.claimed("failure")
 
-    def _close(self, run: RunExchange, seconds: float) -> None:
-        """From here on nobody attaches; wait for the attaches that had begun."""
-        run.claim("closed")
-        until = time.monotonic() + seconds
-        while run.count("attach over", 0) < run.count("attach begun", 0) and time.monotonic() < until:
-            time.sleep(0.02)
-
-    def _post(self, request: UpdateStatusRequest) -> None:
-        client = self._new_client()
-        if client is None:
-            return
-        try:
-            if not self._is_superseded(client, int(request.run_id)):
-                client.update_status(request, deadline=_soon())
-        except TrackerError as error:
-            logger.warning("the run's end (%s) could not be told to the tracker: %s", request.status, error)
-        finally:
-            client.close()
-
-    def _is_superseded(self, client: Client, run_id: int) -> bool:
-        """Whether a later attempt lives in the run, which is then that one's to end.
-
-        After a split of the nodes an old rank 0 may live on beside the new one (observed with torch 2.13).
-        """
-        if self._run is None or (self.plan.context.topology.node_count or 1) == 1:
-            return False
-        try:
-            state = client.details(run_id, deadline=_soon())
-            last = None if state is None else attempts.newest(attempts.recorded(state.config))
-            return last is not None and last["key"] != self._run.recorded_key()
-        except (TrackerError, ExchangeError) as error:
-            logger.debug("whether a later attempt goes on with the run cannot be asked: %s", error)
-            return False
+def _end_of(run_id: int, status: str, cause: dict[str, Any] | None) -> UpdateStatusRequest:
+    return UpdateStatusRequest(run_id, status, None if cause is None else json.dumps(cause))
 
 
 def _soon() -> float:

@@ -49,4 +49,4 @@ class Plan:
         """What named the run, by variable; told where ranks disagree."""
         given = () if self.settings.run_id is None else (("run_id or PLUTO_RUN_ID", self.settings.run_id),)
         scope = self.context.scope
-        return (*given, *self.context.variables, *(() if scope is None else scope.variables))
+        return tuple(dict.fromkeys((*given, *self.context.variables, *(() if scope is None else scope.variables))))

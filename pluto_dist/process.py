@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from dataclasses import dataclass, field
 
-from pluto_dist import launch_folder, store
+from pluto_dist import launch_folder, meeting, store
 from pluto_dist.arguments import Arguments
 from pluto_dist.exchange import Exchange, Member
 from pluto_dist.launch_folder import LaunchFolder
@@ -45,8 +46,12 @@ class Process:
             self.run.survived()
         return None if self.run is None or self.run.finished else self.run
 
-    def meet(self, plan: Plan) -> Exchange:
+    def meet(self, plan: Plan, stop: threading.Event) -> Exchange:
         """This process's place among the ranks: found once, kept for its later runs, left by each run's end.
+
+        Args:
+            plan: what ``init()`` set out to do.
+            stop: ends the wait for ranks that have not come.
 
         Raises:
             LaunchError: the ranks share no store, or it does not answer.
@@ -54,7 +59,7 @@ class Process:
         folder = launch_folder.find(plan.context)
         kept = self._exchange if self._met == plan.context else None
         own = kept.store if kept is not None and isinstance(kept.store, store.LocalStore) else None
-        shared = own or store.connect(plan.context, folder, self._seat, deadline=plan.deadline)
+        shared = own or meeting.connect(plan.context, folder, self._seat, deadline=plan.deadline, stop=stop)
         if kept is None or not kept.goes_on_over(shared):
             # Only torchrun starts workers again; elsewhere a launch that finds a memory is another launch.
             memory = folder if plan.context.restart_count is not None else LaunchFolder(None)

@@ -1,37 +1,23 @@
-"""Where the ranks of a launch meet: one key-value store, in torch's words.
+"""One key-value store that the ranks of a launch share, in torch's words.
 
-The only module that imports torch, and only when it is called. It connects and carries strings; what the
-ranks say to each other is ``exchange``.
-
-Where, in this order: the store that torchrun's agent hosts, that of the default process group, one that rank 0
-hosts where torch will look for its own (MASTER_ADDR and MASTER_PORT), or, for a launch on one node, one that rank
-0 hosts on any port and tells in the node's launch folder.
-
-A client of its own is opened and held for the life of the run: torch serialises the calls of one client, so
-waiting on torch's would hold up torch, and a second client under a prefix of its own disturbs nothing (torch
-2.13). What the ranks wrote outlives it, in the agent or in rank 0.
+It carries strings; what the ranks say to each other is ``exchange``, where they find the store is ``meeting``. A
+client of its own is opened and held for the life of the run: torch serialises the calls of one client, so waiting
+on torch's would hold up torch, and a second client under a prefix of its own disturbs nothing (torch 2.13). What
+the ranks wrote outlives it, in the agent or in rank 0.
 """
 
 from __future__ import annotations
 
-import socket
-import sys
 import threading
 import time
-from collections.abc import Callable
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pluto_dist.errors import ExchangeError, NoSharedRunError
-from pluto_dist.launch_folder import LaunchFolder
-from pluto_dist.launchers.context import LaunchContext
-from pluto_dist.topology import Topology
+from pluto_dist.errors import ExchangeError
 
 if TYPE_CHECKING:
     import torch.distributed
 
 PREFIX = "pluto_dist"
-CONNECT_SECONDS = 10.0  # what torch is told; it may take three times as long
 
 
 class Store(Protocol):
@@ -136,151 +122,3 @@ class TorchStore:
             return getattr(store, method)(*arguments)
         except RuntimeError as error:  # torch.distributed.DistError and all below it
             raise ExchangeError(f"the store that the ranks share is gone: {error}") from error
-
-
-def process_group() -> Topology | None:
-    """This process in torch.distributed's default process group; ``None`` where there is none.
-
-    Does not import torch: a script that has a process group has imported it.
-    """
-    dist = sys.modules.get("torch.distributed")
-    if dist is None or not dist.is_available() or not dist.is_initialized():
-        return None
-    return Topology(rank=dist.get_rank(), world_size=dist.get_world_size())
-
-
-def connect(context: LaunchContext, folder: LaunchFolder, seat: str, *, deadline: float) -> Store:
-    """The store that the ranks of ``context`` share.
-
-    Args:
-        context: the launch.
-        folder: where rank 0 of a launch on one node may tell the others its store's port.
-        seat: a word of this process alone, kept for its later calls: nobody else may come as its rank.
-        deadline: on the monotonic clock. Torch may overshoot it by 20 s (2.13, a refused port), so the caller
-            keeps a bound of its own.
-
-    Raises:
-        ExchangeError: the store does not answer, or another job uses its port.
-        NoSharedRunError: several ranks, and no store that they share.
-    """
-    topology = context.topology
-    if context.store_address is not None:
-        return TorchStore(_client(*context.store_address, deadline), topology.world_size)
-    if topology.world_size == 1:
-        return LocalStore()
-    if process_group() is not None and context.hosted_address not in _hosted:
-        return TorchStore(_beside_default(deadline), topology.world_size)
-    if context.hosted_address is not None:
-        return _meet_at(lambda: context.hosted_address, topology, seat, deadline)
-    if context.is_on_one_node and folder.remembers:
-        if topology.is_leader:
-            folder.keep("port", str(_host("127.0.0.1", 0, deadline).port))
-        return _meet_at(lambda: _told_port(folder), topology, seat, deadline)
-    raise NoSharedRunError(_no_store(context))
-
-
-_hosted: dict[tuple[str, int] | None, torch.distributed.TCPStore] = {}  # kept for life: the others' store ends with it
-
-
-def _host(host: str, port: int, deadline: float) -> torch.distributed.TCPStore:
-    """Host a store in this process; torch's own store on the same port will share its server."""
-    import torch.distributed as dist
-
-    if (address := (host, port)) not in _hosted:
-        seconds = timedelta(seconds=max(1.0, min(CONNECT_SECONDS, deadline - time.monotonic())))
-        try:
-            _hosted[address] = dist.TCPStore(host, port, None, True, seconds, wait_for_workers=False, multi_tenant=True)
-        except RuntimeError as error:
-            raise ExchangeError(
-                f"rank 0 cannot host the ranks' shared store at {host}:{port}: {_first_line(error)}\n"
-                "Set MASTER_PORT to a free port and MASTER_ADDR to a name of rank 0's node, on all ranks alike."
-            ) from error
-    return _hosted[address]
-
-
-def _meet_at(
-    address: Callable[[], tuple[str, int] | None], topology: Topology, seat: str, deadline: float
-) -> TorchStore:
-    """The store that rank 0 hosts, as soon as it does. A store where this rank's seat is taken is another job's."""
-    import torch.distributed  # noqa: F401  # 1 s and more, which rank 0 needs at the same time
-
-    taken, found = False, address()
-    if topology.is_leader and found is not None:
-        _host(*found, deadline)
-    while True:
-        found = address()
-        if found is not None and _listens(*found, deadline):
-            store = TorchStore(_client(*found, deadline), topology.world_size)
-            if store.compare_set(f"seat/{topology.rank}", "", seat) == seat:
-                return store
-            store.close()
-            taken = True
-        if time.monotonic() + 0.2 >= deadline:
-            break
-        time.sleep(0.2)
-    shown = "its store" if found is None else "{}:{}".format(*found)
-    if taken:
-        raise ExchangeError(
-            f"at {shown} another process is rank {topology.rank} already; is another job using this port?\n"
-            "Set MASTER_PORT to another port for each job on the node of rank 0."
-        )
-    raise ExchangeError(
-        f"rank 0 did not host {shown} in time; the ranks have no other place to meet.\n"
-        "Call pluto_dist.init() on every rank, or after torch.distributed.init_process_group()."
-    )
-
-
-def _told_port(folder: LaunchFolder) -> tuple[str, int] | None:
-    port = folder.recall("port") or ""
-    return ("127.0.0.1", int(port)) if port.isascii() and port.isdigit() and 0 < int(port) < 65536 else None
-
-
-def _listens(host: str, port: int, deadline: float) -> bool:
-    """Whether anybody accepts connections there: torch's own client would block for longer than it is told to."""
-    try:
-        with socket.create_connection((host, port), timeout=max(0.1, min(2.0, deadline - time.monotonic()))):
-            return True
-    except OSError:
-        return False
-
-
-def _client(host: str, port: int, deadline: float) -> torch.distributed.Store:
-    import torch.distributed as dist
-
-    seconds = max(1.0, min(CONNECT_SECONDS, deadline - time.monotonic()))
-    try:
-        return dist.TCPStore(host, port, None, False, timedelta(seconds=seconds), wait_for_workers=False)
-    except RuntimeError as error:
-        raise ExchangeError(
-            f"the ranks' shared store did not answer at {host}:{port} within {seconds:.0f} s: {_first_line(error)}\n"
-            "Check that MASTER_ADDR resolves and MASTER_PORT is reachable from this node."
-        ) from error
-
-
-def _beside_default(deadline: float) -> torch.distributed.Store:
-    """A store with the default process group's content, but not its client."""
-    import torch.distributed as dist
-    from torch.distributed.distributed_c10d import _get_default_store
-
-    store = _get_default_store()  # torch has no public name for it (2.4 to 2.13)
-    while isinstance(store, dist.PrefixStore):
-        store = store.underlying_store
-    if isinstance(store, dist.TCPStore):
-        return _client(store.host, store.port, deadline)
-    return store  # a file or a hash table: its calls do not hold each other up
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]  # what follows is torch's C++ stack
-
-
-def _no_store(context: LaunchContext) -> str:
-    where = "torchrun did not start them (TORCHELASTIC_RUN_ID is unset)"
-    if context.launcher not in ("environment", "process_group"):
-        where = f"{context.launcher} gives them none"
-    return (
-        f"{context.topology.world_size} ranks have no store in common: {where}, MASTER_ADDR and MASTER_PORT are not "
-        "both set, and torch.distributed is not initialised.\n"
-        "Call pluto_dist.init() after torch.distributed.init_process_group(), start the script with torchrun, or "
-        "export MASTER_ADDR (the node of rank 0) and MASTER_PORT (a free port there) on every node."
-    )

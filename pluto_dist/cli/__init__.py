@@ -13,6 +13,7 @@ import click
 from pluto_dist.version import __version__
 
 COMMANDS = {
+    "run": "Run a script on many ranks, as torchrun does, and record it as one run.",
     "server": "Run the embedded tracker until SIGTERM or ctrl-C.",
     "explain": "Tell which run this environment would join, and why.",
 }

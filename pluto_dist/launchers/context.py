@@ -59,6 +59,8 @@ class LaunchContext:
         store_address: host and port of the agent's store, or ``None`` where no agent hosts one.
         hosted_address: host and port where rank 0 may host a store for all ranks, or ``None``.
         attempt_folder: a folder that the agent makes anew for every attempt; its node's workers share it.
+        launch_folder: a folder that `pluto-dist run` made for this node's workers.
+        supervisor: names the process of `pluto-dist run` above this worker, see ``launch_folder``.
         worker_marks: variables that each worker of this launch has, and its agent (the process that started the
             node's workers) has not, or not with these values; empty where no process belongs to this launch alone.
         restart_count: of this node's agent alone (no two agents need agree), or ``None``.
@@ -75,6 +77,8 @@ class LaunchContext:
     store_address: tuple[str, int] | None = None
     hosted_address: tuple[str, int] | None = None
     attempt_folder: str | None = None
+    launch_folder: str | None = None
+    supervisor: str | None = None
     worker_marks: tuple[str, ...] = ()
     restart_count: int | None = None
     max_restarts: int | None = None
@@ -104,7 +108,7 @@ def whole_number(environ: Mapping[str, str], name: str) -> int | None:
     if not text.isascii() or not text.isdigit() or len(text) > 9:
         raise LauncherError(
             f"{name} must be a whole number of 0 or more; it is {text[:40]!r}.\n"
-            "Start the script with torchrun, which sets it, or unset the variable."
+            "Pass the launcher's variables on to the script unchanged, or unset this one."
         )
     return int(text)
 

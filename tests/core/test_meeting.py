@@ -27,7 +27,7 @@ ANSWER = CreateRunResponse(7, 3, "DIG-3", "digits", "local", "http://127.0.0.1/x
 RANK = """
 import json, os, sys, time
 from pathlib import Path
-from pluto_dist import store
+from pluto_dist import meeting
 from pluto_dist.exchange import Exchange, Member
 from pluto_dist.errors import ExchangeError
 from pluto_dist.launch_folder import LaunchFolder
@@ -41,7 +41,7 @@ context = LaunchContext("bare", topology, hosted_address=address)
 time.sleep(late)
 began = time.monotonic()
 try:
-    shared = store.connect(context, folder, f"seat {os.getpid()}", deadline=began + seconds)
+    shared = meeting.connect(context, folder, f"seat {os.getpid()}", deadline=began + seconds)
     token = Exchange(shared, Member(rank, "0", "one", "h"), LaunchFolder(None)).agree_on_token(None, 0)
     print(json.dumps({"rank": rank, "token": token, "seconds": time.monotonic() - began}), flush=True)
     time.sleep(linger)

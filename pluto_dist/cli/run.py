@@ -1,0 +1,94 @@
+"""``pluto-dist run``: torchrun with a run around it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import click
+
+from pluto_dist import keychain, settings
+from pluto_dist.console import set_up
+from pluto_dist.errors import PlutoDistError
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    options_metavar="[OPTIONS] [TORCHRUN OPTIONS]",
+)
+@click.option("--project", help="Project of the run.  [default: PLUTO_PROJECT, or pluto]")
+@click.option("--name", help="Name of the run.")
+@click.option("--tag", multiple=True, help="Tag of the run. Repeatable.")
+@click.option("--config", multiple=True, metavar="FILE|KEY=VALUE", help="Into the run's config. Repeatable.")
+@click.option("--run-id", help="External id of the run; that run is created or gone on with.")
+@click.option("--resume/--no-resume", default=None, help="Go on with the run of an earlier launch of this job.")
+@click.option("--offline", is_flag=True, help="Ask no tracker.")
+@click.option("--dry-run", is_flag=True, help="Print what would be started, and start nothing.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT [ARGS]...")
+def run(*, dry_run: bool, command: tuple[str, ...], offline: bool, **options: object) -> None:
+    """Run a script on many ranks, as torchrun does, and record it as one run.
+
+    Takes torchrun's options, after its own, and behaves like torchrun: the same command on every node, the same
+    output and exit code. The script needs no change; one that calls pluto_dist.init() is in the same run. The run
+    ends as the job does: COMPLETED, FAILED with the root cause, or TERMINATED. If it is cancelled in the tracker,
+    all nodes stop, with exit code 77.
+    """
+    from pluto_dist.launch import agent
+    from pluto_dist.launch import command as commands
+
+    if not command:
+        raise click.UsageError("name a script: pluto-dist run [OPTIONS] [TORCHRUN OPTIONS] SCRIPT [ARGS]...")
+    set_up()
+    try:
+        chosen = _settings(options, offline=offline)
+    except PlutoDistError as error:
+        raise click.UsageError(str(error)) from error
+    parsed = commands.parse(command)
+    if why := commands.why_not_wrapped(parsed):
+        click.echo(f"pluto_dist: the script cannot be wrapped: {why}", err=True)
+    started = commands.wrapped(parsed, own_options(options, offline=offline))
+    if dry_run:
+        click.echo(_described(command, started.training_script_args if started is not parsed else None, chosen))
+        return
+    agent.run(started, chosen)
+
+
+def own_options(options: dict[str, object], *, offline: bool) -> list[str]:
+    """The wrapper's options, as they were given here.
+
+    >>> own_options({"project": "digits", "tag": ("a", "b"), "resume": False, "name": None}, offline=True)
+    ['--project=digits', '--tag=a', '--tag=b', '--no-resume', '--offline']
+    """
+    words: list[str] = []
+    for name, value in options.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, tuple):
+            words.extend(f"--{flag}={each}" for each in value)
+        elif value is not None:
+            words.append(f"--{flag}={value}")
+    return [*words, *(["--offline"] if offline else [])]
+
+
+def _settings(options: dict[str, object], *, offline: bool) -> settings.Settings:
+    given = {name: options[name] for name in ("project", "run_id", "resume")}
+    chosen = settings.load(dict(os.environ), mode="offline" if offline else None, **given)
+    if chosen.api_key is None and chosen.mode == "online" and (stored := keychain.stored_key()):
+        return replace(chosen, api_key=settings.load({}, api_key=stored).api_key)
+    return chosen
+
+
+def _described(command: Sequence[str], wrapped: Sequence[str] | None, chosen: settings.Settings) -> str:
+    where = "nowhere: PLUTO_API_KEY is not set" if chosen.api_key is None else f"{chosen.url_api}, {chosen.project!r}"
+    rows = {
+        "torchrun": shlex.join(command),
+        "each worker": shlex.join([sys.executable, "-m", "pluto_dist", *wrapped]) if wrapped else "as torchrun has it",
+        "recorded in": "nowhere: --offline" if chosen.mode != "online" else where,
+        "ends with": "the job, told by the launcher of rank 0's node; a heartbeat every "
+        f"{chosen.heartbeat:g} s until then",
+    }
+    return "\n".join(f"{name:12} {value}" for name, value in rows.items())

@@ -1,0 +1,53 @@
+"""What ``pluto-dist run`` starts: torchrun's own command line, with the script inside our wrapper.
+
+Pure but for asking torch for its parser. Every option of the installed torchrun is understood, because torchrun's
+parser reads them; only what it would start is changed: ``script.py ARGS`` becomes ``-m pluto_dist OPTIONS
+script.py ARGS``, so that an exception leaves torch's error file and the run begins before the script does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Sequence
+
+WRAPPER = "pluto_dist"
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """torchrun's view of ``arguments``; exits with its usage message where they are wrong."""
+    from torch.distributed.run import get_args_parser
+
+    parsed: argparse.Namespace = get_args_parser().parse_args(list(arguments))
+    return parsed
+
+
+def why_not_wrapped(parsed: argparse.Namespace) -> str | None:
+    """Why what torchrun is to start cannot be wrapped, and what to do instead; ``None`` where it can."""
+    if parsed.no_python:
+        return "--no-python starts no Python script: let the command itself run `python -m pluto_dist script.py`"
+    if parsed.run_path:
+        return "--run-path runs the script inside torchrun's own process: leave it away"
+    return None
+
+
+def wrapped(parsed: argparse.Namespace, options: Sequence[str]) -> argparse.Namespace:
+    """The same launch, with the script inside the wrapper.
+
+    Args:
+        parsed: torchrun's view of the command line.
+        options: the wrapper's own, such as ``--project digits``.
+
+    >>> asked = argparse.Namespace(
+    ...     training_script="train.py", training_script_args=["-x"], module=False, no_python=False, run_path=False)
+    >>> started = wrapped(asked, ["--project", "digits"])
+    >>> started.module, started.training_script, started.training_script_args
+    (True, 'pluto_dist', ['--project', 'digits', '--', 'train.py', '-x'])
+    """
+    if why_not_wrapped(parsed) is not None:
+        return parsed
+    changed = copy.copy(parsed)
+    script = ["-m", parsed.training_script] if parsed.module else ["--", parsed.training_script]
+    changed.training_script_args = [*options, *script, *parsed.training_script_args]
+    changed.training_script, changed.module = WRAPPER, True
+    return changed

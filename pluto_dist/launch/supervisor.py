@@ -1,0 +1,156 @@
+"""The launcher's side of a run: its signs of life, a cancel from the tracker, and the end that is told once.
+
+One in the process of each node's agent, above the workers, whom it outlives; it learns from their notes which run
+they are in. The node of rank 0 beats, between attempts too; the others look now and then whether it does, and
+stand in for it if not. Whatever the tracker does here, the training goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+
+from pluto_dist.client import Client
+from pluto_dist.console import logger
+from pluto_dist.errors import PlutoDistError, TrackerError
+from pluto_dist.launch.verdict import Cause, Status, earlier
+from pluto_dist.launch_folder import LaunchFolder
+from pluto_dist.notes import RunNote, noted_run
+from pluto_dist.wire import RunState, UpdateStatusRequest
+
+END_SECONDS = 20.0  # how long the end is tried to be told
+LOOK_EVERY = 3  # heartbeats between two looks of a node that does not beat
+SILENT_BEATS = 3.5  # after so many missed heartbeats, and 5 s, another node beats
+SETTLE_SECONDS = 1.5  # an attach or a cause that crosses ours on the way is seen after this long
+SETTLE_TRIES = 3
+
+
+class Supervisor:
+    """Watches over the run of this node's workers.
+
+    Args:
+        folder: where the workers leave their notes.
+        client: gives a client of the tracker, or ``None`` where the job is offline.
+        heartbeat: seconds between two signs of life.
+        on_cancel: called once, in the supervisor's thread, when the run was cancelled in the tracker.
+
+    Attributes:
+        cancelled: whether it was.
+        note: the run, once the workers are in one.
+    """
+
+    def __init__(
+        self,
+        folder: LaunchFolder,
+        client: Callable[[], Client | None],
+        heartbeat: float,
+        on_cancel: Callable[[], None],
+    ) -> None:
+        self.cancelled = False
+        self.note: RunNote | None = None
+        self._folder, self._new_client, self._on_cancel = folder, client, on_cancel
+        self._heartbeat = heartbeat
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="pluto_dist supervisor", daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        client, turn = self._new_client(), 0
+        while client is not None and not self._stop.wait(self._heartbeat if self.note else min(1.0, self._heartbeat)):
+            self._look_at_notes(client)
+            if self.note is None:
+                continue
+            try:
+                status = self._sign_of_life(client, self.note, turn)
+            except PlutoDistError as error:
+                logger.debug("a sign of life was not taken: %s", error)
+            else:
+                if status == "CANCELLED" and not self.cancelled:
+                    self.cancelled = True
+                    self._on_cancel()
+            turn += 1
+        if client is not None:
+            client.close()
+
+    def _look_at_notes(self, client: Client) -> None:
+        note, before = noted_run(self._folder), self.note
+        if before is not None and note is not None and before.run_id != note.run_id and before.node_rank == 0:
+            try:  # the script finished one run and began the next
+                client.update_status(UpdateStatusRequest(before.run_id, "COMPLETED"), deadline=_soon())
+            except TrackerError as error:
+                logger.warning("the end of run %s could not be told to the tracker: %s", before.display_id, error)
+        self.note = note or before
+
+    def _sign_of_life(self, client: Client, note: RunNote, turn: int) -> str | None:
+        """The run's status, where this turn asked for it."""
+        if note.node_rank == 0:
+            return client.heartbeat(note.run_id, deadline=_soon()).status
+        if turn % LOOK_EVERY:
+            return None
+        state = client.details(note.run_id, deadline=_soon())
+        if state is not None and state.status == "RUNNING" and self._is_silent(state, client.server_time):
+            return client.heartbeat(note.run_id, deadline=_soon()).status
+        return None if state is None else state.status
+
+    def _is_silent(self, state: RunState, now: float) -> bool:
+        return state.last_sign is not None and now - state.last_sign > SILENT_BEATS * self._heartbeat + 5
+
+    def end(self, status: Status, cause: Cause | None = None) -> Cause | None:
+        """Tell the tracker how the job ended.
+
+        Nodes tell it independently: a success is the word of rank 0's node alone, of several failures the
+        earliest stays on record.
+
+        Returns:
+            The cause on record, another node's perhaps; ``None`` where there is no run, or nothing went wrong.
+        """
+        self._stop.set()
+        self._thread.join(2 * self._heartbeat)
+        client = self._new_client()
+        self.note = noted_run(self._folder) or self.note
+        if client is None or self.note is None or (status == "COMPLETED" and self.note.node_rank != 0):
+            return cause
+        try:
+            return self._tell(client, self.note, status, cause)
+        except PlutoDistError as error:
+            logger.warning("the run's end (%s) could not be told to the tracker: %s", status, error)
+            return cause
+        finally:
+            client.close()
+
+    def _tell(self, client: Client, note: RunNote, status: Status, cause: Cause | None) -> Cause | None:
+        told = cause
+        for turn in range(SETTLE_TRIES):
+            state = client.details(note.run_id, deadline=_soon())
+            if state is None:
+                return told
+            recorded = state.status_metadata
+            if cause is not None and state.status in ("FAILED", "TERMINATED") and earlier(recorded, cause):
+                return told if turn else _as_cause(recorded, cause)
+            if state.status == status and (cause is None or recorded == cause.to_json()):
+                return told
+            document = None if cause is None else cause.to_json()
+            client.update_status(_update(note.run_id, status, document), deadline=_soon())
+            if status == "COMPLETED":
+                return told
+            time.sleep(SETTLE_SECONDS)
+        return told
+
+
+def _update(run_id: int, status: str, document: dict[str, object] | None) -> UpdateStatusRequest:
+    return UpdateStatusRequest(run_id, status, None if document is None else json.dumps(document))
+
+
+def _as_cause(recorded: object, mine: Cause) -> Cause:
+    """Another node's cause as far as it can be read; ours where it cannot."""
+    fields = recorded if isinstance(recorded, dict) else {}
+    reason, host, rank = fields.get("reason"), fields.get("host"), fields.get("rank")
+    if not isinstance(reason, str) or not isinstance(host, str):
+        return mine
+    return Cause(reason, mine.at, host, rank if isinstance(rank, int) else None)
+
+
+def _soon() -> float:
+    return time.monotonic() + END_SECONDS

@@ -1,0 +1,87 @@
+"""What the workers of one node leave for the launcher above them, in the launch folder that it made for them.
+
+Written by workers that may be killed at any moment, read by the launcher that outlives them; small JSON, checked
+when it is read. Nothing secret is in it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
+
+from pluto_dist.launch_folder import LaunchFolder
+
+T = TypeVar("T", bound="RunNote | FailureNote")
+_RUN, _FAILURE = "noted run", "noted failure"
+_TRACEBACK_LIMIT = 2500  # a note has 4,096 characters
+
+
+@dataclass(frozen=True, slots=True)
+class RunNote:
+    """The run that this node's workers are in.
+
+    Attributes:
+        run_id: the tracker's number.
+        display_id: what people call it, or "".
+        nth: which run of the launch it is, from 1.
+        nonce: of this node's attempt, as its failure notes have it.
+        node_rank: this node's number in the attempt; 0 where rank 0 is.
+    """
+
+    run_id: int
+    display_id: str
+    nth: int
+    nonce: str
+    node_rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailureNote:
+    """Why a rank ends, as it said itself.
+
+    Attributes:
+        at: when, seconds since 1970.
+        rank: global rank.
+        host: its node's name.
+        reason: the exception's type and message.
+        traceback: the end of its traceback.
+    """
+
+    at: float
+    rank: int
+    host: str
+    reason: str
+    traceback: str
+
+
+def note_run(folder: LaunchFolder, note: RunNote) -> None:
+    """Tell the launcher which run its workers are in."""
+    folder.keep(_RUN, json.dumps(asdict(note)))
+
+
+def note_failure(folder: LaunchFolder, nonce: str, note: FailureNote) -> None:
+    """Tell the launcher why this rank ends; of an attempt's ranks on this node the first word counts."""
+    text = json.dumps({**asdict(note), "traceback": note.traceback[-_TRACEBACK_LIMIT:], "reason": note.reason[:500]})
+    folder.first(f"{_FAILURE} {nonce}", text)
+
+
+def noted_run(folder: LaunchFolder) -> RunNote | None:
+    """The run of the node's workers, once they are in one."""
+    return _read(RunNote, folder.recall(_RUN))
+
+
+def noted_failure(folder: LaunchFolder, nonce: str) -> FailureNote | None:
+    """The first failure that a worker of the node told of in the attempt with this nonce."""
+    return _read(FailureNote, folder.recall(f"{_FAILURE} {nonce}"))
+
+
+def _read(kind: type[T], text: str | None) -> T | None:
+    try:
+        values: Any = json.loads(text or "")
+        wanted = {field.name: field.type for field in fields(kind)}
+        if all(type(values[name]).__name__ == type_name for name, type_name in wanted.items()):
+            return kind(**{name: values[name] for name in wanted})
+    except (ValueError, TypeError, KeyError):
+        pass  # no note, or one of another version
+    return None
