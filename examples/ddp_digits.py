@@ -1,4 +1,4 @@
-"""DistributedDataParallel on gloo: a small network learns scikit-learn's handwritten digits, tracked as one run.
+"""The training of plain_digits.py, tracked as one run.
 
     torchrun --nproc-per-node=2 examples/ddp_digits.py
 
@@ -7,64 +7,19 @@ Exits with an error unless the test accuracy reaches 95 %.
 
 from __future__ import annotations
 
-import argparse
-
-import torch
 import torch.distributed as dist
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from plain_digits import arguments, learn
 
 import pluto_dist
 
 WANTED_ACCURACY = 0.95
 
 
-def digits() -> tuple[TensorDataset, TensorDataset]:
-    """1,437 images to learn from and 360 to be tested on: 8x8 pixels from 0 to 1, labels from 0 to 9."""
-    pixels, labels = load_digits(return_X_y=True)
-    parts = train_test_split(pixels / 16, labels, test_size=0.2, random_state=0, stratify=labels)
-    train_x, test_x, train_y, test_y = (torch.as_tensor(part) for part in parts)
-    return TensorDataset(train_x.float(), train_y), TensorDataset(test_x.float(), test_y)
-
-
-def train(model: nn.Module, data: TensorDataset, *, epochs: int, batch_size: int, lr: float) -> None:
-    sampler: DistributedSampler[TensorDataset] = DistributedSampler(data)
-    loader = DataLoader(data, batch_size=batch_size, sampler=sampler)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    for epoch in range(epochs):
-        sampler.set_epoch(epoch)
-        for pixels, labels in loader:
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(pixels), labels).backward()
-            optimizer.step()
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, data: TensorDataset) -> float:
-    """The share of ``data`` that is classified right; every rank tests its part."""
-    pixels, labels = data[dist.get_rank() :: dist.get_world_size()]
-    counts = torch.tensor([(model(pixels).argmax(1) == labels).sum(), len(labels)])
-    dist.all_reduce(counts)
-    return (counts[0] / counts[1]).item()
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    args = parser.parse_args()
-
-    torch.manual_seed(0)
+    args = arguments()
     dist.init_process_group("gloo")
     with pluto_dist.init(project="digits", name="ddp-digits", config=vars(args), tags=["example", "gloo"]) as run:
-        model = DistributedDataParallel(nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)))
-        train_data, test_data = digits()
-        train(model, train_data, epochs=args.epochs, batch_size=args.batch_size, lr=args.lr)
-        reached = accuracy(model, test_data)
+        reached = learn(args)
         run.update_config({"test_accuracy": round(reached, 4)})
         if run.is_leader:
             print(f"test accuracy {reached:.1%} after {args.epochs} epochs on {run.world_size} ranks")

@@ -31,6 +31,7 @@ from pluto_dist.wire import CreateRunResponse, UpdateConfigRequest, UpdateStatus
 
 STOP_SECONDS = 12.0  # how long end() waits for this rank's thread: one turn to attach, one request
 _PATIENCE = {"COMPLETED": math.inf, "FAILED": 5.0, "TERMINATED": 1.0}
+SILENT_BEATS = 3.5  # after so many missed heartbeats, and 5 s, another rank beats
 _SLICE = 0.5
 
 
@@ -82,6 +83,7 @@ class Participation:
                 self._beat(exchange, run, self._client, outcome.answer.run_id)
             else:
                 self.attached = attach(self.plan, run, signed, outcome, self._client, self._stop)
+                self._stand_by(exchange, run, self._client, outcome.answer.run_id)
         except PlutoDistError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001  # border: a bug in this thread must not leave init() waiting
@@ -142,19 +144,37 @@ class Participation:
         looking = late.expected
         while not self._stop.wait(max(0.0, min(_SLICE if looking else math.inf, due - time.monotonic()))):
             try:
+                if time.monotonic() >= due:
+                    due = time.monotonic() + self.plan.settings.heartbeat
+                    self._give_sign(run, client, run_id)
                 if looking and (more := late.look()):
                     config = json.dumps({"pluto_dist": {attempts.FIELD: {run.recorded_key(): more}}})
                     client.update_config(UpdateConfigRequest(run_id, config), deadline=_soon())
                 looking = late.expected
-                if time.monotonic() >= due:
-                    due = time.monotonic() + self.plan.settings.heartbeat
-                    if self._is_supervised():
-                        continue  # the launcher beats, between attempts too
-                    self._heed(client.heartbeat(run_id, deadline=_soon()).status)
             except ExchangeError:
                 looking = False  # the store is gone with its agent; the run, and its signs of life, go on
             except TrackerError as error:
                 logger.debug("a sign of life was not taken: %s", error)
+
+    def _give_sign(self, run: RunExchange, client: Client, run_id: int) -> None:
+        if not self._is_supervised():  # else the launcher beats, between attempts too
+            self._heed(client.heartbeat(run_id, deadline=_soon()).status)
+        run.count("beats")
+
+    def _stand_by(self, exchange: Exchange, run: RunExchange, client: Client, run_id: int) -> None:
+        """Beat in the leader's place, should it fall silent; one rank of each node looks now and then."""
+        if not exchange.is_node_leader and self.plan.context.topology.rank != 1:
+            return
+        beats, since = -1, time.monotonic()
+        while not self._stop.wait(self.plan.settings.heartbeat):
+            try:
+                if (now := run.count("beats", 0)) != beats:
+                    beats, since = now, time.monotonic()
+                silent = time.monotonic() - since > SILENT_BEATS * self.plan.settings.heartbeat + 5
+                if silent and run.claim(f"sender after {beats}"):
+                    self._beat(exchange, run, client, run_id)
+            except ExchangeError:
+                return  # the store is gone with the leader or its agent, and this attempt with it
 
     def _heed(self, status: str | None) -> None:
         if status == "CANCELLED" and not self._cancelled:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from pluto_dist.console import logger
 from pluto_dist.errors import PlutoDistError
 from pluto_dist.exchange import Failure, Outcome, SignedId
-from pluto_dist.hooks import ExitHooks
+from pluto_dist.hooks import ExitHooks, TerminationHook
 from pluto_dist.lifecycle import Participation
 from pluto_dist.plan import Plan
 from pluto_dist.values import encode, summary
@@ -39,6 +39,9 @@ class Run:
         self._participation = participation
         self._finished = participation is None
         self._hooks = None if participation is None else ExitHooks(self)
+        # Where a restart would go on, and where a launcher is above, SIGTERM is no end; other ranks tell none.
+        listens = participation is not None and plan.is_leader and not plan.context.restarts_left
+        self._termination = TerminationHook(self) if listens and plan.context.supervisor is None else None
         self._caught: BaseException | None = None
 
     # Which run.
@@ -178,6 +181,11 @@ class Run:
         else:
             self._fail(error)
 
+    def terminated(self) -> None:
+        """End the run of a process that was sent SIGTERM: the job is preempted, or another rank of it has died."""
+        reason = "SIGTERM: the job was stopped or preempted, or another rank of it died"
+        self._end("TERMINATED", {"reason": reason, "rank": self.rank, "host": self.plan.host})
+
     def give_up(self) -> None:
         """Have no part in a run that could not be joined."""
         if self._participation is not None and not self._finished:
@@ -197,6 +205,8 @@ class Run:
         self._finished = True
         if self._hooks is not None:
             self._hooks.remove()
+        if self._termination is not None:
+            self._termination.remove()
 
     def _cause(self, error: BaseException) -> dict[str, Any]:
         def shown(lines: list[str]) -> str:

@@ -7,28 +7,25 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import click
 
 from pluto_dist import keychain, settings
+from pluto_dist.cli.wrap import init_arguments, run_options
 from pluto_dist.console import set_up
 from pluto_dist.errors import PlutoDistError
+from pluto_dist.settings import Settings
 
 
 @click.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     options_metavar="[OPTIONS] [TORCHRUN OPTIONS]",
 )
-@click.option("--project", help="Project of the run.  [default: PLUTO_PROJECT, or pluto]")
-@click.option("--name", help="Name of the run.")
-@click.option("--tag", multiple=True, help="Tag of the run. Repeatable.")
-@click.option("--config", multiple=True, metavar="FILE|KEY=VALUE", help="Into the run's config. Repeatable.")
-@click.option("--run-id", help="External id of the run; that run is created or gone on with.")
-@click.option("--resume/--no-resume", default=None, help="Go on with the run of an earlier launch of this job.")
-@click.option("--offline", is_flag=True, help="Ask no tracker.")
+@run_options
 @click.option("--dry-run", is_flag=True, help="Print what would be started, and start nothing.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT [ARGS]...")
-def run(*, dry_run: bool, command: tuple[str, ...], offline: bool, **options: object) -> None:
+def run(*, dry_run: bool, command: tuple[str, ...], **options: Any) -> None:
     """Run a script on many ranks, as torchrun does, and record it as one run.
 
     Takes torchrun's options, after its own, and behaves like torchrun: the same command on every node, the same
@@ -43,46 +40,47 @@ def run(*, dry_run: bool, command: tuple[str, ...], offline: bool, **options: ob
         raise click.UsageError("name a script: pluto-dist run [OPTIONS] [TORCHRUN OPTIONS] SCRIPT [ARGS]...")
     set_up()
     try:
-        chosen = _settings(options, offline=offline)
+        init_arguments(**options)
+        chosen = _settings(**options)
     except PlutoDistError as error:
         raise click.UsageError(str(error)) from error
     parsed = commands.parse(command)
     if why := commands.why_not_wrapped(parsed):
         click.echo(f"pluto_dist: the script cannot be wrapped: {why}", err=True)
-    started = commands.wrapped(parsed, own_options(options, offline=offline))
+    started = commands.wrapped(parsed, own_options(**options))
     if dry_run:
         click.echo(_described(command, started.training_script_args if started is not parsed else None, chosen))
         return
     agent.run(started, chosen)
 
 
-def own_options(options: dict[str, object], *, offline: bool) -> list[str]:
+def own_options(**options: Any) -> list[str]:
     """The wrapper's options, as they were given here.
 
-    >>> own_options({"project": "digits", "tag": ("a", "b"), "resume": False, "name": None}, offline=True)
+    >>> own_options(project="digits", tags=("a", "b"), resume=False, name=None, offline=True)
     ['--project=digits', '--tag=a', '--tag=b', '--no-resume', '--offline']
     """
     words: list[str] = []
     for name, value in options.items():
         flag = name.replace("_", "-")
-        if isinstance(value, bool):
+        if value is True or (value is False and name == "resume"):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, tuple):
-            words.extend(f"--{flag}={each}" for each in value)
-        elif value is not None:
+            words.extend(f"--{flag.removesuffix('s')}={each}" for each in value)
+        elif value not in (None, False):
             words.append(f"--{flag}={value}")
-    return [*words, *(["--offline"] if offline else [])]
+    return words
 
 
-def _settings(options: dict[str, object], *, offline: bool) -> settings.Settings:
-    given = {name: options[name] for name in ("project", "run_id", "resume")}
-    chosen = settings.load(dict(os.environ), mode="offline" if offline else None, **given)
+def _settings(*, project: str | None, run_id: str | None, resume: bool | None, offline: bool, **_: Any) -> Settings:
+    mode = "offline" if offline else None
+    chosen = settings.load(dict(os.environ), project=project, run_id=run_id, resume=resume, mode=mode)
     if chosen.api_key is None and chosen.mode == "online" and (stored := keychain.stored_key()):
         return replace(chosen, api_key=settings.load({}, api_key=stored).api_key)
     return chosen
 
 
-def _described(command: Sequence[str], wrapped: Sequence[str] | None, chosen: settings.Settings) -> str:
+def _described(command: Sequence[str], wrapped: Sequence[str] | None, chosen: Settings) -> str:
     where = "nowhere: PLUTO_API_KEY is not set" if chosen.api_key is None else f"{chosen.url_api}, {chosen.project!r}"
     rows = {
         "torchrun": shlex.join(command),

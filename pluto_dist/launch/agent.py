@@ -35,7 +35,7 @@ from pluto_dist.settings import Settings
 from pluto_dist.version import __version__
 
 if TYPE_CHECKING:
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 CANCELLED = 77  # the exit code of a job that was cancelled in the tracker
 FORCE_SECONDS = 45.0  # after a cancel: torch gives workers 30 s, but may sit in a wait of its own for 300 s
@@ -93,12 +93,19 @@ def _cancelled(supervisor: Supervisor) -> int:
 
 def _root_cause(error: ChildFailedError, folder: LaunchFolder, host: str, kills: KillCounts) -> Cause:
     endings = tuple(
-        Ending(rank, failure.exitcode, float(failure.timestamp), *_told(failure.message, failure.error_file_data))
+        Ending(rank, failure.exitcode, _at(failure), *_told(failure.message, failure.error_file_data))
         for rank, failure in error.failures.items()
     )
     note = noted_run(folder)
     said = None if note is None else noted_failure(folder, note.nonce)
     return ended(Failed(endings, host), memory=count_kills().since(kills), note=said)
+
+
+def _at(failure: ProcessFailure) -> float:
+    """When a worker failed: its error file's time, for torch knows whole seconds only."""
+    with suppress(OSError):  # no error file: it was killed
+        return Path(failure.error_file).stat().st_mtime
+    return float(failure.timestamp)
 
 
 def _told(message: object, data: object) -> tuple[str, str]:

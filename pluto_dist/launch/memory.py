@@ -23,12 +23,12 @@ class KillCounts:
         """In whose counter there are more kills than ``earlier``, in words; ``None`` where in neither.
 
         >>> KillCounts(3, 9).since(KillCounts(2, 9))
-        "its cgroup's memory limit"
+        "its cgroup reached its memory limit"
         """
         if (self.cgroup or 0) > (earlier.cgroup or 0):
-            return "its cgroup's memory limit"
+            return "its cgroup reached its memory limit"
         if (self.machine or 0) > (earlier.machine or 0):
-            return "the machine's memory"
+            return "the kernel counted such a kill on this machine"
         return None
 
 

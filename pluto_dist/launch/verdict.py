@@ -3,8 +3,8 @@
 Pure. The agent knows exit codes and signals, a worker's error file or note knows the exception, the kernel's
 counters know about memory; together they name the root cause: the first rank of this node to fail, and why.
 
->>> ended(Failed((Ending(rank=1, exitcode=-9, at=5.0),), host="a"), memory="its cgroup's memory limit").reason
-"killed by SIGKILL, probably by the out-of-memory killer (its cgroup's memory limit was reached)"
+>>> ended(Failed((Ending(rank=1, exitcode=-9, at=5.0),), host="a"), memory="its cgroup reached its limit").reason
+"killed by SIGKILL, probably by the out-of-memory killer (its cgroup reached its limit)"
 """
 
 from __future__ import annotations
@@ -74,10 +74,12 @@ def ended(failed: Failed, *, memory: str | None = None, note: FailureNote | None
 
     Args:
         failed: the workers that the agent found dead.
-        memory: whose memory ran out since the job began, where the kernel's counters say so.
+        memory: how the kernel's counters say that memory ran out since the job began, if they do.
         note: what the first worker that could speak said.
     """
-    first = min(failed.endings, key=lambda ending: (ending.at, ending.rank))
+    # The agent ends the others of its node with SIGTERM, so whoever died of something else was before them.
+    causes = [ending for ending in failed.endings if ending.exitcode != -signal.SIGTERM] or failed.endings
+    first = min(causes, key=lambda ending: (ending.at, ending.rank))
     if note is not None and (note.rank == first.rank or note.at < first.at):
         exitcode = next((e.exitcode for e in failed.endings if e.rank == note.rank), None)
         return Cause(note.reason, note.at, note.host, note.rank, exitcode, note.traceback)
@@ -99,5 +101,5 @@ def _in_words(exitcode: int, memory: str | None) -> str:
     except ValueError:
         name = f"signal {-exitcode}"
     if name == "SIGKILL" and memory is not None:
-        return f"killed by {name}, probably by the out-of-memory killer ({memory} was reached)"
+        return f"killed by {name}, probably by the out-of-memory killer ({memory})"
     return f"killed by {name}"

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import requests
+from cluster import RENDEZVOUS
 from two_hosts import Host, two_hosts, why_not
 
 from pluto_dist.server import LocalServer
@@ -224,5 +225,17 @@ def tracker_on_host(hosts, tmp_path) -> Iterator[dict[str, str]]:
     command += ["--host", hosts[0].address, "--port", "8000", "--db", str(tmp_path / "tracker.db")]
     process = hosts[0].start([*command, "--api-key-file", str(tmp_path / "key")], dict(os.environ), tmp_path)
     yield {"PLUTO_API_KEY": key, "PLUTO_URL_API": f"http://{hosts[0].address}:8000"}
+    process.kill()
+    process.communicate(timeout=10)
+
+
+@pytest.fixture
+def rendezvous(hosts, tmp_path) -> Iterator[str]:
+    """A rendezvous store that no agent hosts, as an operator runs it; the options that lead to it."""
+    process = hosts[1].start([sys.executable, "-c", RENDEZVOUS, hosts[1].address], dict(os.environ), tmp_path)
+    assert process.stdout is not None
+    while "ready" not in process.stdout.readline():
+        pass
+    yield f"--rdzv-endpoint={hosts[1].name}:29400"
     process.kill()
     process.communicate(timeout=10)

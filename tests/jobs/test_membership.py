@@ -6,18 +6,13 @@ node join it (test_where_torch_fails). Each test prints a row, shown by ``pytest
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from two_hosts import Host, ask
+from cluster import C10D, Cluster
+from two_hosts import ask
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(300)]
 
@@ -39,95 +34,16 @@ while not (folder / "done").exists():
     time.sleep(0.05)
 run.finish()
 """
-QUICK = "--rdzv-conf=join_timeout=60,last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=3"
-RENDEZVOUS = """
-import sys, time
-from datetime import timedelta
-from torch.distributed import TCPStore
-store = TCPStore(sys.argv[1], 29400, None, True, timedelta(seconds=300), wait_for_workers=False)
-print("ready", flush=True)
-time.sleep(280)
-"""
-
-
-@dataclass
-class Cluster:
-    """Two hosts, their agents, and what the workers reported."""
-
-    name: str
-    hosts: tuple[Host, Host]
-    folder: Path
-    environ: dict[str, str]
-    agents: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        (self.folder / "reports").mkdir()
-        (self.folder / "worker.py").write_text(WORKER)
-
-    def start(self, host: int, *options: str) -> subprocess.Popen[str]:
-        """An agent on a host, with two workers."""
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=3"]
-        command = [*torchrun, *options, str(self.folder / "worker.py")]
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PLUTO_", "PET_"))}
-        own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent), "RES_OPTIONS": "attempts:0"}
-        reports = {"REPORTS": str(self.folder / "reports")}
-        log = (self.folder / f"agent{len(self.agents)}.log").open("w")
-        agent = self.hosts[host].start(command, kept | own | reports | self.environ, self.folder, output=log)
-        log.close()
-        self.agents.append(agent)
-        return agent
-
-    def reports(self) -> list[dict[str, Any]]:
-        found = [json.loads(file.read_text()) for file in (self.folder / "reports").glob("*.json")]
-        return sorted(found, key=lambda report: report["at"])
-
-    def wait(self, condition: Callable[[list[dict[str, Any]]], bool], seconds: float = 90) -> list[dict[str, Any]]:
-        """Until the reports fulfil ``condition``."""
-        until = time.monotonic() + seconds
-        while not condition(self.reports()):
-            assert time.monotonic() < until, f"{self.reports()}\n{self.logs()}"
-            time.sleep(0.1)
-        return self.reports()
-
-    def kill_worker(self, host: int, local_rank: int) -> None:
-        (self.folder / "reports" / f"kill-{self.hosts[host].name}-{local_rank}").touch()
-
-    def lose(self, agent: subprocess.Popen[str]) -> None:
-        """A host's agent and all its workers, gone without a word."""
-        agent.kill()
-        agent.wait(10)
-
-    def done(self) -> list[int]:
-        """Let the workers finish; the exit codes of the agents."""
-        (self.folder / "reports" / "done").touch()
-        for agent in self.agents:
-            agent.wait(60)
-        return [agent.returncode for agent in self.agents]
-
-    def logs(self) -> str:
-        return "\n".join(log.read_text()[-3000:] for log in sorted(self.folder.glob("agent*.log")))
 
 
 @pytest.fixture(params=["shared", "private"])
 def cluster(request: pytest.FixtureRequest, hosts, tracker_on_host, tmp_path) -> Iterator[Cluster]:
     private = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} if request.param == "private" else {}
-    made = Cluster(request.node.name, hosts, tmp_path, tracker_on_host | private)
+    made = Cluster(request.node.name, hosts, tmp_path, tracker_on_host | private, WORKER)
     yield made
     for agent in made.agents:
         agent.kill()
         agent.wait(10)
-
-
-@pytest.fixture
-def rendezvous(hosts, tmp_path) -> Iterator[str]:
-    """A rendezvous store that no agent hosts, as an operator runs it; the options that lead to it."""
-    process = hosts[1].start([sys.executable, "-c", RENDEZVOUS, hosts[1].address], dict(os.environ), tmp_path)
-    assert process.stdout is not None
-    while "ready" not in process.stdout.readline():
-        pass
-    yield f"--rdzv-endpoint={hosts[1].name}:29400"
-    process.kill()
-    process.communicate(timeout=10)
 
 
 def attempts(run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -147,9 +63,6 @@ def the_one_run(cluster: Cluster) -> dict[str, Any]:
 
 def of_attempt(reports: list[dict[str, Any]], world_size: int, after: float = 0.0) -> list[dict[str, Any]]:
     return [r for r in reports if r["world_size"] == str(world_size) and r["at"] > after]
-
-
-C10D = ("--rdzv-backend=c10d", "--rdzv-id=none", QUICK)
 
 
 def test_all_well(cluster, rendezvous):

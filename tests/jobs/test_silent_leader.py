@@ -138,3 +138,23 @@ def test_under_torchrun_the_next_attempt_goes_on(killer, torchrun):
     assert [change["to"] for change in run["statusHistory"]] == ["RUNNING", "COMPLETED"]
     waited = max(report["seconds"] for report in again)
     print(f"ROW | killed {killer.when} | torchrun | the next attempt waited {waited:.1f} s | 1 run")
+
+
+@pytest.mark.exhaustive
+def test_a_sender_of_heartbeats_that_dies_is_stood_in_for(tracker, torchrun):
+    """Rank 0 is killed and nobody ends the others: one of them beats from then on, and only one."""
+    source = (
+        "import os, signal, time, pluto_dist\n"
+        "run = pluto_dist.init(project='silent')\n"
+        "time.sleep(3)\n"
+        "if os.environ['RANK'] == '0': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "time.sleep(16)\n"
+    )
+    crowd = [sys.executable, str(Path(__file__).parent / "crowd.py"), "4", source]
+    environ = tracker.environ() | {"PLUTO_DIST_HEARTBEAT": "1"}
+    torchrun.finish(torchrun.start_command(crowd, environ), 120)
+    senders = [line.split(" ")[0] for line in tracker.log() if "/trigger" in line]
+    print(f"ROW | heartbeats, in order, by their sender's connection: {senders}")
+    assert len(set(senders)) == 2
+    assert senders == sorted(senders, key=senders.index)
+    assert senders.count(senders[-1]) >= 3
