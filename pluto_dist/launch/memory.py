@@ -23,7 +23,7 @@ class KillCounts:
         """In whose counter there are more kills than ``earlier``, in words; ``None`` where in neither.
 
         >>> KillCounts(3, 9).since(KillCounts(2, 9))
-        "its cgroup reached its memory limit"
+        'its cgroup reached its memory limit'
         """
         if (self.cgroup or 0) > (earlier.cgroup or 0):
             return "its cgroup reached its memory limit"

@@ -4,7 +4,7 @@ Pure. The agent knows exit codes and signals, a worker's error file or note know
 counters know about memory; together they name the root cause: the first rank of this node to fail, and why.
 
 >>> ended(Failed((Ending(rank=1, exitcode=-9, at=5.0),), host="a"), memory="its cgroup reached its limit").reason
-"killed by SIGKILL, probably by the out-of-memory killer (its cgroup reached its limit)"
+'killed by SIGKILL, probably by the out-of-memory killer (its cgroup reached its limit)'
 """
 
 from __future__ import annotations

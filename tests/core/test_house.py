@@ -27,6 +27,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"store", "meeting", "exchange", "client", "gathering", "explanation"}),
     frozenset({"creating", "joining", "ending", "hooks", "lifecycle", "run", "process"}),
     frozenset({"api", "launch", "server"}),
+    frozenset({"wrapped"}),
     frozenset({"cli", "__main__", "__init__"}),
 )
 # Where one floor is a short ladder of its own. The design puts settings beside errors and run beside lifecycle;
@@ -46,6 +47,7 @@ LADDERS = frozenset(
         ("run", "hooks"),
         ("run", "lifecycle"),
         ("process", "run"),
+        ("__main__", "cli"),
     }
 )
 SERVER_MAY_IMPORT = {"server", "wire", "version", "values"}
@@ -62,6 +64,7 @@ READS_ENVIRONMENT = {
     "cli/server.py": "the same for the commands, which run without init()",
     "cli/explain.py": "the same",
     "cli/run.py": "the same",
+    "cli/wrap.py": "the same",
     "launch/agent.py": "what its workers inherit, in one named function",
     "server/local.py": "the default of an argument, for NO_PROXY",
 }
@@ -148,7 +151,7 @@ def test_nobody_imports_the_commands():
 def test_few_import_torch():
     """torch is imported where the ranks meet and where its agent is started, and there only inside functions."""
     users = {inside(path) for path in FILES if any(target.split(".")[0] == "torch" for target in imported(path))}
-    assert users == {"store.py", "meeting.py", "launch/agent.py", "launch/command.py"}
+    assert users == {"store.py", "meeting.py", "launch/agent.py", "launch/command.py", "wrapped.py"}
 
 
 def test_no_pickle_anywhere():
