@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from pluto_dist import attempts, pacing
@@ -36,7 +37,9 @@ ROLL_CALL_SECONDS = 5.0  # how long a node without memory waits to hear from the
 WELCOME_SECONDS = 3.0  # how long a late node waits to hear that the leader is of its own attempt
 LATE_ATTACH_SECONDS = 5.0  # how long finish() waits for this rank's turn to attach
 TAKE_OVER_AT, TAKE_OVER_EVERY = 0.6, 0.1  # parts of the timeout after which a silent leader is stood in for
-_SLICE = 0.25
+LATEST_START = 2.0  # a rank hears of the run at most so much later than the first, or its clock is wrong
+_SLICE = 0.25  # how often one who waits for the welcome looks whether the attempt is over
+_LONG_SLICE = 2.0  # the same for the many who wait for the leader
 
 
 def agree(plan: Plan, run: RunExchange, token: str) -> SignedId:
@@ -111,10 +114,11 @@ def lead(
         if before is None:
             run.begin()
         outcome = _born(plan, birth, client)
-    for node in exchange.nodes():
-        exchange.welcome(node)
+    outcome = replace(outcome, at=time.time())
     told = run.publish_outcome(outcome)
     run.remember(told, tell=True)
+    for node in exchange.nodes():
+        exchange.welcome(node)
     return told, told == outcome
 
 
@@ -141,14 +145,15 @@ def follow(plan: Plan, exchange: Exchange, run: RunExchange, take_over: Callable
     outcome = run.outcome()
     was_there = outcome is not None
     while outcome is None:
-        outcome = run.outcome(_SLICE)
+        next_turn = plan.began + plan.settings.timeout * (TAKE_OVER_AT + turn * TAKE_OVER_EVERY)
+        outcome = run.outcome(max(0.01, min(_LONG_SLICE, min(next_turn, plan.deadline) - time.monotonic())))
         now = time.monotonic()
         if outcome is None and exchange.is_over():
             return None
         if outcome is None and now > plan.deadline:
             silent = f"no rank answered within {plan.settings.timeout:.0f} s; is rank 0 calling init()?"
             return run.publish_outcome(Outcome("offline", message=silent))
-        if outcome is None and now > plan.began + plan.settings.timeout * (TAKE_OVER_AT + turn * TAKE_OVER_EVERY):
+        if outcome is None and now > next_turn:
             turn += 1
             if run.claim(f"taker {turn}"):
                 return take_over()
@@ -182,7 +187,8 @@ def attach(
     before it looks whether the run is closed; who closes waits for the count.
     """
     topology, rate = plan.context.topology, plan.settings.attach_rate
-    born, ticket = time.monotonic(), topology.rank
+    born = time.monotonic() - min(max(0.0, time.time() - outcome.at), LATEST_START)
+    ticket = topology.rank
     for _ in range(pacing.TRIES):
         known = _await_turn(born, ticket, rate, run, stop)
         if known is None:
@@ -193,7 +199,9 @@ def attach(
                 return None
             return _attach_once(plan, signed, outcome, client)
         except TrackerUnavailableError as error:
-            run.slow_down(len(known), pacing.ticket_at(time.monotonic() - born, rate, known))
+            now = time.monotonic() - born
+            if pacing.is_news(now, rate, known):
+                run.slow_down(len(known), max(ticket, pacing.ticket_at(now, rate, known)))
             ticket = topology.world_size + run.count("attach again")
             born += error.retry_after
         except TrackerError:

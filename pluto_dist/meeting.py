@@ -126,7 +126,8 @@ def _meet_at(
         )
     raise ExchangeError(
         f"rank 0 did not host {shown} in time; the ranks have no other place to meet.\n"
-        "Call pluto_dist.init() on every rank, or after torch.distributed.init_process_group()."
+        "Call pluto_dist.init() on every rank, or after torch.distributed.init_process_group(), and see that this "
+        "name resolves on every node; MASTER_ADDR and MASTER_PORT say where rank 0 is."
     )
 
 

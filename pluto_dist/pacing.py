@@ -2,8 +2,8 @@
 
 Pure. Every attach has a ticket: a rank's first try that of its rank, a further try the next free one. Tickets
 go out one after the other at a set rate, counted from when the run came into being; each time the tracker has
-too many (429, 5xx, no answer), the rate is halved from the ticket then due on. So all ranks keep one queue
-without asking each other anything but where the rate was halved.
+too many (429, 5xx, no answer), the rate is halved from the ticket then due on, and doubles again after a quiet
+stretch. So all ranks keep one queue without asking each other anything but where the rate was halved.
 
 >>> due(100, rate=50)
 2.0
@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 TRIES = 5  # how often one rank sends its attach, at most
+QUIET_SECONDS = 10.0  # after so long at one pace without a further slowdown the rate doubles again
+NEWS_SECONDS = 1.0  # refusals this soon after a slowdown are of what was sent before it
 
 
 def due(ticket: int, rate: float, slowdowns: Sequence[int] = ()) -> float:
@@ -26,7 +28,7 @@ def due(ticket: int, rate: float, slowdowns: Sequence[int] = ()) -> float:
     Args:
         ticket: counted from 0, the leader's create.
         rate: tickets a second.
-        slowdowns: the tickets from which on the rate is halved, and halved again.
+        slowdowns: the tickets from which on the rate was halved.
     """
     seconds = 0.0
     for first, last, pace in _stretches(rate, slowdowns):
@@ -40,15 +42,29 @@ def ticket_at(seconds: float, rate: float, slowdowns: Sequence[int] = ()) -> int
     """The last ticket that is due ``seconds`` after the run came into being."""
     for first, last, pace in _stretches(rate, slowdowns):
         if last is None or seconds * pace < last - first:
-            return first + int(seconds * pace)
+            return int(first + seconds * pace)
         seconds -= (last - first) / pace
     raise AssertionError("the last stretch has no end")
 
 
-def _stretches(rate: float, slowdowns: Sequence[int]) -> Iterator[tuple[int, int | None, float]]:
-    """First ticket, first ticket of the next stretch, and rate."""
-    first = 0
-    for slower in sorted(slowdowns):
-        yield first, max(first, slower), rate
-        first, rate = max(first, slower), rate / 2
-    yield first, None, rate
+def is_news(seconds: float, rate: float, slowdowns: Sequence[int]) -> bool:
+    """Whether a refusal at this time tells something that the slowdowns so far did not answer."""
+    return not slowdowns or seconds > due(max(slowdowns), rate, slowdowns) + NEWS_SECONDS
+
+
+def _stretches(rate: float, slowdowns: Sequence[int]) -> Iterator[tuple[float, float | None, float]]:
+    """First ticket, first ticket of the next stretch, and rate; tickets between two seconds have fractions."""
+    first, level = 0.0, 0
+    for slower in (*sorted(slowdowns), None):
+        while level and (slower is None or first < slower):  # the rate doubles again, step by step
+            pace = rate / 2**level
+            quiet = first + pace * QUIET_SECONDS
+            if slower is not None and quiet >= slower:
+                break
+            yield first, quiet, pace
+            first, level = quiet, level - 1
+        if slower is None:
+            break
+        yield first, max(first, slower), rate / 2**level
+        first, level = max(first, slower), level + 1
+    yield first, None, rate / 2**level

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pluto_dist.errors import ExchangeError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch.distributed
 
 PREFIX = "pluto_dist"
+_BATCH = 100  # keys in one request
 
 
 class Store(Protocol):
@@ -31,6 +33,9 @@ class Store(Protocol):
 
     def get(self, key: str, seconds: float = 0.0) -> str | None:
         """The value of ``key``, waiting up to ``seconds`` for it; ``None`` where it is missing."""
+
+    def get_all(self, keys: Sequence[str]) -> list[str | None]:
+        """The values of ``keys``, ``None`` for those that are missing; does not wait."""
 
     def add(self, key: str, amount: int) -> int:
         """Add to the counter ``key`` (0 where it is missing); its new value."""
@@ -63,6 +68,10 @@ class LocalStore:
             self._changed.wait_for(lambda: key in self._values, timeout=seconds)
             return self._values.get(key)
 
+    def get_all(self, keys: Sequence[str]) -> list[str | None]:
+        with self._changed:
+            return [self._values.get(key) for key in keys]
+
     def add(self, key: str, amount: int) -> int:
         with self._changed:
             total = int(self._values.get(key, "0")) + amount
@@ -86,7 +95,9 @@ class TorchStore:
         import torch.distributed as dist
 
         self._store: torch.distributed.Store | None = dist.PrefixStore(PREFIX, store)
-        self._longest_pause = min(0.5, max(0.02, world_size / 40_000))  # the store answers 40,000 checks a second
+        # The store answers some 40,000 checks a second (2 cores); ranks that wait may use up a quarter of that.
+        self._longest_pause = min(2.0, max(0.02, world_size / 10_000))
+        self._waited_for, self._pause = "", 0.0
 
     def compare_set(self, key: str, expected: str, desired: str) -> str:
         value: bytes = self._call("compare_set", key, expected, desired)
@@ -97,16 +108,28 @@ class TorchStore:
 
     def get(self, key: str, seconds: float = 0.0) -> str | None:
         # Store.wait would do, but prints two warnings from C++ whenever it runs out (torch 2.13), and lets no
-        # signal handler run meanwhile.
-        until, pause = time.monotonic() + seconds, 0.002
+        # signal handler run meanwhile. Who waits for a key in several calls goes on with the pause it had reached.
+        until = time.monotonic() + seconds
+        if key != self._waited_for:
+            self._waited_for, self._pause = key, 0.002
         while not self._call("check", [key]):
             left = until - time.monotonic()
             if left <= 0:
                 return None
-            time.sleep(min(pause, left))
-            pause = min(pause * 1.5, self._longest_pause)
+            time.sleep(min(self._pause, left))
+            self._pause = min(self._pause * 1.5, self._longest_pause)
         value: bytes = self._call("get", key)
         return value.decode(errors="replace")
+
+    def get_all(self, keys: Sequence[str]) -> list[str | None]:
+        found: list[str | None] = []
+        for start in range(0, len(keys), _BATCH):
+            batch = list(keys[start : start + _BATCH])
+            if self._call("check", batch):
+                found += [value.decode(errors="replace") for value in self._call("multi_get", batch)]
+            else:  # a key of them is not there yet, and multi_get would wait for it
+                found += [self.get(key) for key in batch]
+        return found
 
     def add(self, key: str, amount: int) -> int:
         return int(self._call("add", key, amount))

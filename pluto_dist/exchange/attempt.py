@@ -152,13 +152,12 @@ class Exchange:
 
     def inventories(self) -> dict[str, dict[str, Any]]:
         """What the nodes published so far, by node; each is read once, and a garbled one is left out."""
-        for n in self._unread("inventories", self._inventories):
-            if (text := self.store.get(f"{self.attempt}/inventories/{n}")) is not None:
-                try:
-                    self._inventories[n] = load(text, {"node": str, "rank": int, "inventory": dict})
-                except ExchangeError as error:
-                    logger.debug("an inventory cannot be read: %s", error)
-                    self._inventories[n] = None
+        for n, text in self._unread("inventories", self._inventories):
+            try:
+                self._inventories[n] = load(text, {"node": str, "rank": int, "inventory": dict})
+            except ExchangeError as error:
+                logger.debug("an inventory cannot be read: %s", error)
+                self._inventories[n] = None
         return {entry["node"]: entry for entry in self._inventories.values() if entry is not None}
 
     def await_inventory(self, number: int, seconds: float) -> bool:
@@ -167,18 +166,19 @@ class Exchange:
 
     def nodes(self) -> dict[str, str]:
         """The nodes that signed in so far, with their hosts; each is read once."""
-        for n in self._unread("nodes", self._nodes):
-            if (text := self.store.get(f"{self.attempt}/nodes/{n}")) is not None:
-                fields = load(text, {"node": str, "host": str})
-                self._nodes[n] = (fields["node"], fields["host"])
+        for n, text in self._unread("nodes", self._nodes):
+            fields = load(text, {"node": str, "host": str})
+            self._nodes[n] = (fields["node"], fields["host"])
         return dict(self._nodes[n] for n in sorted(self._nodes))
 
-    def _unread(self, counter: str, read: Mapping[int, object]) -> list[int]:
+    def _unread(self, counter: str, read: Mapping[int, object]) -> list[tuple[int, str]]:
         # A writer takes its number before it writes, so a number may be there before its words.
         total = self.store.add(f"{self.attempt}/{counter}", 0)
         if total > NODE_LIMIT:
             raise ExchangeError(f"the store counts {total} {counter}; at most {NODE_LIMIT} are read")
-        return [n for n in range(1, total + 1) if n not in read]
+        numbers = [n for n in range(1, total + 1) if n not in read]
+        texts = self.store.get_all([f"{self.attempt}/{counter}/{n}" for n in numbers])
+        return [(n, text) for n, text in zip(numbers, texts, strict=True) if text is not None]
 
     def welcome(self, node: str) -> None:
         """Tell ``node`` that the leader lives in the attempt it signed in to."""

@@ -80,6 +80,7 @@ class Outcome:
         kind: "online", "offline" (``message`` says why) or "error" (``error`` is its class).
         answer: the tracker's, when online.
         resumed: whether an earlier attempt or launch already lived in this run.
+        at: when it was published, seconds since 1970 by the publisher's clock: the start of the attaches' queue.
     """
 
     kind: Literal["online", "offline", "error"]
@@ -87,6 +88,7 @@ class Outcome:
     resumed: bool = False
     error: str = ""
     message: str = ""
+    at: float = 0.0
 
 
 def read_outcome(text: str) -> Outcome:
@@ -95,7 +97,7 @@ def read_outcome(text: str) -> Outcome:
     Raises:
         ExchangeError: there is none in it.
     """
-    shape = {"kind": str, "resumed": bool, "error": str, "message": str}
+    shape = {"kind": str, "resumed": bool, "error": str, "message": str, "at": float}
     fields = load(text, shape)
     if fields["kind"] not in ("online", "offline", "error"):
         raise ExchangeError(f"the store holds an outcome of unknown kind {fields['kind'][:40]!r}")
@@ -105,7 +107,7 @@ def read_outcome(text: str) -> Outcome:
             answer = CreateRunResponse.from_json(fields.get("answer"))
         except ContractError as error:
             raise ExchangeError(f"the store holds an answer that is {error}") from error
-    return Outcome(fields["kind"], answer, fields["resumed"], fields["error"], fields["message"])
+    return Outcome(fields["kind"], answer, fields["resumed"], fields["error"], fields["message"], fields["at"])
 
 
 def dump(message: Mapping[str, Any]) -> str:

@@ -11,9 +11,18 @@ from types import ModuleType
 
 import imports
 import init
+import launcher
+import scale
+import steps
 from measuring import Report
 
-BENCHMARKS: dict[str, ModuleType] = {"imports": imports, "init": init}
+BENCHMARKS: dict[str, ModuleType] = {
+    "imports": imports,
+    "init": init,
+    "launcher": launcher,
+    "scale": scale,
+    "steps": steps,
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -222,9 +222,10 @@ def _crews(setting: Setting, ends: ExitStack) -> dict[str, Crew]:
 def _server(folder: Path, base: Mapping[str, str]) -> Iterator[Server]:
     """``pluto-dist server`` on a free port of loopback."""
     env_file, log = folder / "server.env", folder / "server.log"
-    command = [sys.executable, "-m", "pluto_dist.cli", "server", "--port=0", f"--env-file={env_file}"]
+    command = [sys.executable, "-c", "from pluto_dist.cli import main; main()", "server"]
+    options = ["--port=0", f"--env-file={env_file}", f"--db={folder / 'tracker.db'}"]
     with log.open("wb") as output:
-        process = subprocess.Popen([*command, f"--db={folder / 'tracker.db'}"], env=base, stderr=output)
+        process = subprocess.Popen([*command, *options], env=base, stderr=output)
         try:
             until = time.monotonic() + 60
             while not env_file.exists():

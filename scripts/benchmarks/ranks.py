@@ -23,6 +23,7 @@ from typing import Any
 SOCKET = "PLUTO_DIST_BENCH_SOCKET"
 HEAD_START = 0.15  # seconds from telling the first rank to the moment when all start
 Task = Callable[[dict[str, Any]], dict[str, Any]]
+Name = int | str  # of a rank: its number, or the part it plays
 
 
 class Crew:
@@ -36,14 +37,14 @@ class Crew:
 
     def __init__(self, folder: Path, name: str, size: int) -> None:
         self.name, self.size = name, size
-        self.pids: dict[int, int] = {}
+        self.pids: dict[Name, int] = {}
         self._log = folder / f"{name}.log"
         self._output = self._log.open("wb")
         self._listener = socket.socket(socket.AF_UNIX)
         self._path = folder / f"{name}.sock"
         self._listener.bind(str(self._path))
         self._listener.listen(size)
-        self._ranks: dict[int, tuple[socket.socket, Any]] = {}
+        self._ranks: dict[Name, tuple[socket.socket, Any]] = {}
         self._started: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Crew:
@@ -89,8 +90,8 @@ class Crew:
             self.pids[hello["rank"]] = hello["pid"]
 
     def ask(
-        self, task: str, *, seconds: float = 120, only: Iterable[int] | None = None, **words: Any
-    ) -> dict[int, Any]:
+        self, task: str, *, seconds: float = 120, only: Iterable[Name] | None = None, **words: Any
+    ) -> dict[Name, Any]:
         """Have the ranks (or some of them) do ``task`` at the same moment; what each answered.
 
         Raises:
@@ -139,7 +140,7 @@ class Crew:
         return self._log.read_text(errors="replace")[-3000:]
 
 
-def serve(rank: int, tasks: Mapping[str, Task]) -> None:
+def serve(rank: Name, tasks: Mapping[str, Task]) -> None:
     """Be a rank: do what the benchmark asks, until it closes the connection."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(os.environ[SOCKET])

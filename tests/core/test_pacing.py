@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pluto_dist.pacing import due, ticket_at
+from pluto_dist.pacing import NEWS_SECONDS, QUIET_SECONDS, due, is_news, ticket_at
 
 RATES = st.floats(0.5, 1000)
 TICKETS = st.integers(0, 200_000)
@@ -52,4 +52,21 @@ def test_the_two_functions_are_each_others_inverse(rate, slowdowns, ticket):
 def test_each_slowdown_halves_the_rate(level):
     """After n slowdowns the queue moves at rate / 2**n."""
     slowdowns = (100,) * level
-    assert due(164, 64, slowdowns) - due(100, 64, slowdowns) == pytest.approx(2**level)
+    assert due(101, 64, slowdowns) - due(100, 64, slowdowns) == pytest.approx(2**level / 64)
+
+
+@pytest.mark.parametrize("level", range(1, 7))
+def test_a_quiet_stretch_brings_the_rate_back(level):
+    """After n slowdowns and n quiet stretches the queue moves at the set rate again."""
+    slowdowns = (100,) * level
+    later = ticket_at(due(100, 64, slowdowns) + level * QUIET_SECONDS + 1, 64, slowdowns)
+    assert due(later + 64, 64, slowdowns) - due(later, 64, slowdowns) == pytest.approx(1.0)
+
+
+def test_one_burst_of_refusals_is_one_slowdown():
+    """Refusals of what was sent before the rate was halved tell nothing new."""
+    at = due(100, 50, (100,))
+    assert is_news(0.5, 50, ())
+    assert not is_news(at, 50, (100,))
+    assert not is_news(at + NEWS_SECONDS * 0.9, 50, (100,))
+    assert is_news(at + NEWS_SECONDS * 1.1, 50, (100,))

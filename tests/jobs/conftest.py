@@ -218,15 +218,17 @@ def hosts() -> Iterator[tuple[Host, Host]]:
 
 @pytest.fixture
 def tracker_on_host(hosts, tmp_path) -> Iterator[dict[str, str]]:
-    """A tracker on the first host, where both can reach it; the environment that points at it."""
+    """A tracker on the first host, which logs into tracker.log; the environment that points at it from both."""
     key = mint()
     (tmp_path / "key").write_text(key)
     command = [sys.executable, "-c", "from pluto_dist.cli import main; main()", "server"]
     command += ["--host", hosts[0].address, "--port", "8000", "--db", str(tmp_path / "tracker.db")]
-    process = hosts[0].start([*command, "--api-key-file", str(tmp_path / "key")], dict(os.environ), tmp_path)
+    with (tmp_path / "tracker.log").open("w") as log:
+        command += ["--api-key-file", str(tmp_path / "key")]
+        process = hosts[0].start(command, dict(os.environ), tmp_path, output=log)
     yield {"PLUTO_API_KEY": key, "PLUTO_URL_API": f"http://{hosts[0].address}:8000"}
     process.kill()
-    process.communicate(timeout=10)
+    process.wait(10)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -151,3 +152,49 @@ def test_a_cancel_reaches_every_node(cluster, rendezvous):
     assert codes == [77, 77], cluster.logs()
     assert [change["to"] for change in run["statusHistory"]] == ["RUNNING", "CANCELLED"]
     assert seconds < 45
+
+
+def signs_of_life(cluster: Cluster) -> list[str]:
+    """Who sent the heartbeats so far, by address and port, in order."""
+    lines = (cluster.folder / "tracker.log").read_text().splitlines()
+    return [line.split(" ")[0] for line in lines if '"POST /api/runs/trigger ' in line]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+def test_heartbeats_of_a_job(cluster, rendezvous):
+    """Eight ranks on two hosts: one sender; with its node lost the other one beats, and no gap comes near 150 s.
+
+    HEARTBEAT_SECONDS in the environment makes the first part longer than its 20 s.
+    """
+    seconds, interval = float(os.environ.get("HEARTBEAT_SECONDS", "20")), 2.0
+    cluster.environ["PLUTO_DIST_HEARTBEAT"] = str(interval)
+    options = (*C10D, "--nnodes=1:2", "--max-restarts=3", "--nproc-per-node=4", rendezvous)
+    agents = [cluster.start(host, *options) for host in (0, 1)]
+    cluster.wait(lambda reports: len(reports) == 8)
+    before = len(signs_of_life(cluster))
+    time.sleep(seconds)
+    sent = signs_of_life(cluster)[before:]
+    first = node_of_rank(cluster, 0)
+    cluster.lose(agents[first])
+    lost, known = time.monotonic(), len(signs_of_life(cluster))
+    while len(signs_of_life(cluster)) == known:
+        assert time.monotonic() - lost < 150
+        time.sleep(0.1)
+    taken_over = time.monotonic() - lost
+    tell(cluster, "kill", 1 - first, 0)  # as the collective that hangs on the lost node would end
+    gap, last, known = 0.0, time.monotonic(), len(signs_of_life(cluster))
+    until = time.monotonic() + 40
+    while time.monotonic() < until:
+        if len(signs_of_life(cluster)) > known:
+            gap, last, known = max(gap, time.monotonic() - last), time.monotonic(), len(signs_of_life(cluster))
+        time.sleep(0.1)
+    codes = cluster.done()
+    print(
+        f"ROW | {len(sent)} heartbeats in {seconds:.0f} s, one every {interval:.0f} s, of {len(set(sent))} sender | "
+        f"its node lost: another beats after {taken_over:.1f} s | longest gap over the restart {gap:.1f} s"
+    )
+    assert len(set(sent)) == 1
+    assert abs(len(sent) - seconds / interval) <= 2 + seconds / interval / 20
+    assert gap < 30
+    assert codes[1 - first] == 0, cluster.logs()
