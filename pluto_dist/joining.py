@@ -37,7 +37,7 @@ ROLL_CALL_SECONDS = 5.0  # how long a node without memory waits to hear from the
 WELCOME_SECONDS = 3.0  # how long a late node waits to hear that the leader is of its own attempt
 LATE_ATTACH_SECONDS = 5.0  # how long finish() waits for this rank's turn to attach
 TAKE_OVER_AT, TAKE_OVER_EVERY = 0.6, 0.1  # parts of the timeout after which a silent leader is stood in for
-LATEST_START = 2.0  # a rank hears of the run at most so much later than the first, or its clock is wrong
+LATEST_START = 30.0  # who seems to hear of the run later than this has a clock that is wrong
 _SLICE = 0.25  # how often one who waits for the welcome looks whether the attempt is over
 _LONG_SLICE = 2.0  # the same for the many who wait for the leader
 

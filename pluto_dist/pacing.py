@@ -5,18 +5,19 @@ go out one after the other at a set rate, counted from when the run came into be
 too many (429, 5xx, no answer), the rate is halved from the ticket then due on, and doubles again after a quiet
 stretch. So all ranks keep one queue without asking each other anything but where the rate was halved.
 
->>> due(100, rate=50)
+>>> due(90, rate=50)
 2.0
->>> due(100, rate=50, slowdowns=(50,))
+>>> due(90, rate=50, slowdowns=(45,))
 3.0
->>> ticket_at(3.0, rate=50, slowdowns=(50,))
-100
+>>> ticket_at(3.0, rate=50, slowdowns=(45,))
+90
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+HEADROOM = 0.9  # requests bunch up on their way; so much of the rate keeps every second below it
 TRIES = 5  # how often one rank sends its attach, at most
 QUIET_SECONDS = 10.0  # after so long at one pace without a further slowdown the rate doubles again
 NEWS_SECONDS = 1.0  # refusals this soon after a slowdown are of what was sent before it
@@ -27,7 +28,7 @@ def due(ticket: int, rate: float, slowdowns: Sequence[int] = ()) -> float:
 
     Args:
         ticket: counted from 0, the leader's create.
-        rate: tickets a second.
+        rate: the most that the tracker is to see in a second.
         slowdowns: the tickets from which on the rate was halved.
     """
     seconds = 0.0
@@ -54,7 +55,7 @@ def is_news(seconds: float, rate: float, slowdowns: Sequence[int]) -> bool:
 
 def _stretches(rate: float, slowdowns: Sequence[int]) -> Iterator[tuple[float, float | None, float]]:
     """First ticket, first ticket of the next stretch, and rate; tickets between two seconds have fractions."""
-    first, level = 0.0, 0
+    first, level, rate = 0.0, 0, rate * HEADROOM
     for slower in (*sorted(slowdowns), None):
         while level and (slower is None or first < slower):  # the rate doubles again, step by step
             pace = rate / 2**level

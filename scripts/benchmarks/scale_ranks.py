@@ -292,7 +292,7 @@ class Crowd:
     def _attach(self, rank: Rank, client: TimedClient) -> None:
         try:
             rank.read()
-            began = time.monotonic()
+            began = time.monotonic() - (time.time() - rank.outcome.at)  # the queue's start, as attach() has it
             due = began + pacing.due(rank.number, rank.plan.settings.attach_rate)
             answer = attach(rank.plan, rank.run, rank.signed, rank.outcome, client, self._stop)
             self._attaches.append(Attach(began, due, client.began, answer is not None))

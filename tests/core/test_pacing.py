@@ -6,24 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pluto_dist.pacing import NEWS_SECONDS, QUIET_SECONDS, due, is_news, ticket_at
+from pluto_dist.pacing import HEADROOM, NEWS_SECONDS, QUIET_SECONDS, due, is_news, ticket_at
 
 RATES = st.floats(0.5, 1000)
 TICKETS = st.integers(0, 200_000)
 SLOWDOWNS = st.lists(TICKETS, max_size=6).map(sorted).map(tuple)
 
 
-@pytest.mark.parametrize(("ranks", "seconds"), [(1, 0), (51, 1.0), (1024, 20.46), (10_240, 204.78)])
+@pytest.mark.parametrize(("ranks", "seconds"), [(1, 0), (46, 1.0), (1024, 22.73), (10_240, 227.53)])
 def test_a_job_takes_as_long_as_its_ranks(ranks, seconds):
-    """At 50 a second the last of 10,240 ranks attaches 205 s after the run came into being."""
-    assert due(ranks - 1, 50) == pytest.approx(seconds)
+    """At 50 a second the last of 10,240 ranks attaches 228 s after the run came into being."""
+    assert due(ranks - 1, 50) == pytest.approx(seconds, abs=0.01)
 
 
 @given(rate=RATES, slowdowns=SLOWDOWNS, begin=st.floats(0, 1000), length=st.floats(0.001, 100))
 def test_no_window_holds_more_than_the_rate(rate, slowdowns, begin, length):
     """In any stretch of time no more tickets fall due than the set rate allows, and one."""
     due_in = ticket_at(begin + length, rate, slowdowns) - ticket_at(begin, rate, slowdowns)
-    assert due_in <= rate * length + 1 + 1e-6 * rate
+    assert due_in <= HEADROOM * rate * length + 1 + 1e-6 * rate
 
 
 @given(rate=RATES, slowdowns=SLOWDOWNS, one=TICKETS, other=TICKETS)
@@ -50,9 +50,9 @@ def test_the_two_functions_are_each_others_inverse(rate, slowdowns, ticket):
 
 @pytest.mark.parametrize("level", range(1, 7))
 def test_each_slowdown_halves_the_rate(level):
-    """After n slowdowns the queue moves at rate / 2**n."""
+    """After n slowdowns the queue moves at a 2**n-th of its pace."""
     slowdowns = (100,) * level
-    assert due(101, 64, slowdowns) - due(100, 64, slowdowns) == pytest.approx(2**level / 64)
+    assert due(101, 64, slowdowns) - due(100, 64, slowdowns) == pytest.approx(2**level / 64 / HEADROOM)
 
 
 @pytest.mark.parametrize("level", range(1, 7))
@@ -60,7 +60,7 @@ def test_a_quiet_stretch_brings_the_rate_back(level):
     """After n slowdowns and n quiet stretches the queue moves at the set rate again."""
     slowdowns = (100,) * level
     later = ticket_at(due(100, 64, slowdowns) + level * QUIET_SECONDS + 1, 64, slowdowns)
-    assert due(later + 64, 64, slowdowns) - due(later, 64, slowdowns) == pytest.approx(1.0)
+    assert due(later + 64, 64, slowdowns) - due(later, 64, slowdowns) == pytest.approx(1 / HEADROOM)
 
 
 def test_one_burst_of_refusals_is_one_slowdown():

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import pluto_dist
+from pluto_dist.cli import COMMANDS, main
+from pluto_dist.cli.wrap import wrap
 from pluto_dist.settings import VARIABLES, Variable
 
 ROOT = Path(pluto_dist.__file__).parents[1]
@@ -58,3 +62,28 @@ def test_the_first_screen_is_short():
     """One sentence, a script of at most eight lines, one command."""
     script = README.split("```python\n")[1].split("```")[0]
     assert len(script.strip().splitlines()) <= 8
+
+
+HELPS = {
+    "pluto-dist --help": (main, ["--help"]),
+    **{f"pluto-dist {name} --help": (main, [name, "--help"]) for name in COMMANDS},
+    "python -m pluto_dist --help": (wrap, ["--help"]),
+}
+
+
+def help_text(name: str) -> str:
+    command, arguments = HELPS[name]
+    program = name.partition(" --")[0] if command is wrap else "pluto-dist"
+    done = CliRunner().invoke(command, arguments, prog_name=program, terminal_width=110)
+    assert done.exit_code == 0, done.output
+    return f"$ {name}\n{done.output.rstrip()}\n"
+
+
+def test_the_help_of_every_command_is_in_the_readme():
+    """What each command says of itself stands in the README; PLUTO_DIST_WRITE_SNAPSHOTS=1 writes it there."""
+    block = "```console\n" + "\n".join(help_text(name) for name in HELPS) + "```\n"
+    before, found, after = re.split(r"(?<=<!-- help -->\n)(.*?)(?=<!-- end of help -->)", README, flags=re.DOTALL)
+    if os.environ.get("PLUTO_DIST_WRITE_SNAPSHOTS"):
+        (ROOT / "README.md").write_text(before + block + after)
+        found = block
+    assert found == block

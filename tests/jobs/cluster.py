@@ -20,9 +20,9 @@ RENDEZVOUS = """
 import sys, time
 from datetime import timedelta
 from torch.distributed import TCPStore
-store = TCPStore(sys.argv[1], 29400, None, True, timedelta(seconds=300), wait_for_workers=False)
+store = TCPStore(sys.argv[1], 29400, None, True, timedelta(seconds=900), wait_for_workers=False)
 print("ready", flush=True)
-time.sleep(280)
+time.sleep(900)
 """
 
 
