@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from typing import Any
 
 from pluto_dist import attempts, launch_folder, notes
 from pluto_dist.client import Client
 from pluto_dist.console import logger
 from pluto_dist.ending import END_SECONDS, HURRY_SECONDS, Part
-from pluto_dist.errors import ExchangeError, PlutoDistError, TrackerError
+from pluto_dist.errors import ExchangeError, PlutoDistError, RunIdMismatchError, TrackerError
 from pluto_dist.exchange import Exchange, Failure, Outcome, RunExchange, SignedId
 from pluto_dist.gathering import GATHER_SECONDS, LateNodes, collect_and_publish, gather
 from pluto_dist.joining import ROLL_CALL_SECONDS, agree, attach, follow, lead
@@ -29,6 +30,7 @@ from pluto_dist.meeting import hosts_a_store
 from pluto_dist.plan import Plan
 from pluto_dist.wire import CreateRunResponse, UpdateConfigRequest, UpdateStatusRequest
 
+LINGER_SECONDS = 2.0  # how long a rank that hears of an error stays for the others to hear of it
 STOP_SECONDS = 12.0  # how long end() waits for this rank's thread: one turn to attach, one request
 _PATIENCE = {"COMPLETED": math.inf, "FAILED": 5.0, "TERMINATED": 1.0}
 SILENT_BEATS = 3.5  # after so many missed heartbeats, and 5 s, another rank beats
@@ -75,6 +77,8 @@ class Participation:
     def _live(self) -> None:
         try:
             exchange, run, signed, outcome = self._join()
+            if outcome.kind == "error":
+                self._linger()
             self._note(exchange, outcome)
             self.settled.set_result(outcome)
             if outcome.answer is None or self._client is None:
@@ -84,6 +88,9 @@ class Participation:
             else:
                 self.attached = attach(self.plan, run, signed, outcome, self._client, self._stop)
                 self._stand_by(exchange, run, self._client, outcome.answer.run_id)
+        except RunIdMismatchError as error:
+            self._linger()
+            self._fail(error)
         except PlutoDistError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001  # border: a bug in this thread must not leave init() waiting
@@ -92,6 +99,16 @@ class Participation:
         finally:
             if self._client is not None:
                 self._client.close()
+
+    def _linger(self) -> None:
+        """Stay until every rank has heard of the error, within a bound: the store may end with this process."""
+        run, until, ranks = self._run, time.monotonic() + LINGER_SECONDS, self.plan.context.topology.world_size
+        if run is None:
+            return
+        with suppress(ExchangeError):  # it has ended already
+            run.count("heard")
+            while run.count("heard", 0) < ranks and time.monotonic() < until and not self._stop.wait(0.02):
+                pass
 
     def _note(self, exchange: Exchange, outcome: Outcome) -> None:
         """Tell the launcher above which run it is, where there is one: the run is its to end."""

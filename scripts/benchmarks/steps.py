@@ -21,15 +21,15 @@ from pluto_dist.server import LocalServer
 
 TARGET = 0.01
 RANK = str(ROOT / "scripts" / "benchmarks" / "steps_rank.py")
-STUDENT = 2.0  # the 97.5 % quantile for 60 degrees of freedom
+STUDENT = 1.984  # the 97.5 % quantile for 99 degrees of freedom
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pairs", type=int, default=60, metavar="N", help="pairs of blocks (default 60)")
-    parser.add_argument("--steps", type=int, default=100, metavar="N", help="in a block (default 100)")
+    parser.add_argument("--pairs", type=int, default=100, metavar="N", help="pairs of blocks (default 100)")
+    parser.add_argument("--steps", type=int, default=50, metavar="N", help="in a block (default 50)")
 
 
-def run(report: Report, pairs: int = 60, steps: int = 100) -> None:
+def run(report: Report, pairs: int = 100, steps: int = 50) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", RANK, str(pairs), str(steps)]
     with LocalServer() as server:
         own = {**os.environ, **NO_RESOLVER, **server.environ(), "OMP_NUM_THREADS": "1", "PLUTO_DIST_HEARTBEAT": "0.2"}

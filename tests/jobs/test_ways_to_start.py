@@ -304,3 +304,18 @@ def test_two_agents_without_an_id(tracker, torchrun):
     """The nodes of a static rendezvous, both "none", are in one run."""
     run = check_one_run(tracker, two_agents(torchrun, REPORT, tracker.environ(), [], []))
     assert run["systemMetadata"]["cluster"]["nodes_reported"] == 2
+
+
+def test_two_agents_with_different_ids(tracker, torchrun):
+    """Where torch lets nodes of one launch have two rendezvous ids, all ranks get one error that names the variable."""
+    script = (
+        "import pluto_dist\nfrom reporting import report\n"
+        "try:\n    pluto_dist.init(project='ways')\n"
+        "except pluto_dist.errors.RunIdMismatchError as error:\n    report(error=str(error))\n    raise\n"
+    )
+    environ = tracker.environ() | {"TORCH_ELASTIC_WORKER_IDENTICAL": "1"}
+    job = two_agents(torchrun, script, environ, ["--rdzv-id=AAA"], ["--rdzv-id=BBB"])
+    assert [report["rank"] for report in job.reports] == [0, 1], job.output
+    assert len({report["error"] for report in job.reports}) == 1
+    assert "TORCHELASTIC_RUN_ID is " in job.reports[0]["error"]
+    assert tracker.runs("ways") == []
