@@ -44,7 +44,7 @@ class ExitHooks:
         self._pid = -1
         if self in _armed:
             _armed.remove(self)
-        if sys.excepthook == self._on_exception:
+        if getattr(sys, "excepthook", None) == self._on_exception:  # a script may have deleted it
             sys.excepthook = self._before
 
     def _on_exception(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -30,6 +30,7 @@ from pluto_dist.meeting import hosts_a_store
 from pluto_dist.plan import Plan
 from pluto_dist.wire import CreateRunResponse, UpdateConfigRequest, UpdateStatusRequest
 
+INVENTORY_SECONDS = 2.0  # how long a process that ends waits for its probes; a stalled driver costs no more
 LINGER_SECONDS = 2.0  # how long a rank that hears of an error stays for the others to hear of it
 STOP_SECONDS = 12.0  # how long end() waits for this rank's thread: one turn to attach, one request
 _PATIENCE = {"COMPLETED": math.inf, "FAILED": 5.0, "TERMINATED": 1.0}
@@ -65,6 +66,7 @@ class Participation:
         self._settled_at = time.monotonic()
         self._leads = plan.is_leader  # whether this rank beats and ends: the leader, or the one that stood in for it
         self._gathered: frozenset[str] = frozenset()
+        self._inventory: threading.Thread | None = None
         self._cancelled = False
         self._stop = threading.Event()
         self._pid = os.getpid()
@@ -126,7 +128,7 @@ class Participation:
             exchange = self._exchange = self._meet(self._stop)
             if exchange.is_node_leader and not exchange.has_collected:
                 exchange.has_collected = True
-                collect_and_publish(exchange, self.agreed)
+                self._inventory = collect_and_publish(exchange, self.agreed)
             patience = min(ROLL_CALL_SECONDS, self.plan.settings.timeout / 4)
             token = exchange.agree_on_token(self.plan.context.topology.node_count, patience)
             run = self._run = exchange.run(self.plan.nth)
@@ -271,6 +273,10 @@ class Participation:
         if self._client is not None:
             self._client.stop()
         self._thread.join(seconds)
+        if self._inventory is not None:
+            # A thread that is importing while the interpreter ends holds the import's lock for ever, and whoever
+            # imports then (a destructor, say) hangs (CPython 3.10 to 3.13).
+            self._inventory.join(INVENTORY_SECONDS)
 
     def _disconnect(self) -> None:
         if self._exchange is not None:

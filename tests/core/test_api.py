@@ -544,3 +544,15 @@ def test_a_cancelled_run_is_not_revived_by_a_restart(server, ask, project):
     assert (third.kind, third.error) == ("error", "RunCancelledError")
     assert ask(f"/api/runs/details/{first.answer.run_id}")["status"] == "CANCELLED"
     assert Reference("external id", ask(f"/api/runs/details/{first.answer.run_id}")["externalId"])
+
+
+def test_a_process_that_ends_at_once(python):
+    """A script that is over before its probes are ends all the same, also where a destructor imports at exit."""
+    for _ in range(3):
+        done = python(
+            "import pluto_dist\n"
+            "class Late:\n    def __del__(self):\n        import colorsys\n"
+            "late = Late()\n"
+            "pluto_dist.init(mode='offline')\n"
+        )
+        assert done.code == 0, done.err

@@ -16,6 +16,12 @@ from two_hosts import ask
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(300)]
 
+
+def more(value: int) -> Any:
+    """One more case of a kind that is tested anyway."""
+    return pytest.param(value, marks=pytest.mark.exhaustive)
+
+
 WORKER = """
 import os, signal, socket, time
 from pathlib import Path
@@ -36,7 +42,7 @@ run.finish()
 """
 
 
-@pytest.fixture(params=["shared", "private"])
+@pytest.fixture(params=[pytest.param("shared", marks=pytest.mark.exhaustive), "private"])
 def cluster(request: pytest.FixtureRequest, hosts, tracker_on_host, tmp_path) -> Iterator[Cluster]:
     private = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"} if request.param == "private" else {}
     made = Cluster(request.node.name, hosts, tmp_path, tracker_on_host | private, WORKER)
@@ -77,7 +83,7 @@ def test_all_well(cluster, rendezvous):
     assert {report["resumed"] for report in cluster.reports()} == {False}
 
 
-@pytest.mark.parametrize("victim", [0, 1], ids=["node a", "node b"])
+@pytest.mark.parametrize("victim", [0, more(1)], ids=["node a", "node b"])
 def test_a_worker_is_killed(cluster, rendezvous, victim):
     """All workers start again, in the same run, and know that they resumed."""
     for host in (0, 1):
@@ -164,7 +170,7 @@ def test_a_second_node_joins(cluster, rendezvous):
     assert {report["resumed"] for report in of_attempt(cluster.reports(), 4)} == {True}
 
 
-LOST = pytest.mark.parametrize("lost", [1, 0], ids=["node b", "node a, with rank 0"])
+LOST = pytest.mark.parametrize("lost", [more(1), 0], ids=["node b", "node a, with rank 0"])
 
 
 def lose_a_node(cluster: Cluster, rendezvous: str, lost: int) -> float:

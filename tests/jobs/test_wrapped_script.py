@@ -156,6 +156,47 @@ def test_a_script_that_calls_init(tracker, torchrun):
     assert "a run is open: init() returns it, and leaves aside project, tags\n" in job.output
 
 
+# How one process ends, and the status that its run gets.
+ENDS = {
+    "the end": ("x = 1", "COMPLETED"),
+    "exit 0": ("import sys; sys.exit(0)", "COMPLETED"),
+    "exit None": ("import sys; sys.exit()", "COMPLETED"),
+    "exit 256, which is 0 to the system": ("import sys; sys.exit(256)", "COMPLETED"),
+    "exit 3": ("import sys; sys.exit(3)", "FAILED SystemExit: 3"),
+    "exit with a text": ("import sys; sys.exit('no data')", "FAILED SystemExit: no data"),
+    "exit 3 before finish() at exit": (
+        "import atexit, pluto_dist; atexit.register(pluto_dist.init().finish); exit(3)",
+        "FAILED SystemExit: 3",
+    ),
+    "an exception": ("1 / 0", "FAILED ZeroDivisionError: division by zero"),
+    "a base exception": ("class Stop(BaseException): pass\nraise Stop", "FAILED Stop"),
+    "a syntax error": ("x = (", "FAILED SyntaxError: '(' was never closed"),
+    "a hook of the script's own": ("import sys\nsys.excepthook = print\n1 / 0", "FAILED ZeroDivisionError"),
+    "a hook that exits": ("import sys\nsys.excepthook = lambda *_: exit(3)\n1 / 0", "FAILED ZeroDivisionError"),
+    "an interrupt": ("raise KeyboardInterrupt", "TERMINATED KeyboardInterrupt"),
+    "SIGTERM": ("import os, time; os.kill(os.getpid(), 15); time.sleep(9)", "TERMINATED SIGTERM"),
+    "a child that fails": ("import os\nif os.fork(): os.wait()\nelse: 1 / 0", "COMPLETED"),
+    "a child that exits": ("import os\nif os.fork(): os.wait()\nelse: exit(3)", "COMPLETED"),
+    "a run of its own, after ours": (
+        "import pluto_dist\npluto_dist.init().finish()\nwith pluto_dist.init(project='wrapped'): pass\n1 / 0",
+        "COMPLETED",
+    ),
+}
+
+
+def test_ends(tracker, torchrun):
+    """However one process ends, its run says so."""
+    python = [sys.executable, "-m", "pluto_dist", *OWN]
+    jobs = {
+        name: start(torchrun, [*python, "--name", name, torchrun.write(script)], tracker.environ())
+        for name, (script, _) in ENDS.items()
+    }
+    runs = tracker.runs("wrapped")
+    ends = {run["name"]: (run["status"], (run["statusMetadata"] or {}).get("reason", "")) for run in runs}
+    for name, (_, wanted) in ENDS.items():
+        assert " ".join(ends[name]).strip().startswith(wanted), (name, ends[name], jobs[name].output)
+
+
 AGAIN = """
 import os, time
 from reporting import report
