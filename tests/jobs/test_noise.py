@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import NO_RESOLVER
+from running import NO_RESOLVER
 
 pytestmark = pytest.mark.multiprocess
 

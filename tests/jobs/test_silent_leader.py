@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import FORWARDED, Tracker
+from running import FORWARDED, Tracker
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(240)]
 TIMEOUT = 10.0

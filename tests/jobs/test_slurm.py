@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import pytest
-from conftest import Job, Torchrun
+from running import Job, Torchrun
 from slurm import Slurm, two_nodes, why_not
 from test_ways_to_start import check_one_run, free_port, run_python
 
