@@ -96,34 +96,41 @@ def lead(
     Returns:
         What was told first, and whether that was this rank's word: another rank may have been faster.
     """
-    before = run.begun_before()
-    if (told := run.outcome()) is not None:
-        return told, False  # another rank was faster, or found that the ranks disagree
-    if client is None:
-        outcome = Outcome("offline", resumed=before is not None and before.lived, message=_why_offline(plan.settings))
-    else:
-        birth = Birth(
-            signed,
-            launch=exchange.token,
-            key=run.attempt_key(attempts.key(time.time())),
-            hosts=in_order(exchange.nodes()),
-            before=before,
-            failure=exchange.last_failure(),
-            metadata=cluster_document(plan.context.topology, gathered),
-        )
-        if before is None:
-            run.begin()
-        outcome = _born(plan, birth, client)
-    outcome = replace(outcome, at=time.time())
-    told = run.publish_outcome(outcome)
-    run.remember(told, tell=True)
+    mine: Outcome | None = None
+    told = run.outcome()  # another rank was faster, or found that the ranks disagree
+    if told is None:
+        mine = replace(_made(plan, exchange, run, signed, client, gathered), at=time.time())
+        told = run.publish_outcome(mine)
+        run.remember(told, tell=True)
     for node in exchange.nodes():
         exchange.welcome(node)
-    return told, told == outcome
+    return told, told == mine
 
 
-def _born(plan: Plan, birth: Birth, client: Client) -> Outcome:
-    lived = birth.before is not None and birth.before.lived
+def _made(
+    plan: Plan,
+    exchange: Exchange,
+    run: RunExchange,
+    signed: SignedId,
+    client: Client | None,
+    gathered: dict[str, dict[str, Any]],
+) -> Outcome:
+    """What comes of this rank's try to create the run."""
+    before = run.begun_before()
+    lived = before is not None and before.lived
+    if client is None:
+        return Outcome("offline", resumed=lived, message=_why_offline(plan.settings))
+    birth = Birth(
+        signed,
+        launch=exchange.token,
+        key=run.attempt_key(attempts.key(time.time())),
+        hosts=in_order(exchange.nodes()),
+        before=before,
+        failure=exchange.last_failure(),
+        metadata=cluster_document(plan.context.topology, gathered),
+    )
+    if before is None:
+        run.begin()
     try:
         answer = create(plan, birth, client)
     except (TrackerUnavailableError, UnexpectedAnswerError) as error:

@@ -67,10 +67,11 @@ def start_all(tracker, torchrun, resume: str) -> dict[str, list[dict]]:
     return {name: job.reports for name, job in jobs.items()}
 
 
-def test_ten_launches_are_ten_runs(tracker, torchrun):
+@pytest.mark.parametrize("rounds", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
+def test_ten_launches_are_ten_runs(tracker, torchrun, rounds):
     """Whatever ids they carry, and in one Slurm job: ten runs; the same ten again: ten more."""
     seen = set()
-    for number in (1, 2):
+    for number in range(1, rounds + 1):
         for name, reports in start_all(tracker, torchrun, "0").items():
             assert {report.get("mode") for report in reports} == {"online"}, (name, reports)
             seen |= {report["run_id"] for report in reports}

@@ -91,6 +91,7 @@ def test_a_worker_is_killed(cluster, rendezvous, victim):
     check_restart(cluster, victims=[victim])
 
 
+@pytest.mark.exhaustive
 def test_workers_are_killed_under_static_rendezvous(cluster):
     """A static rendezvous restarts only the node that failed (torch 2.13); with a failure on both it is as above."""
     for host in (0, 1):
