@@ -111,7 +111,7 @@ class TorchStore:
         # signal handler run meanwhile. Who waits for a key in several calls goes on with the pause it had reached.
         until = time.monotonic() + seconds
         if key != self._waited_for:
-            self._waited_for, self._pause = key, 0.002
+            self._waited_for, self._pause = key, self._longest_pause / 10
         while not self._call("check", [key]):
             left = until - time.monotonic()
             if left <= 0:
