@@ -36,6 +36,7 @@ class Cluster:
     environ: dict[str, str]
     worker: str
     agent: tuple[str, ...] = (sys.executable, "-m", "torch.distributed.run", "--max-restarts=3")
+    wrapper: tuple[str, ...] = ()
     agents: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -44,7 +45,7 @@ class Cluster:
 
     def start(self, host: int, *options: str) -> subprocess.Popen[str]:
         """An agent on a host, with two workers."""
-        command = [*self.agent, "--nproc-per-node=2", *options, str(self.folder / "worker.py")]
+        command = [*self.agent, "--nproc-per-node=2", *options, *self.wrapper, str(self.folder / "worker.py")]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PLUTO_", "PET_"))}
         own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent), "RES_OPTIONS": "attempts:0"}
         reports = {"REPORTS": str(self.folder / "reports")}

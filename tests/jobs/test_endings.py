@@ -183,8 +183,9 @@ def cgroup() -> Path | None:
 
 
 @pytest.mark.exhaustive
-def test_out_of_memory(tracker, torchrun):
-    """A worker that the kernel kills for lack of memory: SIGKILL, and the reason names the memory's limit."""
+@pytest.mark.parametrize("way", WAYS)
+def test_out_of_memory(tracker, torchrun, way):
+    """A worker that the kernel kills for lack of memory: the launcher names it; rank 0 alone hears SIGTERM."""
     folder = cgroup()
     if folder is None:
         pytest.skip(
@@ -192,11 +193,13 @@ def test_out_of_memory(tracker, torchrun):
         )
     try:
         began = time.monotonic()
-        job = torchrun.finish(start(torchrun, tracker, "run", "cgroup", CGROUP=str(folder)))
+        job = torchrun.finish(start(torchrun, tracker, way, "cgroup", CGROUP=str(folder)))
         (run,) = tracker.runs("endings")
-        history, reason = row("out of memory, by cgroup", "run", run, job.returncode, time.monotonic() - began)
-        assert (history, job.returncode) == (FAILED, 1), job.output
-        assert "out-of-memory killer" in reason
+        history, reason = row("out of memory, by cgroup", way, run, job.returncode, time.monotonic() - began)
+        assert job.returncode == 1
+        assert (history, "out-of-memory killer" in reason) == (
+            (FAILED, True) if way == "run" else (TERMINATED[0], False)
+        )
     finally:
         folder.rmdir()
 
@@ -206,6 +209,7 @@ SIGNALS = [
     pytest.param("SIGINT", "run", (["RUNNING", "TERMINATED"], "SIGINT to the launcher"), marks=pytest.mark.exhaustive),
     pytest.param("SIGTERM", "-m", TERMINATED, marks=pytest.mark.exhaustive),
     pytest.param("SIGTERM", "init", TERMINATED, marks=pytest.mark.exhaustive),
+    pytest.param("SIGINT", "-m", (["RUNNING", "TERMINATED"], "KeyboardInterrupt"), marks=pytest.mark.exhaustive),
     pytest.param("SIGINT", "init", (["RUNNING", "TERMINATED"], "KeyboardInterrupt"), marks=pytest.mark.exhaustive),
 ]
 
@@ -229,25 +233,35 @@ def test_the_agent_is_told_to_stop(tracker, torchrun, name, way, wanted):
 
 
 @pytest.mark.exhaustive
-def test_the_agent_is_killed(tracker, torchrun):
-    """Workers that outlive our launcher beat and end the run themselves."""
-    process = start(torchrun, tracker, "run", "waits")
+@pytest.mark.parametrize("way", WAYS)
+def test_the_agent_is_killed(tracker, torchrun, way):
+    """Workers that outlive their agent beat and end the run themselves, whoever started them."""
+    process = start(torchrun, tracker, way, "waits")
     pids(torchrun, 2)
     time.sleep(1.5)
     began = time.monotonic()
     process.kill()
+    before = sum("trigger" in line for line in tracker.log())
     time.sleep(3)  # three heartbeats of the worker's own
-    beats = sum("rank 0" in line and "trigger" in line for line in tracker.log()) if tracker.log() else 0
+    beats = sum("trigger" in line for line in tracker.log()) - before
     (torchrun.folder / "reports0" / "go").touch()
     until = time.monotonic() + 60
     while tracker.runs("endings")[0]["status"] == "RUNNING" and time.monotonic() < until:
         time.sleep(0.2)
     (run,) = tracker.runs("endings")
     process.wait(10)
-    history, _ = row("SIGKILL to the agent", "run", run, process.returncode, time.monotonic() - began)
+    history, _ = row("SIGKILL to the agent", way, run, process.returncode, time.monotonic() - began)
     assert history == COMPLETED
-    assert beats >= 0
+    assert 2 <= beats <= 4
     process.communicate(timeout=20)
+
+
+def cancel(tracker) -> float:
+    """Cancel the run in the tracker, as its page does; when."""
+    (run,) = tracker.runs("endings")
+    began = time.monotonic()
+    tracker.post("/api/runs/status/update", {"runId": run["id"], "status": "CANCELLED"})
+    return began
 
 
 def test_a_cancel_in_the_tracker(tracker, torchrun):
@@ -255,9 +269,7 @@ def test_a_cancel_in_the_tracker(tracker, torchrun):
     process = start(torchrun, tracker, "run", "waits", restarts=3)
     pids(torchrun, 2)
     time.sleep(2.5)  # so that no attach is on its way
-    (run,) = tracker.runs("endings")
-    began = time.monotonic()
-    tracker.post("/api/runs/status/update", {"runId": run["id"], "status": "CANCELLED"})
+    began = cancel(tracker)
     job = torchrun.finish(process)
     seconds = time.monotonic() - began
     (run,) = tracker.runs("endings")
@@ -267,3 +279,21 @@ def test_a_cancel_in_the_tracker(tracker, torchrun):
     assert "was cancelled in the tracker" in job.output
     assert {report["attempt"] for report in job.reports} == {0}
     assert seconds < 20
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("way", ["-m", "init"])
+def test_a_cancel_without_the_launcher(tracker, torchrun, way):
+    """No training of ours is ended by us: one warning, and the run stays cancelled when the job is over."""
+    process = start(torchrun, tracker, way, "waits", restarts=3)
+    pids(torchrun, 2)
+    time.sleep(2.5)
+    began = cancel(tracker)
+    time.sleep(3)
+    (torchrun.folder / "reports0" / "go").touch()
+    job = torchrun.finish(process)
+    (run,) = tracker.runs("endings")
+    history, _ = row("cancelled in the tracker, restarts left", way, run, job.returncode, time.monotonic() - began)
+    assert history == ["RUNNING", "CANCELLED"], job.output
+    assert job.returncode == 0
+    assert job.output.count("was cancelled in the tracker") == 1

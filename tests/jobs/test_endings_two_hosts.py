@@ -40,10 +40,18 @@ while not (folder / "done").exists():
 """
 
 
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
+INIT = "import pluto_dist\npluto_dist.init(project='hosts')\n"
+
+
 @pytest.fixture
 def cluster(request: pytest.FixtureRequest, hosts, tracker_on_host, tmp_path) -> Iterator[Cluster]:
+    """Two hosts whose agents are our launchers, or torchrun where the test asks for `init` or `-m`."""
+    way = getattr(request, "param", "run")
     environ = tracker_on_host | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PLUTO_DIST_HEARTBEAT": "1"}
-    made = Cluster(request.node.name, hosts, tmp_path, environ, WORKER, LAUNCHER)
+    worker = INIT + WORKER if way == "init" else WORKER
+    made = Cluster(request.node.name, hosts, tmp_path, environ, worker, LAUNCHER if way == "run" else TORCHRUN)
+    made.wrapper = ("-m", "pluto_dist", "--project=hosts") if way == "-m" else ()
     yield made
     for agent in made.agents:
         agent.kill()
@@ -103,9 +111,13 @@ def test_the_root_cause_is_the_first_failure_of_all_nodes(cluster, rendezvous):
     assert all(codes)
 
 
+EVERY_WAY = pytest.mark.parametrize("cluster", ["run", "-m", "init"], indirect=True)
+
+
 @pytest.mark.exhaustive
-def test_a_node_is_lost_under_the_launcher(cluster, rendezvous):
-    """The node of rank 0 is gone with its launcher; the other one beats, restarts and ends the run."""
+@EVERY_WAY
+def test_a_node_is_lost(cluster, rendezvous):
+    """The node of rank 0 is gone with its agent; the other one restarts, and the run ends with it."""
     agents = start(cluster, rendezvous, "--nnodes=1:2", "--max-restarts=3")
     first = node_of_rank(cluster, 0)
     lost = time.time()
@@ -120,7 +132,8 @@ def test_a_node_is_lost_under_the_launcher(cluster, rendezvous):
 
 
 @pytest.mark.exhaustive
-def test_a_worker_is_killed_under_the_launcher(cluster, rendezvous):
+@EVERY_WAY
+def test_a_worker_is_killed(cluster, rendezvous):
     """A restart on both nodes keeps the run, and no status is told between."""
     start(cluster, rendezvous, "--nnodes=2", "--max-restarts=3")
     began = time.time()
