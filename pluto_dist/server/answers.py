@@ -68,7 +68,7 @@ async def read_record(request: Request, record: type[R], limit: int) -> tuple[R,
     ):
         raise AnswerError(failure(500, "Internal Server Error"))  # as measured, for want of a 415
     try:
-        body = parse_document((await _read_body(request, limit)).decode())
+        body = parse_document((await read_body(request, limit)).decode())
     except ValueError as error:
         raise AnswerError(failure(400, "Malformed JSON in request body")) from error
     try:
@@ -77,7 +77,7 @@ async def read_record(request: Request, record: type[R], limit: int) -> tuple[R,
         raise AnswerError(invalid(error.issues)) from error
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
     """The body; one that is too large is read on for a while, so that its sender sees the answer."""
     chunks: list[bytes] = []
     size = 0

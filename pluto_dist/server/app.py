@@ -14,8 +14,6 @@ import math
 import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
-from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,27 +22,27 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from pluto_dist import wire
-from pluto_dist.server import display_id, openapi, pages, queries, runs
-from pluto_dist.server.answers import (
-    AnswerError,
-    AsciiJSONResponse,
-    failure,
-    invalid,
-    not_found,
-    read_record,
-    unauthorized,
-)
-from pluto_dist.server.database import Database, KeyRefusedError
+from pluto_dist.server import addresses, listing, openapi, pages, parameters, queries, runs
+from pluto_dist.server.access import Access
+from pluto_dist.server.answers import AnswerError, AsciiJSONResponse, failure, invalid, not_found
+from pluto_dist.server.comparing_api import ComparingApi
+from pluto_dist.server.database import Database
+from pluto_dist.server.files import Signatures
+from pluto_dist.server.files_api import FILE_LIMIT, FilesApi
+from pluto_dist.server.filters import FilterError
 from pluto_dist.server.guard import Guard, Log, masked
+from pluto_dist.server.ingest_api import IngestApi
+from pluto_dist.server.notes_api import NotesApi
+from pluto_dist.server.openapi_parts import properties
+from pluto_dist.server.reading_api import ReadingApi
 from pluto_dist.server.records import Details, Landed, RefusalError, Visitor, iso
-from pluto_dist.wire import CreateRunResponse, Issue, Json, Record, ResumeRunRequest
+from pluto_dist.server.series import group_of
+from pluto_dist.wire import CreateRunResponse, Issue, Json, ResumeRunRequest
 
 BODY_LIMIT = 64 * 1024 * 1024
-KEY_PREFIXES = ("mlps_", "mlpi_")
-LIST_DEFAULT, LIST_LIMIT = 50, 200
-_FIELDS = frozenset({*openapi.properties(wire.CreateRunRequest), *openapi.properties(ResumeRunRequest)})
+LIST_DEFAULT, LIST_LIMIT, OFFSET_LIMIT = 50, 200, 100_000
+_FIELDS = frozenset({*properties(wire.CreateRunRequest), *properties(ResumeRunRequest)})
 
-R = TypeVar("R", bound=Record)
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -56,14 +54,13 @@ class Settings:
     hosts: frozenset[str] = frozenset()
     private_pages: bool = False
     body_limit: int = BODY_LIMIT
+    file_limit: int = FILE_LIMIT
 
 
 def create_app(database: Database, settings: Settings, log: Log) -> Guard:
     """The ASGI application. ``log`` receives one line for every request."""
-    api = Api(database, settings)
-    site = pages.Pages(database, is_private=settings.private_pages)
     app = Starlette(
-        routes=[*api.routes(), *site.routes()],
+        routes=_routes(database, settings),
         exception_handlers={
             AnswerError: _answer,
             RefusalError: _refusal,
@@ -76,12 +73,28 @@ def create_app(database: Database, settings: Settings, log: Log) -> Guard:
     return Guard(app, hosts=settings.hosts, log=log)
 
 
-class Api:
-    """The handlers under ``/api``."""
+def _routes(database: Database, settings: Settings) -> list[BaseRoute]:
+    access = Access(database, settings.body_limit)
+    signatures = Signatures(database)
+    url = settings.public_url
+    return [
+        *Api(database, access, settings).routes(),
+        *NotesApi(database, access).routes(),
+        *IngestApi(database, access).routes(),
+        *FilesApi(database, access, signatures, url, settings.file_limit).routes(),
+        *ReadingApi(database, access, signatures, url).routes(),
+        *ComparingApi(database, access, url).routes(),
+        *pages.Pages(database, signatures, is_private=settings.private_pages).routes(),
+    ]
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+
+class Api:
+    """The handlers of a run's life: create, resume, status, config, heartbeat, details, list."""
+
+    def __init__(self, database: Database, access: Access, settings: Settings) -> None:
         self._database = database
-        self._settings = settings
+        self._access = access
+        self._public_url = settings.public_url
         self._document = openapi.document(settings.public_url)
 
     def routes(self) -> list[BaseRoute]:
@@ -107,12 +120,12 @@ class Api:
         ]
 
     async def create(self, request: Request) -> Response:
-        organization, body, carried = await self._read(request, wire.CreateRunRequest)
+        organization, body, carried = await self._access.read(request, wire.CreateRunRequest)
         landed = runs.create_run(self._database, organization, body, _visitor(request, carried))
         return AsciiJSONResponse(self._landed(organization, landed))
 
     async def resume(self, request: Request) -> Response:
-        organization, body, carried = await self._read(request, ResumeRunRequest)
+        organization, body, carried = await self._access.read(request, ResumeRunRequest)
         ids = (body.run_id, body.display_id, body.external_id)
         if sum(value is not None for value in ids) != 1:
             message = "Exactly one of runId, displayId and externalId is needed"
@@ -122,22 +135,22 @@ class Api:
         return AsciiJSONResponse({k: v for k, v in answer.items() if k not in ("forkedFromRunId", "forkStep")})
 
     async def update_status(self, request: Request) -> Response:
-        organization, body, _ = await self._read(request, wire.UpdateStatusRequest)
+        organization, body, _ = await self._access.read(request, wire.UpdateStatusRequest)
         runs.update_status(self._database, organization, body)
         return AsciiJSONResponse({"success": True})
 
     async def update_config(self, request: Request) -> Response:
-        organization, body, _ = await self._read(request, wire.UpdateConfigRequest)
+        organization, body, _ = await self._access.read(request, wire.UpdateConfigRequest)
         runs.update_config(self._database, organization, body.run_id, body.config)
         return AsciiJSONResponse({"success": True})
 
     async def trigger(self, request: Request) -> Response:
-        organization, body, _ = await self._read(request, wire.TriggerRequest)
+        organization, body, _ = await self._access.read(request, wire.TriggerRequest)
         status = runs.heartbeat(self._database, organization, body.run_id)
         return AsciiJSONResponse({"status": status, "triggers": None})
 
     async def details(self, request: Request) -> Response:
-        organization = self._organization(request)
+        organization = self._access.organization(request)
         try:
             number = float(request.path_params["id"])
         except ValueError:
@@ -149,53 +162,50 @@ class Api:
         return self._details(organization, run.id, with_fork=True)
 
     async def details_by_display_id(self, request: Request) -> Response:
-        organization = self._organization(request)
+        organization = self._access.organization(request)
         project = request.query_params.get("projectName")
         run = queries.find_by_display_id(self._database, organization, request.path_params["id"], project)
         return self._details(organization, run.id, with_fork=False)
 
     async def list(self, request: Request) -> Response:
-        organization = self._organization(request)
-        project = request.query_params.get("projectName")
-        if project is None:
-            detail = {"code": "invalid_type", "expected": "string", "received": "undefined"}
-            raise AnswerError(invalid((Issue(("projectName",), "Required", detail),)))
-        limit = _limit(request.query_params.get("limit"))
-        found, total = queries.list_runs(self._database, organization, project, limit)
-        return AsciiJSONResponse({"runs": [run.to_json() for run in found], "total": total})
+        organization = self._access.organization(request)
+        project = parameters.text(request, "projectName")
+        query = request.query_params
+        try:
+            wanted = listing.Wanted(
+                limit=parameters.whole(request, "limit", default=LIST_DEFAULT, least=1, most=LIST_LIMIT),
+                offset=parameters.whole(request, "offset", default=0, most=OFFSET_LIMIT),
+                search=query.get("search", "").strip(),
+                tags=tuple(tag for part in query.get("tags", "").split(",") if (tag := part.strip())),
+                filter=listing.parsed(query.get("filter")),
+                sort=query.get("sort", "").strip(),
+            )
+            found, total = listing.runs(self._database, organization, project, wanted)
+        except FilterError as error:
+            raise RefusalError(400, str(error)) from error
+        shown = [
+            {
+                **run.summary.to_json(),
+                "config": run.config,
+                "url": addresses.run_url(self._public_url, organization, project, run.summary.id),
+            }
+            for run in found
+        ]
+        return AsciiJSONResponse({"runs": shown, "total": total})
 
     async def validate(self, request: Request) -> Response:
-        organization = self._organization(request)
+        organization = self._access.organization(request)
         owner = {"id": organization, "slug": organization}
         return AsciiJSONResponse({"valid": True, "organization": owner, "user": {"id": "local-user"}})
 
     async def slug(self, request: Request) -> Response:
-        return AsciiJSONResponse({"organization": {"slug": self._organization(request)}})
+        return AsciiJSONResponse({"organization": {"slug": self._access.organization(request)}})
 
     async def health(self, _: Request) -> Response:
         return PlainTextResponse("OK")
 
     async def openapi(self, _: Request) -> Response:
         return AsciiJSONResponse(self._document)
-
-    async def _read(self, request: Request, record: type[R]) -> tuple[str, R, dict[str, Json]]:
-        """Organization, record and body of a POST; the key is checked before the body is looked at."""
-        organization = self._organization(request)
-        found, body = await read_record(request, record, self._settings.body_limit)
-        return organization, found, body
-
-    def _organization(self, request: Request) -> str:
-        # The scheme word is not looked at, and a second blank leaves an empty key: as measured.
-        parts = request.headers.get("authorization", "").rstrip().split(" ")
-        key = parts[1] if len(parts) > 1 else ""
-        if not key:
-            raise AnswerError(unauthorized())
-        if not key.startswith(KEY_PREFIXES):
-            raise AnswerError(unauthorized("Invalid API key"))
-        try:
-            return self._database.organization_of(key)
-        except KeyRefusedError as error:
-            raise AnswerError(unauthorized(str(error))) from error
 
     def _landed(self, organization: str, landed: Landed) -> dict[str, Json]:
         run = landed.run
@@ -205,21 +215,17 @@ class Api:
             display_id=run.display_id,
             project_name=run.project,
             organization_slug=organization,
-            url=self._url(organization, run.project, run.id),
+            url=addresses.run_url(self._public_url, organization, run.project, run.id),
             resumed=landed.resumed,
             forked_from_run_id=None if landed.resumed else run.forked_from,
             fork_step=None if landed.resumed else run.fork_step,
         ).to_json()
 
-    def _url(self, organization: str, project: str, run: int) -> str:
-        name = quote(project, safe="!'()*")
-        return f"{self._settings.public_url}/o/{organization}/projects/{name}/{display_id.code_of_run(run)}"
-
     def _details(self, organization: str, run: int, *, with_fork: bool) -> Response:
         found = queries.details(self._database, organization, run)
         if found is None:
             raise RefusalError(404, "Run not found")
-        body = details_json(found) | {"url": self._url(organization, found.project, run)}
+        body = details_json(found) | {"url": addresses.run_url(self._public_url, organization, found.project, run)}
         if with_fork:
             body |= {"forkedFromRunId": found.forked_from, "forkStep": found.fork_step}
         return AsciiJSONResponse(body)
@@ -235,7 +241,7 @@ def details_json(run: Details) -> dict[str, Json]:
         "loggerSettings": run.logger_settings,
         "statusMetadata": run.status_metadata,
         "statusUpdated": None if run.status_updated is None else iso(run.status_updated),
-        "logNames": [],
+        "logNames": [{"logName": n.name, "logType": n.type, "logGroup": group_of(n.name)} for n in run.log_names],
         "heartbeatAt": None if run.heartbeat_at is None else iso(run.heartbeat_at),
         "statusHistory": [change.to_json() for change in run.history],
         "attaches": [attach.to_json() for attach in run.attaches],
@@ -246,17 +252,6 @@ def details_json(run: Details) -> dict[str, Json]:
 def _visitor(request: Request, body: dict[str, Json]) -> Visitor:
     agent = masked(request.headers.get("user-agent", ""))[:200]
     return Visitor(agent, tuple(name for name, value in body.items() if value is not None and name in _FIELDS))
-
-
-def _limit(text: str | None) -> int:
-    try:
-        limit = LIST_DEFAULT if text is None else int(text)
-    except ValueError:
-        limit = 0
-    if not 1 <= limit <= LIST_LIMIT:
-        detail = {"code": "invalid_type", "expected": "number", "received": "string"}
-        raise AnswerError(invalid((Issue(("limit",), f"Expected a number from 1 to {LIST_LIMIT}", detail),)))
-    return limit
 
 
 async def _answer(_: Request, error: Exception) -> Response:

@@ -24,6 +24,7 @@ from types import TracebackType
 from pluto_dist.server import env_file, keys, listener
 from pluto_dist.server.app import BODY_LIMIT, Settings, create_app
 from pluto_dist.server.database import Database
+from pluto_dist.server.files_api import FILE_LIMIT
 
 _START_S, _STOP_S = 15.0, 10.0
 _LINES_KEPT = 200_000
@@ -39,6 +40,7 @@ class LocalServer:
         private_pages: whether the pages ask for the key, too.
         allow_hosts: names beyond loopback that are accepted as Host.
         body_limit: the largest request body in bytes.
+        file_limit: the largest uploaded file in bytes.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class LocalServer:
         private_pages: bool = False,
         allow_hosts: tuple[str, ...] = (),
         body_limit: int = BODY_LIMIT,
+        file_limit: int = FILE_LIMIT,
     ) -> None:
         self.api_key = api_key or keys.mint()
         self.url = ""
@@ -57,6 +60,7 @@ class LocalServer:
         self._private_pages = private_pages
         self._hosts = frozenset(allow_hosts)
         self._body_limit = body_limit
+        self._file_limit = file_limit
         self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
         self._wanted_db = db
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -93,7 +97,7 @@ class LocalServer:
             self._socket = listener.bind("127.0.0.1", self._wanted_port)
             undo.pop_all()
         self.url = listener.url_of("127.0.0.1", listener.port_of(self._socket))
-        settings = Settings(self.url, self._hosts, self._private_pages, self._body_limit)
+        settings = Settings(self.url, self._hosts, self._private_pages, self._body_limit, self._file_limit)
         is_ready = threading.Event()
         app = create_app(self._database, settings, self._lines.append)
         self._server = listener.Server(app, is_ready.set)

@@ -81,7 +81,96 @@ _RUNS = (
     "CREATE INDEX attaches_by_run ON attaches (run_id)",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (_RUNS,)
+_LOGGED = (
+    """
+    CREATE TABLE log_names (
+        run_id INTEGER NOT NULL REFERENCES runs (id),
+        name TEXT NOT NULL,
+        type TEXT NOT NULL,
+        PRIMARY KEY (run_id, name)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE series (
+        id INTEGER PRIMARY KEY,
+        run_id INTEGER NOT NULL REFERENCES runs (id),
+        name TEXT NOT NULL,
+        UNIQUE (run_id, name)
+    )
+    """,
+    # The key is the whole row, so a batch that arrives twice is stored once. SQLite has no NaN: what is
+    # not finite is text, which the column without a type keeps as it is.
+    """
+    CREATE TABLE points (
+        series_id INTEGER NOT NULL,
+        step INTEGER NOT NULL,
+        time INTEGER NOT NULL,
+        value NOT NULL,
+        PRIMARY KEY (series_id, step, time, value)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE log_lines (
+        run_id INTEGER NOT NULL,
+        time INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        type TEXT NOT NULL,
+        message TEXT NOT NULL,
+        PRIMARY KEY (run_id, time, number, type, message)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE data_points (
+        id INTEGER PRIMARY KEY,
+        run_id INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        type TEXT NOT NULL,
+        step INTEGER NOT NULL,
+        time INTEGER NOT NULL,
+        digest TEXT NOT NULL,
+        data TEXT NOT NULL,
+        UNIQUE (run_id, name, step, time, digest)
+    )
+    """,
+    """
+    CREATE TABLE files (
+        id INTEGER PRIMARY KEY,
+        run_id INTEGER NOT NULL REFERENCES runs (id),
+        log_name TEXT NOT NULL,
+        file_name TEXT NOT NULL,
+        type TEXT NOT NULL,
+        step INTEGER NOT NULL,
+        sample INTEGER NOT NULL,
+        time INTEGER NOT NULL,
+        size INTEGER NOT NULL,
+        caption TEXT,
+        annotations TEXT,
+        digest TEXT,
+        UNIQUE (run_id, log_name, file_name, step, sample)
+    )
+    """,
+    """
+    CREATE TABLE alerts (
+        id INTEGER PRIMARY KEY,
+        run_id INTEGER NOT NULL REFERENCES runs (id),
+        at INTEGER NOT NULL,
+        level TEXT NOT NULL,
+        title TEXT NOT NULL,
+        body TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX alerts_by_run ON alerts (run_id)",
+    """
+    CREATE TABLE model_graphs (
+        run_id INTEGER PRIMARY KEY REFERENCES runs (id),
+        format TEXT NOT NULL,
+        nodes TEXT NOT NULL
+    )
+    """,
+    "CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (_RUNS, _LOGGED)
 
 
 def check_owner(connection: sqlite3.Connection) -> None:

@@ -23,9 +23,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from pluto_dist.server import display_id, queries
+from pluto_dist.server import addresses, display_id, queries
 from pluto_dist.server.database import ORGANIZATION, Database, KeyRefusedError
-from pluto_dist.server.hardware import hardware
+from pluto_dist.server.files import Signatures, StoredFile
+from pluto_dist.server.hardware import hardware, size
+from pluto_dist.server.logged import logged
 from pluto_dist.server.records import Attach, iso
 from pluto_dist.wire import Json
 
@@ -59,8 +61,9 @@ _STATIC = {"pluto.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"}
 class Pages:
     """The handlers of all pages and of the two files that they need."""
 
-    def __init__(self, database: Database, *, is_private: bool) -> None:
+    def __init__(self, database: Database, signatures: Signatures, *, is_private: bool) -> None:
         self._database = database
+        self._signatures = signatures
         self._is_private = is_private
         self._files = {name: (_HERE / "static" / name).read_bytes() for name in _STATIC}
         self._templates = Environment(
@@ -71,6 +74,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.filters["when"] = when
+        self._templates.filters["bytes"] = size
         self._templates.globals["project_path"] = project_path
         self._templates.globals["run_path"] = run_path
 
@@ -129,9 +133,14 @@ class Pages:
             config=config[:CONFIG_ROWS],
             config_more=max(0, len(config) - CONFIG_ROWS),
             hardware=hardware(found.system_metadata),
+            logged=logged(self._database, found.summary.id),
+            file_path=self._file_path,
             attaches=_newest(found.attaches),
             documents=[(name, _pretty(value)) for name, value in documents.items() if value is not None],
         )
+
+    def _file_path(self, file: StoredFile) -> str:
+        return addresses.download_url("", self._signatures, file.id)
 
     def _missing(self, organization: str) -> Response:
         return self._page("missing.html", 404, organization=organization)

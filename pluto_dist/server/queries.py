@@ -9,7 +9,7 @@ import json
 import sqlite3
 
 from pluto_dist.server import display_id as display_ids
-from pluto_dist.server import documents
+from pluto_dist.server import documents, written
 from pluto_dist.server.database import Database
 from pluto_dist.server.records import Attach, Details, Head, Project, RefusalError, StatusChange, Summary
 
@@ -74,19 +74,36 @@ def list_runs(database: Database, organization: str, project: str, limit: int) -
     return runs, count
 
 
+def all_runs(database: Database, organization: str, project: str) -> tuple[Summary, ...]:
+    """All runs of a project, newest first; stands in the caller's snapshot."""
+    rows = database.execute(_SUMMARY + "projects.name = ?" + _NEWEST, (organization, project, -1))
+    return tuple(_summary(row) for row in rows.fetchall())
+
+
+def ids_in_project(database: Database, organization: str, project: str) -> list[int]:
+    """The runs of a project, oldest first."""
+    rows = database.execute(
+        "SELECT runs.id FROM runs JOIN projects ON projects.id = runs.project_id "
+        "WHERE projects.organization = ? AND projects.name = ? ORDER BY runs.id",
+        (organization, project),
+    )
+    return [row[0] for row in rows.fetchall()]
+
+
 def list_projects(database: Database, organization: str, runs: int) -> tuple[Project, ...]:
     """All projects, the one with the newest run first, each with its newest ``runs`` runs."""
     with database.snapshot():
         rows = database.execute(
-            "SELECT projects.name, projects.prefix, count(runs.id) FROM projects "
+            "SELECT projects.name, projects.prefix, count(runs.id), projects.id, projects.created_at, "
+            "max(runs.updated_at) FROM projects "
             "JOIN runs ON runs.project_id = projects.id WHERE projects.organization = ? "
             "GROUP BY projects.id ORDER BY max(runs.id) DESC",
             (organization,),
         ).fetchall()
         found = []
-        for name, prefix, count in rows:
+        for name, prefix, count, *more in rows:
             newest = database.execute(_SUMMARY + "projects.name = ?" + _NEWEST, (organization, name, runs)).fetchall()
-            found.append(Project(name, prefix, count, tuple(_summary(row) for row in newest)))
+            found.append(Project(name, prefix, count, tuple(_summary(row) for row in newest), *more))
     return tuple(found)
 
 
@@ -108,6 +125,7 @@ def details(database: Database, organization: str, run: int) -> Details | None:
             (run, ATTACHES_SHOWN),
         ).fetchall()
         count = database.execute("SELECT count(*) FROM attaches WHERE run_id = ?", (run,)).fetchone()[0]
+        names = written.log_names(database, run)
     return Details(
         summary=_summary(row),
         project=row["project"],
@@ -124,6 +142,7 @@ def details(database: Database, organization: str, run: int) -> Details | None:
             ::-1
         ],
         attach_count=count,
+        log_names=names,
     )
 
 

@@ -120,6 +120,14 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
+class LogName:
+    """A name under which a run logs, as it was registered with ``logName/add``."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """A project, how many runs it has, and the newest of them."""
 
@@ -127,6 +135,9 @@ class Project:
     prefix: str
     run_count: int
     newest: tuple[Summary, ...]
+    id: int
+    created_at: int
+    updated_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +157,7 @@ class Details:
     history: tuple[StatusChange, ...]
     attaches: tuple[Attach, ...]
     attach_count: int
+    log_names: tuple[LogName, ...]
 
 
 def now_ms() -> int:

@@ -13,7 +13,7 @@ import json
 import math
 
 from pluto_dist import wire
-from pluto_dist.server import display_id, documents
+from pluto_dist.server import display_id, documents, series
 from pluto_dist.server.database import Database
 from pluto_dist.server.queries import find_by_display_id, find_by_external_id, find_by_id
 from pluto_dist.server.records import Head, Landed, RefusalError, Visitor, now_ms
@@ -91,6 +91,18 @@ def update_config(database: Database, organization: str, run_id: float, config: 
     update = _document("config", config, "Invalid config JSON")
     with database.transaction():
         _merge_config(database, existing(database, organization, run_id).id, update)
+
+
+def update_tags(database: Database, organization: str, run_id: float, tags: tuple[str, ...]) -> None:
+    """Give the run these tags in place of those it has.
+
+    Raises:
+        RefusalError: 400 for tags that cannot be stored, 404 for an unknown run.
+    """
+    _refuse(wire.refusals(CreateRunRequest(run_name="", project_name="", tags=tags)))
+    with database.transaction():
+        run = existing(database, organization, run_id)
+        database.execute("UPDATE runs SET tags = ?, updated_at = ? WHERE id = ?", (json.dumps(tags), now_ms(), run.id))
 
 
 def heartbeat(database: Database, organization: str, run_id: float) -> str:
@@ -226,6 +238,9 @@ def _fork(
         if older is None:
             break
         parent = older
+    last = series.last_step(database, parent.id)
+    if last is not None and step > last:
+        raise RefusalError(400, f"forkStep ({step}) exceeds the parent run's max step ({last})")
     return parent.id, step
 
 

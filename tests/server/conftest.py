@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 import requests
 
 from pluto_dist.server import LocalServer
+from pluto_dist.server.database import Database
 
 TIMEOUT = 20
 
@@ -75,6 +77,14 @@ def connect(server: LocalServer) -> Iterator[Callable[..., Client]]:
     yield new
     for one in opened:
         one.session.close()
+
+
+@pytest.fixture
+def stranger(server: LocalServer, connect: Callable[..., Client]) -> Client:
+    """A client whose key opens another organization of the same server."""
+    with closing(Database(server.db)) as other:
+        other.add_key("mlps_stranger-key", organization="strangers")
+    return connect("mlps_stranger-key")
 
 
 _counter = itertools.count()

@@ -300,6 +300,23 @@ LOCKED = [
     ("GET", "/api/runs/details/by-display-id/A-1"),
     ("GET", "/api/runs/list"),
     ("GET", "/api/runs/auth/validate"),
+    ("POST", "/api/runs/tags/update"),
+    ("POST", "/api/runs/logName/add"),
+    ("POST", "/api/runs/alert"),
+    ("POST", "/api/runs/modelGraph/create"),
+    ("POST", "/ingest/metrics"),
+    ("POST", "/ingest/logs"),
+    ("POST", "/ingest/data"),
+    ("POST", "/files"),
+    ("GET", "/api/runs/projects"),
+    ("GET", "/api/runs/metric-names"),
+    ("GET", "/api/runs/metrics"),
+    ("GET", "/api/runs/logs"),
+    ("GET", "/api/runs/data"),
+    ("GET", "/api/runs/files"),
+    ("GET", "/api/runs/statistics"),
+    ("GET", "/api/runs/compare"),
+    ("GET", "/api/runs/leaderboard"),
 ]
 
 
