@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pluto_dist import identity, launchers, pacing, settings
-from pluto_dist.errors import PlutoDistError
 from pluto_dist.identity import Decision, Named
 from pluto_dist.launchers import LaunchContext, jobs
 from pluto_dist.settings import Settings
@@ -115,15 +114,6 @@ def explain(environ: Mapping[str, str], *, run_id: str | None = None, resume: bo
         tracker=_tracker(chosen),
         requests=_requests(chosen, context, decision),
     )
-
-
-def problem(environ: Mapping[str, str], *, run_id: str | None = None, resume: bool | None = None) -> str | None:
-    """The error that ``init()`` would raise in ``environ``; ``None`` where it would not."""
-    try:
-        explain(environ, run_id=run_id, resume=resume)
-    except PlutoDistError as error:
-        return f"{type(error).__name__}: {error}"
-    return None
 
 
 def _external_id(decision: Decision) -> str:

@@ -224,7 +224,7 @@ class Participation:
         elif self._run is not None and (answer is not None or hosts_a_store()):
             part = Part(self.plan, self._run, self._leads, self._settled_at)
             if part.is_mine_to_end(status) and answer is not None:
-                part.post(self._new_client(), _end_of(answer.run_id, status, cause))
+                part.post(self._new_client(), UpdateStatusRequest.of(answer.run_id, status, cause))
         self._disconnect()
 
     def _leave_word(self, cause: dict[str, Any] | None) -> None:
@@ -281,10 +281,6 @@ class Participation:
     def _disconnect(self) -> None:
         if self._exchange is not None:
             self._exchange.store.close()
-
-
-def _end_of(run_id: int, status: str, cause: dict[str, Any] | None) -> UpdateStatusRequest:
-    return UpdateStatusRequest(run_id, status, None if cause is None else json.dumps(cause))
 
 
 def _soon() -> float:

@@ -175,6 +175,11 @@ class UpdateStatusRequest(Record):
     logger_settings: str | None = _field("loggerSettings", "string", nullable=True)
     status_updated: float | None = _field("statusUpdated", "number", nullable=True, date_ms=True)
 
+    @classmethod
+    def of(cls, run_id: int, status: str, document: Json = None) -> UpdateStatusRequest:
+        """The request that sends ``document``, unless it is ``None``, along with the status."""
+        return cls(run_id, status, None if document is None else json.dumps(document))
+
 
 @dataclass(frozen=True, slots=True)
 class UpdateConfigRequest(Record):

@@ -7,7 +7,6 @@ stand in for it if not. Whatever the tracker does here, the training goes on.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -121,26 +120,21 @@ class Supervisor:
             client.close()
 
     def _tell(self, client: Client, note: RunNote, status: Status, cause: Cause | None) -> Cause | None:
-        told = cause
-        for turn in range(SETTLE_TRIES):
+        for _ in range(SETTLE_TRIES):
             state = client.details(note.run_id, deadline=_soon())
             if state is None:
-                return told
-            recorded = state.status_metadata
-            if cause is not None and state.status in ("FAILED", "TERMINATED") and earlier(recorded, cause):
-                return told if turn else _as_cause(recorded, cause)
-            if state.status == status and (cause is None or recorded == cause.to_json()):
-                return told
+                return cause
+            if cause is not None and state.status in ("FAILED", "TERMINATED"):
+                if earlier(state.status_metadata, cause):
+                    return _as_cause(state.status_metadata, cause)
+            elif state.status == status:
+                return cause
             document = None if cause is None else cause.to_json()
-            client.update_status(_update(note.run_id, status, document), deadline=_soon())
+            client.update_status(UpdateStatusRequest.of(note.run_id, status, document), deadline=_soon())
             if status == "COMPLETED":
-                return told
+                return cause
             time.sleep(SETTLE_SECONDS)
-        return told
-
-
-def _update(run_id: int, status: str, document: dict[str, object] | None) -> UpdateStatusRequest:
-    return UpdateStatusRequest(run_id, status, None if document is None else json.dumps(document))
+        return cause
 
 
 def _as_cause(recorded: object, mine: Cause) -> Cause:
