@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pluto_dist.errors import NoStableIdError
 from pluto_dist.launchers.context import LaunchContext
@@ -44,6 +44,17 @@ class Reference:
 
     kind: Literal["external id", "number", "display id"]
     value: str
+
+    @classmethod
+    def of(cls, kind: Any, value: Any) -> Reference:
+        """The reference that travelled as these two.
+
+        Raises:
+            ValueError: they are none.
+        """
+        if kind not in ("external id", "number", "display id") or not isinstance(value, str):
+            raise ValueError(f"an id of unknown kind {str(kind)[:40]!r}")
+        return cls(kind, value)
 
 
 @dataclass(frozen=True, slots=True)

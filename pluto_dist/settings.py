@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -67,6 +68,8 @@ class Settings:
         on_error: whether a wrong key or argument raises, or warns and goes on offline.
         attach_rate: how many attaches a second the whole job sends to the tracker.
         heartbeat: seconds between two signs of life.
+        dir: where what belongs to runs is kept on disk, or ``None``: in the user's folder for state.
+        spool: where what an outage keeps goes, or ``None`` where the user has no folder at all.
     """
 
     api_key: Secret | None
@@ -81,6 +84,8 @@ class Settings:
     on_error: Literal["raise", "warn"]
     attach_rate: float
     heartbeat: float
+    dir: Path | None = None
+    spool: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,12 @@ def is_header_word(text: str) -> bool:
     return bool(text) and text.isascii() and text.isprintable() and " " not in text
 
 
+def _folder(value: str) -> Path:
+    if "\0" in value:
+        raise ValueError("must be the path of a folder")
+    return Path(value)
+
+
 def _yes_or_no(value: str) -> bool:
     words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
     try:
@@ -166,6 +177,7 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable("attach_rate", ("PLUTO_DIST_ATTACH_RATE",), _above_zero, 50.0, "attaches a second, of the whole job"),
     Variable("heartbeat", ("PLUTO_DIST_HEARTBEAT",), _above_zero, 10.0, "seconds between two signs of life"),
+    Variable("dir", ("PLUTO_DIR",), _folder, None, "where an outage's requests are kept, else in the state folder"),
 )
 
 
@@ -195,7 +207,25 @@ def load(environ: Mapping[str, str], **arguments: Any) -> Settings:
     hosted = values["url_api"] == HOSTED_API
     values["url_app"] = values["url_app"] or (HOSTED_APP if hosted else values["url_api"])
     values["url_py"] = values["url_py"] or (HOSTED_PY if hosted else values["url_api"])
-    return Settings(**values)
+    return Settings(**values, spool=spool_folder(environ, values["dir"]))
+
+
+def spool_folder(environ: Mapping[str, str], chosen: Path | None) -> Path | None:
+    """Where what an outage keeps goes: below PLUTO_DIR, else the user's folder for state (XDG base directories).
+
+    >>> spool_folder({"HOME": "/home/ada"}, None), spool_folder({}, Path("/scratch")), spool_folder({}, None)
+    (PosixPath('/home/ada/.local/state/pluto-dist/spool'), PosixPath('/scratch/pluto-dist/spool'), None)
+    """
+    state, home = (Path(environ.get(name, "")) for name in ("XDG_STATE_HOME", "HOME"))
+    if chosen is not None:
+        above = chosen.absolute()
+    elif state.is_absolute():
+        above = state
+    elif home.is_absolute():
+        above = home / ".local" / "state"
+    else:
+        return None
+    return above / "pluto-dist" / "spool"
 
 
 def _shown(variable: Variable, given: Any) -> str:

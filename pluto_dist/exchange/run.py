@@ -47,9 +47,10 @@ class RunExchange:
         signed = dump({**mine, "rank": self._member.rank, "host": self._member.host})
         shape = {"kind": str, "value": str, "source": str, "variables": dict, "rank": int, "host": str}
         first = load(self._store.compare_set(f"{self._scope}/id", "", signed), shape)
-        if first["kind"] not in ("external id", "number", "display id"):
-            raise ExchangeError(f"the store holds an id of unknown kind {first['kind'][:40]!r}")
-        named = Reference(first["kind"], first["value"])
+        try:
+            named = Reference.of(first["kind"], first["value"])
+        except ValueError as error:
+            raise ExchangeError(f"the store holds {error}") from error
         theirs = tuple((str(name), str(value)) for name, value in first["variables"].items())
         return SignedId(named, first["source"], first["rank"], first["host"], theirs)
 
@@ -61,6 +62,16 @@ class RunExchange:
     def outcome(self, seconds: float = 0.0) -> Outcome | None:
         """What was published, waiting up to ``seconds`` for it."""
         text = self._store.get(f"{self._scope}/outcome", seconds)
+        return None if text is None else read_outcome(text)
+
+    def publish_late(self, outcome: Outcome) -> None:
+        """Say that the tracker knows of the run by now, which began without it."""
+        text = dump({**dataclasses.asdict(outcome), "answer": outcome.answer and outcome.answer.to_json()})
+        self._store.compare_set(f"{self._scope}/late", "", text)
+
+    def late(self) -> Outcome | None:
+        """What was said so."""
+        text = self._store.get(f"{self._scope}/late")
         return None if text is None else read_outcome(text)
 
     def begin(self) -> None:
