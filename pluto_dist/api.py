@@ -22,7 +22,7 @@ from pluto_dist import identity, keychain, launchers, meeting, settings
 from pluto_dist.arguments import Arguments, Prepared, prepare
 from pluto_dist.client import Client
 from pluto_dist.console import logger, set_up
-from pluto_dist.errors import ExchangeError, PlutoDistError, received
+from pluto_dist.errors import AuthenticationError, ExchangeError, PlutoDistError, received
 from pluto_dist.exchange import Outcome
 from pluto_dist.identity import NeedsLaunchToken
 from pluto_dist.launchers import ProcessFacts
@@ -146,7 +146,8 @@ def _join(plan: Plan, process: Process, *, wait: bool) -> Run:
         if plan.settings.on_error == "raise":
             run.give_up()
             raise
-        _say_for_node(plan, "going on without a tracker: %s", error)
+        kept = _kept(plan) if isinstance(error, AuthenticationError) else ""
+        _say_for_node(plan, "going on without a tracker%s: %s", kept, error)
     return run
 
 
@@ -180,7 +181,13 @@ def _report(plan: Plan, outcome: Outcome) -> None:
         again = ", resumed" if outcome.resumed else ""
         logger.info("run %s (%s%s) at %s", outcome.answer.display_id, ranks, again, outcome.answer.url)
     elif plan.is_leader:
-        logger.warning("going on offline: %s", outcome.message)
+        logger.warning("going on offline%s: %s", _kept(plan), outcome.message)
+
+
+def _kept(plan: Plan) -> str:
+    """Where the run is found once the job has ended."""
+    folder = plan.settings.spool
+    return "" if folder is None else f" (kept in {folder}; `pluto-dist sync` sends it)"
 
 
 def _report_late(plan: Plan, settled: Future[Outcome]) -> None:

@@ -52,9 +52,8 @@ def record(
         missing: nodes that had not called ``init()`` by then.
         failure: what ended the attempt before, where known.
     """
-    last = newest(earlier)
     made: dict[str, Any] = {
-        "number": 1 if last is None else last["number"] + 1,
+        "number": 1,
         "launch": launch,
         "start": _iso(started),
         "world_size": world_size,
@@ -65,10 +64,18 @@ def record(
         made["nodes_missing"] = missing
     if failure is not None:
         made["after_failure"] = dict(failure)
-    return made if last is None else made | _changes(last, world_size, hosts)
+    return after(earlier, made)
 
 
-def _changes(last: Mapping[str, Any], world_size: int, hosts: Sequence[str]) -> dict[str, Any]:
+def after(earlier: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
+    """``made``, a record of an attempt that nobody could compare, as the one that follows those in ``earlier``."""
+    last = newest(earlier)
+    if last is None:
+        return dict(made)
+    return {**made, "number": last["number"] + 1} | _changes(last, made.get("world_size"), _hosts(made))
+
+
+def _changes(last: Mapping[str, Any], world_size: object, hosts: Sequence[str]) -> dict[str, Any]:
     before = _hosts(last)
     changes: dict[str, Any] = {
         "joined": [host for host in dict.fromkeys(hosts) if host not in before],

@@ -18,8 +18,10 @@ from pluto_dist.exchange import Begun, Failure, SignedId
 from pluto_dist.identity import Named, Reference
 from pluto_dist.inventory import to_text
 from pluto_dist.plan import Plan
+from pluto_dist.replay import resume_request
+from pluto_dist.spool import RunName
 from pluto_dist.version import __version__
-from pluto_dist.wire import CreateRunResponse, ResumeRunRequest, RunState, UpdateConfigRequest
+from pluto_dist.wire import CreateRunRequest, CreateRunResponse, ResumeRunRequest, RunState, UpdateConfigRequest
 
 TWIN_SECONDS = 2.0  # how long after its own record a launch looks for that of another one
 MISSED_BEATS = 1.5  # a launch that was silent for this many of its heartbeats, and 2 s, lives no more
@@ -59,30 +61,28 @@ def create(plan: Plan, birth: Birth, client: Client) -> CreateRunResponse:
     if reference.kind != "external id":
         return _continue(plan, birth, client)
     known = _known_state(plan, birth, client)
-    config = {**plan.config, "pluto_dist": _provenance(plan, birth, known)}
-    answer = client.create(
-        replace(
-            plan.request,
-            run_name=plan.request.run_name or reference.value,
-            external_id=reference.value,
-            config=json.dumps(config, allow_nan=False),
-            system_metadata=to_text(birth.metadata),
-        ),
-        deadline=plan.deadline,
-    )
+    answer = client.create(create_request(plan, birth, known), deadline=plan.deadline)
     if answer.resumed and birth.before is None and _goes_on(plan):
         _step_back_from_twin(plan, birth, client, answer, created_by_twin=known is None)
     return answer
 
 
-def resume_request(plan: Plan, reference: Reference) -> ResumeRunRequest:
-    """How ``reference`` is named to ``/api/runs/resume``."""
-    project = plan.request.project_name
-    if reference.kind == "number":
-        return ResumeRunRequest(run_id=int(reference.value))
-    if reference.kind == "display id":
-        return ResumeRunRequest(display_id=reference.value, project_name=project)
-    return ResumeRunRequest(external_id=reference.value, project_name=project)
+def create_request(plan: Plan, birth: Birth, known: RunState | None = None) -> CreateRunRequest:
+    """The call that carries everything; ``known`` is the run as the tracker has it, where that can be known."""
+    reference = birth.signed.reference
+    config = {**plan.config, "pluto_dist": _provenance(plan, birth, known)}
+    return replace(
+        plan.request,
+        run_name=plan.request.run_name or reference.value,
+        external_id=reference.value if reference.kind == "external id" else None,
+        config=json.dumps(config, allow_nan=False),
+        system_metadata=to_text(birth.metadata),
+    )
+
+
+def run_name(plan: Plan, reference: Reference) -> RunName:
+    """The run that ``reference`` names, of the tracker and in the project that this launch is set to."""
+    return RunName(plan.settings.url_api, plan.request.project_name, reference)
 
 
 def _goes_on(plan: Plan) -> bool:
@@ -97,7 +97,7 @@ def _known_state(plan: Plan, birth: Birth, client: Client) -> RunState | None:
     if not isinstance(plan.decision, Named) or not (_goes_on(plan) or plan.settings.resume is False):
         return None
     try:
-        found = client.resume(resume_request(plan, birth.signed.reference), deadline=plan.deadline)
+        found = client.resume(_resume_request(plan, birth), deadline=plan.deadline)
     except RequestRefusedError as error:
         if error.status == 404:
             return None
@@ -188,12 +188,15 @@ def _step_back_from_twin(
 
 def _continue(plan: Plan, birth: Birth, client: Client) -> CreateRunResponse:
     """Attach to a run that exists by its number or display id; its metadata stays, the config is merged."""
-    answer = client.resume(resume_request(plan, birth.signed.reference), deadline=plan.deadline)
+    answer = client.resume(_resume_request(plan, birth), deadline=plan.deadline)
     known = client.details(answer.run_id, deadline=plan.deadline)
-    config = {**plan.config, "pluto_dist": _provenance(plan, birth, known)}
-    merged = UpdateConfigRequest(answer.run_id, json.dumps(config, allow_nan=False))
+    merged = UpdateConfigRequest(answer.run_id, create_request(plan, birth, known).config)
     client.update_config(merged, deadline=plan.deadline)
     return answer
+
+
+def _resume_request(plan: Plan, birth: Birth) -> ResumeRunRequest:
+    return resume_request(run_name(plan, birth.signed.reference))
 
 
 def _provenance(plan: Plan, birth: Birth, known: RunState | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pluto_dist.client import Client
 from pluto_dist.console import logger
 from pluto_dist.errors import ExchangeError, TrackerError
 from pluto_dist.exchange import RunExchange
+from pluto_dist.outbox import Outbox
 from pluto_dist.plan import Plan
 from pluto_dist.wire import UpdateStatusRequest
 
@@ -54,17 +55,26 @@ class Part:
             return self.leads
         return True
 
-    def post(self, client: Client | None, request: UpdateStatusRequest) -> None:
-        """Tell the tracker, and close ``client``."""
-        if client is None:
-            return
+    def post(self, client: Client | None, outbox: Outbox, request: UpdateStatusRequest) -> None:
+        """Tell the tracker, or keep it where that does not answer; and close ``client``."""
         try:
-            if not self._is_superseded(client, int(request.run_id)):
-                client.update_status(request, deadline=_soon())
+            if client is not None and request.run_id and self._is_superseded(client, int(request.run_id)):
+                return
+            if outbox.waits or not request.run_id:
+                outbox.keep(request)
+                if client is not None:
+                    outbox.catch_up(client, time.monotonic() + HURRY_SECONDS)
+            elif not outbox.tell(client, request, _soon()):
+                logger.warning(
+                    "the run's end (%s) could not be told to the tracker; `pluto-dist sync` will (it is kept in %s)",
+                    request.status,
+                    outbox.folder,
+                )
         except TrackerError as error:
-            logger.warning("the run's end (%s) could not be told to the tracker: %s", request.status, error)
+            logger.warning("the run's end (%s) was not taken by the tracker: %s", request.status, error)
         finally:
-            client.close()
+            if client is not None:
+                client.close()
 
     def _everyone_left(self) -> bool:
         """Wait, bounded, until the other ranks are done; False where one of them failed."""

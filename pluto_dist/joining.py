@@ -18,7 +18,7 @@ from typing import Any
 
 from pluto_dist import attempts, pacing
 from pluto_dist.client import REQUEST_SECONDS, Client
-from pluto_dist.creating import Birth, create, resume_request
+from pluto_dist.creating import Birth, create, create_request, run_name
 from pluto_dist.errors import (
     PlutoDistError,
     RunIdMismatchError,
@@ -29,7 +29,9 @@ from pluto_dist.errors import (
 from pluto_dist.exchange import Exchange, Outcome, RunExchange, SignedId
 from pluto_dist.gathering import cluster_document, in_order
 from pluto_dist.identity import Named, NeedsLaunchToken, Reference
+from pluto_dist.outbox import Outbox
 from pluto_dist.plan import Plan
+from pluto_dist.replay import resume_request
 from pluto_dist.settings import Settings
 from pluto_dist.wire import CreateRunRequest, CreateRunResponse
 
@@ -89,37 +91,15 @@ def lead(
     run: RunExchange,
     signed: SignedId,
     client: Client | None,
+    outbox: Outbox,
     gathered: dict[str, dict[str, Any]],
 ) -> tuple[Outcome, bool]:
-    """Create the run and tell the others.
+    """Create the run and tell the others; what the tracker does not take is kept in ``outbox``.
 
     Returns:
         What was told first, and whether that was this rank's word: another rank may have been faster.
     """
-    mine: Outcome | None = None
-    told = run.outcome()  # another rank was faster, or found that the ranks disagree
-    if told is None:
-        mine = replace(_made(plan, exchange, run, signed, client, gathered), at=time.time())
-        told = run.publish_outcome(mine)
-        run.remember(told, tell=True)
-    for node in exchange.nodes():
-        exchange.welcome(node)
-    return told, told == mine
-
-
-def _made(
-    plan: Plan,
-    exchange: Exchange,
-    run: RunExchange,
-    signed: SignedId,
-    client: Client | None,
-    gathered: dict[str, dict[str, Any]],
-) -> Outcome:
-    """What comes of this rank's try to create the run."""
     before = run.begun_before()
-    lived = before is not None and before.lived
-    if client is None:
-        return Outcome("offline", resumed=lived, message=_why_offline(plan.settings))
     birth = Birth(
         signed,
         launch=exchange.token,
@@ -129,14 +109,39 @@ def _made(
         failure=exchange.last_failure(),
         metadata=cluster_document(plan.context.topology, gathered),
     )
-    if before is None:
-        run.begin()
+    mine: Outcome | None = None
+    told = run.outcome()  # another rank was faster, or found that the ranks disagree
+    if told is None:
+        if before is None:
+            run.begin()
+        mine = replace(_made(plan, birth, client, outbox), at=time.time())
+        told = run.publish_outcome(mine)
+        run.remember(told, tell=True)
+    if told.is_to_be_kept(plan.settings.on_error) and (plan.is_leader or told == mine) and not outbox.waits:
+        outbox.keep(create_request(plan, birth), birth.key)
+    for node in exchange.nodes():
+        exchange.welcome(node)
+    return told, told == mine
+
+
+def _made(plan: Plan, birth: Birth, client: Client | None, outbox: Outbox) -> Outcome:
+    """What comes of this rank's try to create the run."""
+    lived = birth.before is not None and birth.before.lived
+    if client is None:
+        return Outcome("offline", resumed=lived, message=_why_offline(plan.settings))
     try:
-        answer = create(plan, birth, client)
+        if lived and outbox.look():  # an earlier attempt, which the tracker does not know of
+            outbox.keep(create_request(plan, birth), birth.key)
+            done = outbox.catch_up(client, plan.deadline, joins=True)
+            answer = None if done is None else done.answer
+        else:
+            answer = create(plan, birth, client)
     except (TrackerUnavailableError, UnexpectedAnswerError) as error:
         return Outcome("offline", resumed=lived, message=str(error))
     except PlutoDistError as error:
         return Outcome("error", error=type(error).__name__, message=str(error))
+    if answer is None:
+        return Outcome("offline", resumed=lived, message="the tracker did not take what an earlier attempt left")
     # An id that this launch made up can only have been created by this launch, in an attempt that may have died
     # before any script heard of it.
     return Outcome("online", answer, resumed=lived or (answer.resumed and isinstance(plan.decision, Named)))
@@ -149,10 +154,12 @@ def follow(plan: Plan, exchange: Exchange, run: RunExchange, take_over: Callable
         The outcome; ``None`` where the attempt that this rank signed in to turns out to be over.
     """
     turn = 0
+    # The leader's node last: what keeps the leader from the tracker may keep all of its node.
+    late = TAKE_OVER_EVERY / 2 if plan.context.topology.node_rank == 0 else 0.0
     outcome = run.outcome()
     was_there = outcome is not None
     while outcome is None:
-        next_turn = plan.began + plan.settings.timeout * (TAKE_OVER_AT + turn * TAKE_OVER_EVERY)
+        next_turn = plan.began + plan.settings.timeout * (TAKE_OVER_AT + late + turn * TAKE_OVER_EVERY)
         outcome = run.outcome(max(0.01, min(_LONG_SLICE, min(next_turn, plan.deadline) - time.monotonic())))
         now = time.monotonic()
         if outcome is None and exchange.is_over():
@@ -239,7 +246,7 @@ def _attach_once(plan: Plan, signed: SignedId, outcome: Outcome, client: Client)
     """One try: the next one has a ticket of its own."""
     deadline = time.monotonic() + REQUEST_SECONDS
     if signed.reference.kind != "external id":
-        return client.resume(resume_request(plan, signed.reference), deadline=deadline, retry=False)
+        return client.resume(resume_request(run_name(plan, signed.reference)), deadline=deadline, retry=False)
     name = plan.request.run_name or signed.reference.value
     project = outcome.answer.project_name if outcome.answer else plan.request.project_name
     return client.create(CreateRunRequest(name, project, signed.reference.value), deadline=deadline, retry=False)

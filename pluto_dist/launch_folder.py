@@ -29,7 +29,7 @@ from urllib.parse import quote
 from pluto_dist.launchers.context import LaunchContext
 
 _PREFIX = ".pluto_dist_"
-_LIMIT = 4096
+_LIMIT = 8192
 _GENERATIONS = 64
 
 

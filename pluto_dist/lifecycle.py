@@ -7,7 +7,6 @@ The training's thread never waits for it but in ``init()`` and ``end()``, both b
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import threading
@@ -18,24 +17,26 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from typing import Any
 
-from pluto_dist import attempts, launch_folder, notes
+from pluto_dist import launch_folder, notes
+from pluto_dist.beating import Pulse
 from pluto_dist.client import Client
 from pluto_dist.console import logger
-from pluto_dist.ending import END_SECONDS, HURRY_SECONDS, Part
+from pluto_dist.creating import run_name
+from pluto_dist.ending import HURRY_SECONDS, Part
 from pluto_dist.errors import ExchangeError, PlutoDistError, RunIdMismatchError, TrackerError
 from pluto_dist.exchange import Exchange, Failure, Outcome, RunExchange, SignedId
-from pluto_dist.gathering import GATHER_SECONDS, LateNodes, collect_and_publish, gather
+from pluto_dist.gathering import GATHER_SECONDS, collect_and_publish, gather
 from pluto_dist.joining import ROLL_CALL_SECONDS, agree, attach, follow, lead
 from pluto_dist.meeting import hosts_a_store
+from pluto_dist.outbox import Outbox
 from pluto_dist.plan import Plan
+from pluto_dist.rejoining import hear, keep_trying
 from pluto_dist.wire import CreateRunResponse, UpdateConfigRequest, UpdateStatusRequest
 
 INVENTORY_SECONDS = 2.0  # how long a process that ends waits for its probes; a stalled driver costs no more
 LINGER_SECONDS = 2.0  # how long a rank that hears of an error stays for the others to hear of it
 STOP_SECONDS = 12.0  # how long end() waits for this rank's thread: one turn to attach, one request
 _PATIENCE = {"COMPLETED": math.inf, "FAILED": 5.0, "TERMINATED": 1.0}
-SILENT_BEATS = 3.5  # after so many missed heartbeats, and 5 s, another rank beats
-_SLICE = 0.5
 
 
 class Participation:
@@ -49,7 +50,9 @@ class Participation:
     Attributes:
         agreed: the run's id, once all ranks can know it.
         settled: how the run came into being.
+        late: how a run that began offline was joined all the same, once it was.
         attached: the tracker's answer to this rank's own attach, once there is one.
+        outbox: what this rank tells the tracker, once the id is agreed.
     """
 
     def __init__(
@@ -58,7 +61,9 @@ class Participation:
         self.plan = plan
         self.agreed: Future[SignedId] = Future()
         self.settled: Future[Outcome] = Future()
+        self.late: Outcome | None = None
         self.attached: CreateRunResponse | None = None
+        self.outbox: Outbox | None = None
         self._meet, self._new_client = meet, new_client
         self._client = new_client()
         self._exchange: Exchange | None = None
@@ -67,7 +72,6 @@ class Participation:
         self._leads = plan.is_leader  # whether this rank beats and ends: the leader, or the one that stood in for it
         self._gathered: frozenset[str] = frozenset()
         self._inventory: threading.Thread | None = None
-        self._cancelled = False
         self._stop = threading.Event()
         self._pid = os.getpid()
         self._ended = threading.Lock()
@@ -81,15 +85,9 @@ class Participation:
             exchange, run, signed, outcome = self._join()
             if outcome.kind == "error":
                 self._linger()
-            self._note(exchange, outcome)
+            self._note(exchange, signed, outcome)
             self.settled.set_result(outcome)
-            if outcome.answer is None or self._client is None:
-                return
-            if self._leads:
-                self._beat(exchange, run, self._client, outcome.answer.run_id)
-            else:
-                self.attached = attach(self.plan, run, signed, outcome, self._client, self._stop)
-                self._stand_by(exchange, run, self._client, outcome.answer.run_id)
+            self._take_part(exchange, run, signed, outcome)
         except RunIdMismatchError as error:
             self._linger()
             self._fail(error)
@@ -102,6 +100,31 @@ class Participation:
             if self._client is not None:
                 self._client.close()
 
+    def _take_part(self, exchange: Exchange, run: RunExchange, signed: SignedId, outcome: Outcome) -> None:
+        """Beat (the leader) or attach and stand by (every other rank), from when the tracker knows of the run."""
+        client, outbox = self._client, self.outbox
+        if client is None or outbox is None:
+            return
+        if outcome.kind == "offline":
+            late = (
+                keep_trying(run, outbox, client, self._stop, resumed=outcome.resumed)
+                if outbox.waits
+                else hear(run, self._stop)
+            )
+            if late is None:
+                return
+            self.late = outcome = late
+            self._note(exchange, signed, outcome)
+        if outcome.answer is None:
+            return
+        run_id = outcome.answer.run_id
+        pulse = Pulse(self.plan, exchange, run, client, outbox, run_id, self._stop, self._is_supervised)
+        if self._leads:
+            pulse.beat(self._gathered)
+        else:
+            self.attached = attach(self.plan, run, signed, outcome, client, self._stop)
+            pulse.stand_by()
+
     def _linger(self) -> None:
         """Stay until every rank has heard of the error, within a bound: the store may end with this process."""
         run, until, ranks = self._run, time.monotonic() + LINGER_SECONDS, self.plan.context.topology.world_size
@@ -112,13 +135,29 @@ class Participation:
             while run.count("heard", 0) < ranks and time.monotonic() < until and not self._stop.wait(0.02):
                 pass
 
-    def _note(self, exchange: Exchange, outcome: Outcome) -> None:
+    def _note(self, exchange: Exchange, signed: SignedId, outcome: Outcome) -> None:
         """Tell the launcher above which run it is, where there is one: the run is its to end."""
-        if outcome.answer is not None and exchange.is_node_leader and self._is_supervised():
-            answer, node = outcome.answer, self.plan.context.topology.node_rank
-            nonce = launch_folder.attempt_nonce(self.plan.context)
-            note = notes.RunNote(answer.run_id, answer.display_id or "", self.plan.nth, nonce, node or 0)
-            notes.note_run(exchange.folder, note)
+        if not (exchange.is_node_leader and self._is_supervised() and self._is_recorded(outcome)):
+            return
+        run_id, display_id = (outcome.answer.run_id, outcome.answer.display_id or "") if outcome.answer else (0, "")
+        name = run_name(self.plan, signed.reference)
+        note = notes.RunNote(
+            run_id,
+            display_id,
+            self.plan.nth,
+            launch_folder.attempt_nonce(self.plan.context),
+            self.plan.context.topology.node_rank or 0,
+            name.origin,
+            name.project,
+            name.reference.kind,
+            name.reference.value,
+            exchange.token,
+        )
+        notes.note_run(exchange.folder, note)
+
+    def _is_recorded(self, outcome: Outcome) -> bool:
+        """Whether a tracker has the run, or will have it once what is kept is sent."""
+        return outcome.answer is not None or outcome.is_to_be_kept(self.plan.settings.on_error)
 
     def _is_supervised(self) -> bool:
         return launch_folder.is_supervised(self.plan.context)
@@ -133,22 +172,21 @@ class Participation:
             token = exchange.agree_on_token(self.plan.context.topology.node_count, patience)
             run = self._run = exchange.run(self.plan.nth)
             signed = agree(self.plan, run, token)
+            self.outbox = Outbox(self.plan.settings.spool, run_name(self.plan, signed.reference), exchange.token)
             run.count("joined")
             if not self.agreed.done():
                 self.agreed.set_result(signed)
-            outcome = self._outcome(exchange, run, signed)
+            outcome = self._outcome(exchange, run, signed, self.outbox)
             self._settled_at = time.monotonic()
             if outcome is not None:
                 return exchange, run, signed, outcome
 
-    def _outcome(self, exchange: Exchange, run: RunExchange, signed: SignedId) -> Outcome | None:
+    def _outcome(self, exchange: Exchange, run: RunExchange, signed: SignedId, outbox: Outbox) -> Outcome | None:
         def create() -> Outcome:
-            nodes: dict[str, dict[str, Any]] = {}
-            if self._client is not None:
-                until = min(time.monotonic() + GATHER_SECONDS, self.plan.deadline)
-                nodes = gather(self.plan.context.topology, exchange, run, until)
+            until = min(time.monotonic() + GATHER_SECONDS, self.plan.deadline)
+            nodes = gather(self.plan.context.topology, exchange, run, until)
             self._gathered = frozenset(nodes)
-            outcome, is_ours = lead(self.plan, exchange, run, signed, self._client, nodes)
+            outcome, is_ours = lead(self.plan, exchange, run, signed, self._client, outbox, nodes)
             self._leads = self._leads or is_ours
             return outcome
 
@@ -156,49 +194,6 @@ class Participation:
             run.claim("leader")
             return create()
         return follow(self.plan, exchange, run, create)
-
-    def _beat(self, exchange: Exchange, run: RunExchange, client: Client, run_id: int) -> None:
-        late = LateNodes(self.plan.context.topology, exchange, self._gathered)
-        due = time.monotonic()  # the first at once: another launch that asks must see that this one lives
-        looking = late.expected
-        while not self._stop.wait(max(0.0, min(_SLICE if looking else math.inf, due - time.monotonic()))):
-            try:
-                if time.monotonic() >= due:
-                    due = time.monotonic() + self.plan.settings.heartbeat
-                    self._give_sign(run, client, run_id)
-                if looking and (more := late.look()):
-                    config = json.dumps({"pluto_dist": {attempts.FIELD: {run.recorded_key(): more}}})
-                    client.update_config(UpdateConfigRequest(run_id, config), deadline=_soon())
-                looking = late.expected
-            except ExchangeError:
-                looking = False  # the store is gone with its agent; the run, and its signs of life, go on
-            except TrackerError as error:
-                logger.debug("a sign of life was not taken: %s", error)
-
-    def _give_sign(self, run: RunExchange, client: Client, run_id: int) -> None:
-        if not self._is_supervised():  # else the launcher beats, between attempts too
-            self._heed(client.heartbeat(run_id, deadline=_soon()).status)
-        run.count("beats")
-
-    def _stand_by(self, exchange: Exchange, run: RunExchange, client: Client, run_id: int) -> None:
-        """Beat in the leader's place, should it fall silent; one rank of each node looks now and then."""
-        if not exchange.is_node_leader and self.plan.context.topology.rank != 1:
-            return
-        beats, since = -1, time.monotonic()
-        while not self._stop.wait(self.plan.settings.heartbeat):
-            try:
-                if (now := run.count("beats", 0)) != beats:
-                    beats, since = now, time.monotonic()
-                silent = time.monotonic() - since > SILENT_BEATS * self.plan.settings.heartbeat + 5
-                if silent and run.claim(f"sender after {beats}"):
-                    self._beat(exchange, run, client, run_id)
-            except ExchangeError:
-                return  # the store is gone with the leader or its agent, and this attempt with it
-
-    def _heed(self, status: str | None) -> None:
-        if status == "CANCELLED" and not self._cancelled:
-            self._cancelled = True
-            logger.warning("the run was cancelled in the tracker; this job goes on until you stop it")
 
     def _fail(self, error: PlutoDistError) -> None:
         for future in (self.agreed, self.settled):
@@ -218,13 +213,16 @@ class Participation:
             return
         outcome = self._last_outcome(status)
         self._stop_thread(STOP_SECONDS if status == "COMPLETED" else HURRY_SECONDS)
-        answer = None if outcome is None else outcome.answer
+        outcome = self.late or outcome
+        recorded = outcome is not None and self._is_recorded(outcome)
         if self._is_supervised():
             self._leave_word(cause)
-        elif self._run is not None and (answer is not None or hosts_a_store()):
+        elif self._run is not None and (recorded or hosts_a_store()):
             part = Part(self.plan, self._run, self._leads, self._settled_at)
-            if part.is_mine_to_end(status) and answer is not None:
-                part.post(self._new_client(), UpdateStatusRequest.of(answer.run_id, status, cause))
+            if part.is_mine_to_end(status) and recorded and outcome is not None and self.outbox is not None:
+                run_id = outcome.answer.run_id if outcome.answer else 0
+                client = None if outcome.kind == "error" else self._new_client()  # a key that is refused stays so
+                part.post(client, self.outbox, UpdateStatusRequest.of(run_id, status, cause))
         self._disconnect()
 
     def _leave_word(self, cause: dict[str, Any] | None) -> None:
@@ -248,17 +246,23 @@ class Participation:
                 logger.debug("the next attempt will not know why this one failed: %s", error)
             self._disconnect()
 
-    def update_config(self, request: UpdateConfigRequest) -> None:
-        """Send a change of the config; a tracker that does not take it is one warning."""
-        client = self._new_client()
-        if client is None:
-            return
+    def update_config(self, run_id: int, config: str) -> None:
+        """Send a change of the config, or keep it; a tracker that refuses it is one warning.
+
+        Args:
+            run_id: the tracker's number, 0 where there is none yet.
+            config: a JSON object, as text.
+        """
+        client, outbox = self._new_client(), self.outbox
         try:
-            client.update_config(request, deadline=time.monotonic() + self.plan.settings.timeout)
+            if outbox is not None:
+                until = time.monotonic() + self.plan.settings.timeout
+                outbox.tell(client, UpdateConfigRequest(run_id, config), until)
         except TrackerError as error:
             logger.warning("a change of the config was not taken: %s", error)
         finally:
-            client.close()
+            if client is not None:
+                client.close()
 
     def _last_outcome(self, status: str) -> Outcome | None:
         """How the run came into being; a crash waits a little for it, somebody's ctrl-C hardly."""
@@ -281,7 +285,3 @@ class Participation:
     def _disconnect(self) -> None:
         if self._exchange is not None:
             self._exchange.store.close()
-
-
-def _soon() -> float:
-    return time.monotonic() + END_SECONDS

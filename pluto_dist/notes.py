@@ -14,7 +14,7 @@ from pluto_dist.launch_folder import LaunchFolder
 
 T = TypeVar("T", bound="RunNote | FailureNote")
 _RUN, _FAILURE = "noted run", "noted failure"
-_TRACEBACK_LIMIT = 2500  # a note has 4,096 characters
+_TRACEBACK_LIMIT = 2500  # a note has 8,192 characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,16 @@ class RunNote:
     """The run that this node's workers are in.
 
     Attributes:
-        run_id: the tracker's number.
+        run_id: the tracker's number; 0 while the tracker has not answered.
         display_id: what people call it, or "".
         nth: which run of the launch it is, from 1.
         nonce: of this node's attempt, as its failure notes have it.
         node_rank: this node's number in the attempt; 0 where rank 0 is.
+        origin: of the tracker's API.
+        project: the run's.
+        kind: how it is named to the tracker: an "external id", "number" or "display id".
+        value: that name.
+        launch: the launch's token.
     """
 
     run_id: int
@@ -34,6 +39,11 @@ class RunNote:
     nth: int
     nonce: str
     node_rank: int
+    origin: str
+    project: str
+    kind: str
+    value: str
+    launch: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from pluto_dist.hooks import ExitHooks, TerminationHook
 from pluto_dist.lifecycle import Participation
 from pluto_dist.plan import Plan
 from pluto_dist.values import encode, summary
-from pluto_dist.wire import CreateRunResponse, UpdateConfigRequest
+from pluto_dist.wire import CreateRunResponse
 
 _TRACEBACK_LIMIT = 4000
 
@@ -48,7 +48,7 @@ class Run:
 
     @property
     def id(self) -> int | None:
-        """The tracker's number of the run, unique over all projects; ``None`` offline."""
+        """The tracker's number of the run, unique over all projects; ``None`` while it is offline."""
         return self._answer.run_id if self._answer else None
 
     @property
@@ -94,7 +94,7 @@ class Run:
 
     @property
     def mode(self) -> str:
-        """ "online", "offline" (the tracker could not be reached, or was not to be) or "disabled"."""
+        """ "online", "offline" (the tracker was not reached so far, or is not to be) or "disabled"."""
         if self.plan.settings.mode == "disabled":
             return "disabled"
         return "online" if self._answer else "offline"
@@ -129,7 +129,7 @@ class Run:
     def update_config(self, config: Any) -> None:
         """Merge ``config`` into the run's, later values win. The leader sends it; other ranks do nothing.
 
-        Blocks for one request, at most ``timeout`` seconds. Offline, nothing is sent.
+        Blocks for one request, at most ``timeout`` seconds. Offline, it is kept with the rest of the run.
 
         Raises:
             ConfigurationError: the config is no mapping of any kind that ``init()`` takes.
@@ -139,9 +139,9 @@ class Run:
             for line in summary(encoded.losses):
                 logger.warning("config: %s", line)
         document = json.dumps(encoded.value)
-        participation, answer = self._participation, self._answer
-        if participation is not None and answer is not None and self.is_leader and not self._finished:
-            participation.update_config(UpdateConfigRequest(answer.run_id, document))
+        participation = self._participation
+        if participation is not None and self._outcome is not None and self.is_leader and not self._finished:
+            participation.update_config(self.id or 0, document)
 
     def finish(self) -> None:
         """End the run as COMPLETED.
@@ -235,7 +235,8 @@ class Run:
     @property
     def _answer(self) -> CreateRunResponse | None:
         outcome = self._outcome
-        return outcome.answer if outcome else None
+        late = self._participation.late if self._participation else None
+        return late.answer if late else outcome.answer if outcome else None
 
     @property
     def _signed(self) -> SignedId | None:

@@ -90,6 +90,10 @@ class Outcome:
     message: str = ""
     at: float = 0.0
 
+    def is_to_be_kept(self, on_error: str) -> bool:
+        """Whether what this run records is kept for later: the tracker may take it once it answers, or has the key."""
+        return self.kind == "offline" or (self.error == "AuthenticationError" and on_error == "warn")
+
 
 def read_outcome(text: str) -> Outcome:
     """The outcome in a message.

@@ -58,7 +58,7 @@ def run(parsed: argparse.Namespace, chosen: Settings) -> None:
 
     host, kills = socket.gethostname(), count_kills()
     with _folder() as folder:
-        supervisor = Supervisor(folder, lambda: _client(chosen, host), chosen.heartbeat, _stop_this_job)
+        supervisor = Supervisor(folder, lambda: _client(chosen, host), chosen.spool, chosen.heartbeat, _stop_this_job)
         try:
             record(torchrun)(parsed)
         except ChildFailedError as error:
@@ -80,8 +80,9 @@ def _tell(supervisor: Supervisor, cause: Cause) -> None:
     """End the run as failed, and say which failure came first on all nodes."""
     first = supervisor.end("FAILED", cause) or cause
     if supervisor.note is not None:
+        named = supervisor.note.display_id or supervisor.note.value
         rank = "" if first.rank is None else f"rank {first.rank} "
-        logger.error("run %s failed: %son %s: %s", supervisor.note.display_id, rank, first.host, first.reason)
+        logger.error("run %s failed: %son %s: %s", named, rank, first.host, first.reason)
 
 
 def _cancelled(supervisor: Supervisor) -> int:

@@ -10,16 +10,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from pluto_dist.client import Client
 from pluto_dist.console import logger
-from pluto_dist.errors import PlutoDistError, TrackerError
-from pluto_dist.launch.verdict import Cause, Status, earlier
+from pluto_dist.errors import PlutoDistError, TrackerUnavailableError, UnexpectedAnswerError
+from pluto_dist.identity import Reference
+from pluto_dist.launch.verdict import Cause, Status
 from pluto_dist.launch_folder import LaunchFolder
 from pluto_dist.notes import RunNote, noted_run
+from pluto_dist.outbox import Outbox
+from pluto_dist.replay import earlier
+from pluto_dist.spool import RunName
 from pluto_dist.wire import RunState, UpdateStatusRequest
 
 END_SECONDS = 20.0  # how long the end is tried to be told
+CATCH_UP_SECONDS = 5.0  # the same for a run that the tracker does not know of
 LOOK_EVERY = 3  # heartbeats between two looks of a node that does not beat
 SILENT_BEATS = 3.5  # after so many missed heartbeats, and 5 s, another node beats
 SETTLE_SECONDS = 1.5  # an attach or a cause that crosses ours on the way is seen after this long
@@ -44,12 +50,13 @@ class Supervisor:
         self,
         folder: LaunchFolder,
         client: Callable[[], Client | None],
+        spool: Path | None,
         heartbeat: float,
         on_cancel: Callable[[], None],
     ) -> None:
         self.cancelled = False
         self.note: RunNote | None = None
-        self._folder, self._new_client, self._on_cancel = folder, client, on_cancel
+        self._folder, self._new_client, self._spool, self._on_cancel = folder, client, spool, on_cancel
         self._heartbeat = heartbeat
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="pluto_dist supervisor", daemon=True)
@@ -57,9 +64,9 @@ class Supervisor:
 
     def _watch(self) -> None:
         client, turn = self._new_client(), 0
-        while client is not None and not self._stop.wait(self._heartbeat if self.note else min(1.0, self._heartbeat)):
+        while not self._stop.wait(self._heartbeat if self.note else min(1.0, self._heartbeat)):
             self._look_at_notes(client)
-            if self.note is None:
+            if client is None or self.note is None or not self.note.run_id:  # the workers' side joins what is offline
                 continue
             try:
                 status = self._sign_of_life(client, self.note, turn)
@@ -73,13 +80,10 @@ class Supervisor:
         if client is not None:
             client.close()
 
-    def _look_at_notes(self, client: Client) -> None:
+    def _look_at_notes(self, client: Client | None) -> None:
         note, before = noted_run(self._folder), self.note
-        if before is not None and note is not None and before.run_id != note.run_id and before.node_rank == 0:
-            try:  # the script finished one run and began the next
-                client.update_status(UpdateStatusRequest(before.run_id, "COMPLETED"), deadline=_soon())
-            except TrackerError as error:
-                logger.warning("the end of run %s could not be told to the tracker: %s", before.display_id, error)
+        if before is not None and note is not None and before.nth != note.nth and before.node_rank == 0:
+            self._tell_or_keep(client, before, "COMPLETED", None)  # the script finished one run and began the next
         self.note = note or before
 
     def _sign_of_life(self, client: Client, note: RunNote, turn: int) -> str | None:
@@ -107,17 +111,34 @@ class Supervisor:
         """
         self._stop.set()
         self._thread.join(2 * self._heartbeat)
-        client = self._new_client()
         self.note = noted_run(self._folder) or self.note
-        if client is None or self.note is None or (status == "COMPLETED" and self.note.node_rank != 0):
+        if self.note is None or (status == "COMPLETED" and self.note.node_rank != 0):
             return cause
+        client = self._new_client()
         try:
-            return self._tell(client, self.note, status, cause)
-        except PlutoDistError as error:
-            logger.warning("the run's end (%s) could not be told to the tracker: %s", status, error)
-            return cause
+            return self._tell_or_keep(client, self.note, status, cause)
         finally:
-            client.close()
+            if client is not None:
+                client.close()
+
+    def _tell_or_keep(self, client: Client | None, note: RunNote, status: Status, cause: Cause | None) -> Cause | None:
+        """Tell the tracker, or keep the end with what is kept of the run already; the cause on record."""
+        end = UpdateStatusRequest.of(note.run_id, status, None if cause is None else cause.to_json())
+        name = RunName(note.origin, note.project, Reference.of(note.kind, note.value))
+        outbox = Outbox(self._spool, name, note.launch)
+        try:
+            if client is not None and note.run_id and not outbox.look():
+                return self._tell(client, note, status, cause)
+            outbox.keep(end)
+            if client is not None:
+                outbox.catch_up(client, time.monotonic() + CATCH_UP_SECONDS)
+        except (TrackerUnavailableError, UnexpectedAnswerError) as error:
+            outbox.keep(end)
+            told = "the run's end (%s) could not be told to the tracker; `pluto-dist sync` will (it is kept in %s): %s"
+            logger.warning(told, status, outbox.folder, error)
+        except PlutoDistError as error:
+            logger.warning("the run's end (%s) was not taken by the tracker: %s", status, error)
+        return cause
 
     def _tell(self, client: Client, note: RunNote, status: Status, cause: Cause | None) -> Cause | None:
         for _ in range(SETTLE_TRIES):
@@ -125,7 +146,7 @@ class Supervisor:
             if state is None:
                 return cause
             if cause is not None and state.status in ("FAILED", "TERMINATED"):
-                if earlier(state.status_metadata, cause):
+                if earlier(state.status_metadata, cause.at):
                     return _as_cause(state.status_metadata, cause)
             elif state.status == status:
                 return cause

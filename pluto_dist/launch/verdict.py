@@ -87,12 +87,6 @@ def ended(failed: Failed, *, memory: str | None = None, note: FailureNote | None
     return Cause(reason, first.at, failed.host, first.rank, first.exitcode, first.traceback or None)
 
 
-def earlier(recorded: Any, mine: Cause) -> bool:
-    """Whether the cause that a tracker has on record is of an earlier failure than ``mine``."""
-    at = recorded.get("at") if isinstance(recorded, dict) else None
-    return isinstance(at, (int, float)) and not isinstance(at, bool) and at <= mine.at
-
-
 def _in_words(exitcode: int, memory: str | None) -> str:
     if exitcode >= 0:
         return f"exit code {exitcode}"

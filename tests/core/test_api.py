@@ -21,11 +21,13 @@ import requests
 from misbehaving import Misbehaving, reply_json
 
 from pluto_dist.client import Client
+from pluto_dist.creating import run_name
 from pluto_dist.exchange import Exchange, Member
 from pluto_dist.identity import Reference, decide
 from pluto_dist.joining import agree, lead
 from pluto_dist.launch_folder import LaunchFolder
 from pluto_dist.launchers import detect
+from pluto_dist.outbox import Outbox
 from pluto_dist.plan import Plan
 from pluto_dist.server import LocalServer
 from pluto_dist.settings import load
@@ -531,7 +533,9 @@ def test_a_cancelled_run_is_not_revived_by_a_restart(server, ask, project):
         run = exchange.run(1)
         client = Client(server.url, server.url, load(environ).api_key, user_agent="test")  # type: ignore[arg-type]
         try:
-            return lead(plan, exchange, run, agree(plan, run, token), client, {})[0]
+            signed = agree(plan, run, token)
+            outbox = Outbox(None, run_name(plan, signed.reference), token)
+            return lead(plan, exchange, run, signed, client, outbox, {})[0]
         finally:
             client.close()
 

@@ -20,12 +20,14 @@ from misbehaving import RUN, Answer, Misbehaving, reply, reply_json
 from pluto_dist import errors
 from pluto_dist.arguments import Arguments, prepare
 from pluto_dist.client import Client
+from pluto_dist.creating import run_name
 from pluto_dist.exchange import Exchange, Member, Outcome
 from pluto_dist.identity import decide
 from pluto_dist.joining import agree, lead
 from pluto_dist.launch_folder import LaunchFolder
 from pluto_dist.launchers import ProcessFacts, detect
 from pluto_dist.meeting import connect
+from pluto_dist.outbox import Outbox
 from pluto_dist.plan import Plan
 from pluto_dist.settings import Secret
 from pluto_dist.store import LocalStore
@@ -90,7 +92,9 @@ def led(
         with Misbehaving(*answers) as server:
             client = Client(server.url, server.url, Secret("mlps_k"), user_agent="test")
             try:
-                outcome, _ = lead(mine, exchange, run, agree(mine, run, token), client, {})
+                signed = agree(mine, run, token)
+                outbox = Outbox(None, run_name(mine, signed.reference), token)
+                outcome, _ = lead(mine, exchange, run, signed, client, outbox, {})
             finally:
                 client.close()
         raise errors.received(outcome.error, outcome.message)

@@ -24,15 +24,16 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "settings", "topology", "version", "console", "pacing", "attempts"}),
     frozenset({"launchers", "wire", "values"}),
     frozenset({"identity", "inventory", "launch_folder", "deadline", "keychain", "arguments", "plan", "notes"}),
-    frozenset({"store", "meeting", "exchange", "client", "gathering", "explanation"}),
-    frozenset({"creating", "joining", "ending", "hooks", "lifecycle", "run", "process"}),
-    frozenset({"api", "launch", "server"}),
+    frozenset({"store", "meeting", "exchange", "client", "spool", "gathering", "explanation"}),
+    frozenset({"replay", "outbox", "creating", "joining", "rejoining"}),
+    frozenset({"ending", "beating", "hooks", "lifecycle", "run", "process"}),
+    frozenset({"api", "launch", "server", "syncing"}),
     frozenset({"wrapped"}),
     frozenset({"cli", "__main__", "__init__"}),
 )
 # Where one floor is a short ladder of its own. The design puts settings beside errors and run beside lifecycle;
-# plan, store, gathering, creating, joining and process are steps of its "identity", "exchange", "lifecycle" and
-# "api".
+# plan, store, gathering, replay, outbox, creating, joining, beating and process are steps of its "identity",
+# "exchange", "lifecycle" and "api".
 LADDERS = frozenset(
     {
         ("settings", "errors"),
@@ -41,8 +42,14 @@ LADDERS = frozenset(
         ("meeting", "store"),
         ("exchange", "store"),
         ("gathering", "exchange"),
+        ("outbox", "replay"),
+        ("creating", "replay"),
+        ("joining", "replay"),
+        ("joining", "outbox"),
         ("joining", "creating"),
-        ("lifecycle", "joining"),
+        ("rejoining", "outbox"),
+        ("beating", "ending"),
+        ("lifecycle", "beating"),
         ("lifecycle", "ending"),
         ("run", "hooks"),
         ("run", "lifecycle"),
@@ -63,6 +70,7 @@ READS_ENVIRONMENT = {
     "api.py": "the one place",
     "cli/server.py": "the same for the commands, which run without init()",
     "cli/explain.py": "the same",
+    "cli/sync.py": "the same",
     "cli/run.py": "the same",
     "cli/wrap.py": "the same",
     "launch/agent.py": "what its workers inherit, in one named function",

@@ -15,9 +15,10 @@ from pluto_dist.cli import main
 from pluto_dist.cli.run import run as run_command
 from pluto_dist.launch.command import parse, why_not_wrapped, wrapped
 from pluto_dist.launch.memory import KillCounts, count_kills
-from pluto_dist.launch.verdict import Cause, Ending, Failed, earlier, ended
+from pluto_dist.launch.verdict import Ending, Failed, ended
 from pluto_dist.launch_folder import LaunchFolder
 from pluto_dist.notes import FailureNote, RunNote, note_failure, note_run, noted_failure, noted_run
+from pluto_dist.replay import earlier
 
 # Every option of this torch's torchrun, as its parser has it.
 OPTIONS = {
@@ -143,7 +144,7 @@ def test_a_ranks_own_words_go_before_its_exit_code():
 )
 def test_which_of_two_causes_stays(recorded, is_earlier):
     """The earlier failure stays on record; what is no record gives way."""
-    assert earlier(recorded, Cause("x", 5.0, "a")) == is_earlier
+    assert earlier(recorded, 5.0) == is_earlier
 
 
 # Notes.
@@ -153,7 +154,7 @@ def test_notes_arrive(tmp_path):
     """What workers leave is what the launcher reads; of an attempt's failures the first."""
     folder = LaunchFolder(tmp_path)
     assert (noted_run(folder), noted_failure(folder, "n")) == (None, None)
-    run = RunNote(7, "DIG-7", 1, "n", 0)
+    run = RunNote(7, "DIG-7", 1, "n", 0, "http://t", "digits", "external id", "job-7", "launch")
     note_run(folder, run)
     first = FailureNote(1.5, 3, "a", 'ValueError: "作"\n\x00', "Traceback\n" * 1000)
     note_failure(folder, "n", first)

@@ -1,0 +1,127 @@
+"""What a live process has to tell the tracker of one run, in order; what is not taken is kept, and tried again.
+
+In an outage every request goes into the spool, behind those that wait there already, so nothing overtakes and
+nothing is lost with the process. With a tracker that answers, nothing here touches the disk.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from pluto_dist import spool
+from pluto_dist.client import Client
+from pluto_dist.console import logger
+from pluto_dist.errors import RequestRefusedError, TrackerUnavailableError, UnexpectedAnswerError
+from pluto_dist.replay import Replayed, attach, replay
+from pluto_dist.spool import Entry, RunName, RunSpool
+from pluto_dist.spool.entry import REQUESTS
+from pluto_dist.wire import CreateRunRequest, UpdateConfigRequest, UpdateStatusRequest
+
+LOCK_SECONDS = 5.0  # how long a sync that sends the same run is waited for
+
+
+class Outbox:
+    """The requests of one run, from one process.
+
+    Args:
+        root: the spool's folder, or ``None`` where there is none.
+        name: the run.
+        launch: the launch's token.
+    """
+
+    def __init__(self, root: Path | None, name: RunName, launch: str) -> None:
+        self.name = name
+        self._launch = launch
+        self._spooled = RunSpool(root, name)
+        self._keeps = False  # whether anything was kept, so that later requests must not overtake it
+
+    @property
+    def folder(self) -> Path | None:
+        """Where this run is kept; ``None``: in memory only."""
+        return self._spooled.folder
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything is kept that the tracker has not taken."""
+        return self._keeps
+
+    def look(self) -> bool:
+        """Whether anything of this run is kept on disk, by whatever process."""
+        self._keeps = self._keeps or not self._spooled.is_empty
+        return self._keeps
+
+    def keep(self, request: spool.Request, key: str = "") -> None:
+        """Keep a request for later, behind those that are kept already.
+
+        Args:
+            request: a create without a time of its own, and an end, get the present one.
+            key: under which a create's attempt is recorded.
+        """
+        at = spool.now_ms()
+        if isinstance(request, CreateRunRequest):
+            request = replace(request, created_at=at if request.created_at is None else request.created_at)
+        elif isinstance(request, UpdateStatusRequest):
+            request = replace(request, status_updated=request.status_updated or at)
+        kind = next(kind for kind, record in REQUESTS.items() if isinstance(request, record))
+        if not self._spooled.keep(Entry(self.name, self._launch, kind, at, request, key)):
+            why = self._spooled.warnings.pop()
+            if not self._keeps:
+                logger.warning("%s; what is recorded is lost if this process ends before the tracker answers", why)
+        self._keeps = True
+
+    def tell(self, client: Client | None, request: UpdateConfigRequest | UpdateStatusRequest, deadline: float) -> bool:
+        """Send a request, or keep it where the tracker cannot be reached or others wait; whether it was sent.
+
+        Raises:
+            TrackerError: the tracker refused it.
+        """
+        if client is not None and request.run_id and not self._keeps:
+            try:
+                self._send(client, request, deadline)
+                return True
+            except (TrackerUnavailableError, UnexpectedAnswerError) as error:
+                logger.debug("kept for later: %s", error)
+        self.keep(request)
+        return False
+
+    def catch_up(self, client: Client, deadline: float, *, joins: bool = False) -> Replayed | None:
+        """Try to send what is kept; what came of it, and ``None`` where the tracker did not take all of it.
+
+        Args:
+            client: of the tracker.
+            deadline: on the monotonic clock.
+            joins: whether the run lives and is to be heard of: another process may have sent what created it.
+
+        Raises:
+            AuthenticationError: the tracker refuses the key.
+        """
+        try:
+            with self._spooled.locked(min(LOCK_SECONDS, max(0.0, deadline - time.monotonic()))) as mine:
+                done = replay(self._spooled, client, deadline=deadline) if mine else None
+            if done is not None and done.answer is None and joins:
+                done = replace(done, answer=attach(self.name, client, deadline=deadline))
+        except (TrackerUnavailableError, UnexpectedAnswerError, RequestRefusedError) as error:
+            logger.debug("what is kept was not taken: %s", error)
+            return None
+        finally:
+            for warning in self._spooled.warnings:
+                logger.warning("%s", warning)
+            self._spooled.warnings.clear()
+        self._keeps = not self._spooled.is_empty
+        return None if self._keeps else done
+
+    def revive(self, client: Client, deadline: float) -> None:
+        """Bring the run back to RUNNING, which the tracker has ended because it heard nothing of it.
+
+        Raises:
+            TrackerError: the tracker does not.
+        """
+        attach(self.name, client, deadline=deadline)
+
+    def _send(self, client: Client, request: UpdateConfigRequest | UpdateStatusRequest, deadline: float) -> None:
+        if isinstance(request, UpdateStatusRequest):
+            client.update_status(request, deadline=deadline)
+        else:
+            client.update_config(request, deadline=deadline)
