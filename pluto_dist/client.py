@@ -15,16 +15,15 @@ from __future__ import annotations
 import json
 import threading
 import time
-from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
 from requests.auth import AuthBase
-from urllib3.exceptions import HTTPError, InvalidHeader
+from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
+from pluto_dist import responses
 from pluto_dist.deadline import DeadlineAdapter
 from pluto_dist.errors import (
     AuthenticationError,
@@ -42,6 +41,7 @@ from pluto_dist.wire import (
     Record,
     ResumeRunRequest,
     RunState,
+    SuccessResponse,
     TriggerRequest,
     TriggerResponse,
     UpdateConfigRequest,
@@ -132,11 +132,11 @@ class Client:
 
     def update_status(self, request: UpdateStatusRequest, *, deadline: float) -> None:
         """Post a status; the server ignores one of lower precedence than the run's."""
-        self._ask("POST", f"{self._url_api}/api/runs/status/update", request, deadline)
+        self._change("/api/runs/status/update", request, deadline)
 
     def update_config(self, request: UpdateConfigRequest, *, deadline: float) -> None:
         """Merge into the run's config."""
-        self._ask("POST", f"{self._url_api}/api/runs/config/update", request, deadline)
+        self._change("/api/runs/config/update", request, deadline)
 
     def heartbeat(self, run_id: int, *, deadline: float) -> TriggerResponse:
         """Say that the run lives; the answer tells its status."""
@@ -155,6 +155,11 @@ class Client:
         """Close the connections."""
         self._session.close()
 
+    def _change(self, path: str, request: Record, deadline: float) -> None:
+        """Post a change; an answer that does not say so is none, or a proxy's page could swallow the run's end."""
+        if not self._post(path, request, SuccessResponse, deadline, True).success:
+            raise UnexpectedAnswerError(f"{self._url_api} answered that {path} had no success")
+
     def _post(self, path: str, request: Record, answer: type[R], deadline: float, retry: bool) -> R:
         told = self._ask("POST", self._url_api + path, request, deadline, retry)
         return self._record(answer, told, self._url_api)
@@ -164,7 +169,7 @@ class Client:
             return record.from_json(answer)
         except ContractError as error:
             raise UnexpectedAnswerError(
-                f"{_origin(url)} answered something that is {error}.\n"
+                f"{responses.origin(url)} answered something that is {error}.\n"
                 "Check that PLUTO_URL_API is the address of a Pluto API, not of its web page."
             ) from error
 
@@ -205,30 +210,32 @@ class Client:
 
     def _answer(self, url: str, response: requests.Response, content: bytes) -> Any:
         content = content.replace(self._key.reveal().encode(), b"***")
-        self.server_time = _date(response)
-        status, text = response.status_code, _error_text(content)
+        self.server_time = responses.date_of(response)
+        status, text = response.status_code, responses.error_text(content)
         if 300 <= status < 400:
-            raise UnexpectedAnswerError(_redirected(url, self._masked(response.headers.get("Location", ""))))
+            raise UnexpectedAnswerError(responses.redirected(url, self._masked(response.headers.get("Location", ""))))
         if status == 401:
             raise AuthenticationError(
-                f"{_origin(url)} refused the API key (HTTP 401: {text}).\n"
+                f"{responses.origin(url)} refused the API key (HTTP 401: {text}).\n"
                 "Set PLUTO_API_KEY to a key of that server; PLUTO_URL_API says which server is asked."
             )
         if status in _RETRIED:
-            after = _retry_after(response)
-            told = f"{_origin(url)} answered HTTP {status}: {text}\nIf it goes on, ask who runs that server."
+            after = responses.retry_after(response)
+            told = f"{responses.origin(url)} answered HTTP {status}: {text}\nIf it goes on, ask who runs that server."
             raise _TryAgainError(TrackerUnavailableError(told, after), after)
         if status != 200:
             path = urlsplit(url).path
             advice = "Correct what it names; what init() was given is sent as it is."
-            raise RequestRefusedError(f"{_origin(url)} refused {path} (HTTP {status}): {text}\n{advice}", status)
+            raise RequestRefusedError(
+                f"{responses.origin(url)} refused {path} (HTTP {status}): {text}\n{advice}", status
+            )
         if len(content) > ANSWER_LIMIT:
-            raise UnexpectedAnswerError(f"{_origin(url)} answered more than {ANSWER_LIMIT} bytes")
+            raise UnexpectedAnswerError(f"{responses.origin(url)} answered more than {ANSWER_LIMIT} bytes")
         try:
             return json.loads(content)
         except (ValueError, RecursionError) as error:
             raise UnexpectedAnswerError(
-                f"{_origin(url)} answered HTTP 200 with something that is not JSON: {text}\n"
+                f"{responses.origin(url)} answered HTTP 200 with something that is not JSON: {text}\n"
                 "Check that PLUTO_URL_API is the address of a Pluto API, not of its web page or of a proxy."
             ) from error
 
@@ -237,7 +244,7 @@ class Client:
         text = str(getattr(cause, "reason", cause)) or type(error).__name__
         reason = self._masked(text).rpartition("): ")[2]  # without urllib3's "HTTPConnection(host=...): "
         return TrackerUnavailableError(
-            f"{_origin(url)} cannot be reached ({reason[:300]}).\n"
+            f"{responses.origin(url)} cannot be reached ({reason[:300]}).\n"
             "Check PLUTO_URL_API, and HTTPS_PROXY and NO_PROXY if there is a proxy."
         )
 
@@ -251,47 +258,3 @@ class _TryAgainError(Exception):
     def __init__(self, final: TrackerError, retry_after: float = 0.0) -> None:
         super().__init__(str(final))
         self.final, self.retry_after = final, retry_after
-
-
-def _redirected(url: str, location: str) -> str:
-    advice = "Check PLUTO_URL_API."
-    with suppress(ValueError):  # not a URL
-        target = urlsplit(location)
-        if target.scheme in ("http", "https") and target.hostname:
-            advice = f"If that is your tracker, set PLUTO_URL_API={target.scheme}://{target.netloc.rpartition('@')[2]}"
-    return f"{_origin(url)} redirects elsewhere; a redirected request would lose its body.\n{advice}"
-
-
-def _date(response: requests.Response) -> float:
-    """When the server says it answered, seconds since 1970; by this machine's clock where it does not say."""
-    with suppress(ValueError, TypeError, OverflowError):  # no date, or no HTTP date
-        return (
-            parsedate_to_datetime(response.headers["Date"]).timestamp() if "Date" in response.headers else time.time()
-        )
-    return time.time()
-
-
-def _retry_after(response: requests.Response) -> float:
-    try:
-        return max(0.0, Retry().parse_retry_after(response.headers.get("Retry-After", "0")))
-    except (InvalidHeader, ValueError, OverflowError):
-        return 0.0  # neither seconds nor a date: as good as none
-
-
-def _error_text(content: bytes) -> str:
-    """The message in any of the server's three error shapes, or the beginning of what came instead."""
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        return repr(content[:200].decode(errors="replace"))
-    error = body.get("error") if isinstance(body, dict) else None
-    if isinstance(error, dict) and isinstance(error.get("issues"), list):
-        found = [i for i in error["issues"] if isinstance(i, dict) and isinstance(i.get("path"), list)]
-        return "; ".join(f"{'.'.join(map(str, i['path']))}: {i.get('message')}" for i in found)[:1000]
-    detail = body.get("message") if isinstance(body, dict) else None
-    return ": ".join(str(part)[:500] for part in (error, detail) if part) or repr(body)[:200]
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

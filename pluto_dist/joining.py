@@ -97,7 +97,8 @@ def lead(
     """Create the run and tell the others; what the tracker does not take is kept in ``outbox``.
 
     Returns:
-        What was told first, and whether that was this rank's word: another rank may have been faster.
+        What was told first, and whether this rank beats and ends the run: the leader does, unless another rank
+        reached the tracker in its place.
     """
     before = run.begun_before()
     birth = Birth(
@@ -117,11 +118,18 @@ def lead(
         mine = replace(_made(plan, birth, client, outbox), at=time.time())
         told = run.publish_outcome(mine)
         run.remember(told, tell=True)
-    if told.is_to_be_kept(plan.settings.on_error) and (plan.is_leader or told == mine) and not outbox.waits:
+    is_mine = told == mine
+    leads = is_mine or told.kind != "online" if plan.is_leader else is_mine and _leads_in_place(told, run)
+    if leads and told.is_to_be_kept(plan.settings.on_error) and not outbox.waits:
         outbox.keep(create_request(plan, birth), birth.key)
     for node in exchange.nodes():
         exchange.welcome(node)
-    return told, told == mine
+    return told, leads
+
+
+def _leads_in_place(told: Outcome, run: RunExchange) -> bool:
+    """Whether another rank than the leader leads, now that its word was the first: not where both are offline."""
+    return told.kind == "online" or not run.claimed("leader")
 
 
 def _made(plan: Plan, birth: Birth, client: Client | None, outbox: Outbox) -> Outcome:

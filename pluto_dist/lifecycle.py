@@ -186,8 +186,7 @@ class Participation:
             until = min(time.monotonic() + GATHER_SECONDS, self.plan.deadline)
             nodes = gather(self.plan.context.topology, exchange, run, until)
             self._gathered = frozenset(nodes)
-            outcome, is_ours = lead(self.plan, exchange, run, signed, self._client, outbox, nodes)
-            self._leads = self._leads or is_ours
+            outcome, self._leads = lead(self.plan, exchange, run, signed, self._client, outbox, nodes)
             return outcome
 
         if self.plan.is_leader:

@@ -190,6 +190,13 @@ class UpdateConfigRequest(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class SuccessResponse(Record):
+    """The answer to both updates: the tracker has taken the change, or ignored an end of lower precedence."""
+
+    success: bool = _field("success", "boolean", required=True)
+
+
+@dataclass(frozen=True, slots=True)
 class TriggerRequest(Record):
     """``POST /api/runs/trigger``: the heartbeat of a run."""
 

@@ -42,7 +42,7 @@ class Tracker:
         path = exchange.request.path
         if exchange.request.method == "POST":
             self.sent.append((path, json.loads(exchange.request.body)))
-        body: dict[str, Any] = dict(RUN, resumed=True)
+        body: dict[str, Any] = dict(RUN, resumed=True, success=True)
         if "/details/" in path:
             age = self.ages[min(self.looks, len(self.ages) - 1)] if self.ages else None
             self.looks += 1

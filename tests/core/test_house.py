@@ -23,7 +23,9 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "settings", "topology", "version", "console", "pacing", "attempts"}),
     frozenset({"launchers", "wire", "values"}),
-    frozenset({"identity", "inventory", "launch_folder", "deadline", "keychain", "arguments", "plan", "notes"}),
+    frozenset(
+        {"identity", "inventory", "launch_folder", "deadline", "responses", "keychain", "arguments", "plan", "notes"}
+    ),
     frozenset({"store", "meeting", "exchange", "client", "spool", "gathering", "explanation"}),
     frozenset({"replay", "outbox", "creating", "joining", "rejoining"}),
     frozenset({"ending", "beating", "hooks", "lifecycle", "run", "process"}),

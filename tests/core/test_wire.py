@@ -19,6 +19,7 @@ from pluto_dist.wire import (
     CreateRunResponse,
     Record,
     ResumeRunRequest,
+    SuccessResponse,
     TriggerRequest,
     TriggerResponse,
     UpdateConfigRequest,
@@ -35,6 +36,7 @@ RECORDS: tuple[type[Record], ...] = (
     ResumeRunRequest,
     UpdateStatusRequest,
     UpdateConfigRequest,
+    SuccessResponse,
     TriggerRequest,
     TriggerResponse,
 )
@@ -52,6 +54,7 @@ SMALLEST: dict[type[Record], dict[str, Any]] = {
     ResumeRunRequest: {},
     UpdateStatusRequest: {"runId": 1, "status": "RUNNING"},
     UpdateConfigRequest: {"runId": 1, "config": None},
+    SuccessResponse: {"success": True},
     TriggerRequest: {"runId": 1},
     TriggerResponse: {},
 }

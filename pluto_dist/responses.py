@@ -1,0 +1,60 @@
+"""What a tracker's HTTP answer says of itself: its error in words, when it came, when to try again, where it points.
+
+Pure, but for the clock of this machine where the answer tells no time.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+import requests
+from urllib3.exceptions import InvalidHeader
+from urllib3.util.retry import Retry
+
+
+def redirected(url: str, location: str) -> str:
+    advice = "Check PLUTO_URL_API."
+    with suppress(ValueError):  # not a URL
+        target = urlsplit(location)
+        if target.scheme in ("http", "https") and target.hostname:
+            advice = f"If that is your tracker, set PLUTO_URL_API={target.scheme}://{target.netloc.rpartition('@')[2]}"
+    return f"{origin(url)} redirects elsewhere; a redirected request would lose its body.\n{advice}"
+
+
+def date_of(response: requests.Response) -> float:
+    """When the server says it answered, seconds since 1970; by this machine's clock where it does not say."""
+    with suppress(ValueError, TypeError, OverflowError):  # no date, or no HTTP date
+        return (
+            parsedate_to_datetime(response.headers["Date"]).timestamp() if "Date" in response.headers else time.time()
+        )
+    return time.time()
+
+
+def retry_after(response: requests.Response) -> float:
+    try:
+        return max(0.0, Retry().parse_retry_after(response.headers.get("Retry-After", "0")))
+    except (InvalidHeader, ValueError, OverflowError):
+        return 0.0  # neither seconds nor a date: as good as none
+
+
+def error_text(content: bytes) -> str:
+    """The message in any of the server's three error shapes, or the beginning of what came instead."""
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return repr(content[:200].decode(errors="replace"))
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, dict) and isinstance(error.get("issues"), list):
+        found = [i for i in error["issues"] if isinstance(i, dict) and isinstance(i.get("path"), list)]
+        return "; ".join(f"{'.'.join(map(str, i['path']))}: {i.get('message')}" for i in found)[:1000]
+    detail = body.get("message") if isinstance(body, dict) else None
+    return ": ".join(str(part)[:500] for part in (error, detail) if part) or repr(body)[:200]
+
+
+def origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

@@ -1,0 +1,149 @@
+"""Whatever the tracker does, and whenever: training completes, and the run is whole, at once or after `sync`."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults import FAULTS, FaultyTracker, faulty_tracker
+from running import Job, Torchrun, Tracker
+
+pytestmark = pytest.mark.multiprocess
+
+STEPS = 300
+TRAIN = """
+import os, pathlib, time, torch, torch.distributed as dist, pluto_dist
+from reporting import report
+here = pathlib.Path(os.environ["REPORTS"])
+def phase(name):
+    if dist.get_rank() == 0:
+        (here / name).touch()
+    while not (here / f"{name} seen").exists():
+        time.sleep(0.01)
+dist.init_process_group("gloo")
+phase("init")
+began = time.monotonic()
+run = pluto_dist.init(project="outage", name="ddp", config={"lr": 0.1}, tags=["cpu"])
+joined = time.monotonic() - began
+phase("train")
+total, slowest, began = torch.ones(1), 0.0, time.monotonic()
+for step in range(STEPS):
+    at = time.monotonic()
+    dist.all_reduce(total, op=dist.ReduceOp.MAX)
+    time.sleep(0.002)
+    slowest = max(slowest, time.monotonic() - at)
+trained = time.monotonic() - began
+run.update_config({"best": 0.97})
+phase("finish")
+began = time.monotonic()
+run.finish()
+report(run, joined=joined, trained=trained, slowest=slowest, finished=time.monotonic() - began)
+dist.destroy_process_group()
+"""
+PHASES = ("init", "train", "finish")
+# One of each kind that the client tells apart; the others with `-m exhaustive`.
+IN_CI = {
+    ("refuses", "init"), ("accepts and stalls", "train"), ("reset in mid-answer", "finish"), ("wrong types", "init"),
+    ("self-signed certificate", "finish"), ("flapping", "init"),
+}  # fmt: skip
+TABLE = [
+    pytest.param(
+        fault, phase, id=f"{fault} at {phase}", marks=[] if (fault, phase) in IN_CI else pytest.mark.exhaustive
+    )
+    for fault in FAULTS
+    for phase in PHASES
+]
+
+
+@pytest.fixture
+def tracker(request: pytest.FixtureRequest) -> Iterator[FaultyTracker]:
+    fault = request.node.callspec.params["fault"]
+    with faulty_tracker(tls="certificate" in fault) as faulty:
+        yield faulty
+
+
+def spool_of(folder: Path) -> Path:
+    return folder / "pluto-dist" / "spool"
+
+
+def kept(folder: Path) -> list[Path]:
+    """The requests that are kept; fails where a file or folder may be read by others, or holds a key."""
+    files = [file for file in spool_of(folder).rglob("*") if not file.name.startswith(".")]
+    for file in (spool_of(folder), *files) if files else ():
+        assert file.stat().st_mode & 0o077 == 0, file
+        assert file.is_dir() or "mlps_" not in file.read_text()
+    return [file for file in files if file.suffix == ".json"]
+
+
+def sync(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from pluto_dist.cli import main; main()", "sync", *arguments]
+    return subprocess.run(
+        command, env={**os.environ, **environ}, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def go(torchrun: Torchrun, tracker: FaultyTracker, environ: dict[str, str], faults: dict[str, str]) -> Job:
+    """Runs the job; at each of its phases the tracker has the fault of that phase, or none."""
+    process = torchrun.start(f"STEPS = {STEPS}\n{TRAIN}", environ=environ)
+    reports = torchrun.folder / "reports0"
+    for phase in PHASES:
+        until = time.monotonic() + 120
+        while not (reports / phase).exists() and process.poll() is None:
+            assert time.monotonic() < until, f"the job never came to {phase}"
+            time.sleep(0.02)
+        tracker.fault = faults.get(phase, "")
+        (reports / f"{phase} seen").touch()
+    job = torchrun.finish(process)
+    tracker.fault = ""
+    return job
+
+
+def the_run(tracker: FaultyTracker) -> dict[str, Any]:
+    """The one run there is, with everything in it."""
+    runs = Tracker(tracker.behind).runs("outage")
+    assert len(runs) == 1, [run["displayId"] for run in runs]
+    run = runs[0]
+    assert run["status"] == "COMPLETED", run["statusHistory"]
+    assert (run["name"], run["tags"], run["number"]) == ("ddp", ["cpu"], 1)
+    assert (run["config"]["lr"], run["config"]["best"]) == (0.1, 0.97)
+    assert [each["number"] for each in run["config"]["pluto_dist"]["attempts"].values()] == [1]
+    assert run["systemMetadata"]["cluster"]["nodes_reported"] == 1
+    return run
+
+
+@pytest.mark.parametrize(("fault", "phase"), TABLE)
+def test_a_fault_of_the_tracker(torchrun: Torchrun, tracker: FaultyTracker, tmp_path: Path, fault: str, phase: str):
+    """Training completes, both ranks agree on the mode, and in the end there is one run with everything in it."""
+    state = tmp_path / "state"
+    timeout = 4.0
+    environ = {
+        **tracker.environ(tmp_path / "authority.pem"), "PLUTO_DIR": str(state), "PLUTO_DIST_TIMEOUT": f"{timeout}",
+        "PLUTO_DIST_HEARTBEAT": "0.5",
+    }  # fmt: skip
+    job = go(torchrun, tracker, environ, {phase: fault})
+    assert job.returncode == 0, job.output
+    assert len({(report["run_id"], report["project"]) for report in job.reports}) == 1
+    assert max(report["joined"] for report in job.reports) < timeout + 2
+    assert max(report["finished"] for report in job.reports) < 25
+    assert tracker.behind.api_key not in job.output
+    said = [line for line in job.output.splitlines() if line.startswith("pluto_dist: ")]
+    left = kept(state)
+    done = sync({**environ, "XDG_STATE_HOME": str(tmp_path)}, str(state)) if left else None
+    if done is not None:
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert tracker.behind.api_key not in done.stdout + done.stderr
+    assert kept(state) == []
+    run = the_run(tracker)
+    statuses = [change["to"] for change in run["statusHistory"]]
+    assert statuses == ["RUNNING", "COMPLETED"]
+    leader = job.reports[0]
+    warned = re.sub(r"http\S+|/\S+", "...", "; ".join(said))[:90]
+    took = f"init {leader['joined']:.1f} s, {STEPS} steps {leader['trained']:.2f} s, finish {leader['finished']:.1f} s"
+    print(f"| {fault} | {phase} | {took} | {len(said)}: {warned} | {len(left)} | {' '.join(statuses)} |")
