@@ -210,7 +210,7 @@ class FaultyTracker:
                 connection = self._context().wrap_socket(connection, server_side=True)
             with connection:
                 asked = self._read(connection)
-                (ANSWERS[self._fault] if self._fault in ANSWERS else _pass_on)(asked)
+                ANSWERS.get(self._fault, _pass_on)(asked)
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
