@@ -65,7 +65,7 @@ def init(
         run_id: the run's external id, verbatim; digits or a display id mean that run of the tracker. PLUTO_RUN_ID.
         resume: True goes on with the run of an earlier launch of this job; False makes it an error if a given
             ``run_id`` is already taken. PLUTO_DIST_RESUME.
-        fork_run_id: the tracker's number of a run to fork from, at ``fork_step``.
+        fork_run_id: the tracker's number, or the display id, of a run of the project to fork from, at ``fork_step``.
         fork_step: the last step to inherit.
         inherit_config: whether a fork starts from its parent's config (the tracker's default: yes).
         inherit_tags: whether a fork starts with its parent's tags (the tracker's default: no).
@@ -127,9 +127,8 @@ def _plan(given: Arguments, environ: Mapping[str, str], process: Process, began:
     decision = identity.decide(context, run_id=chosen.run_id, resume=chosen.resume)
     if context.topology.is_leader:
         _warn_of_losses(prepared)
-    return Plan(
-        chosen, context, decision, prepared.request, prepared.config.value, process.runs, socket.gethostname(), began
-    )
+    config, host = prepared.config.value, socket.gethostname()
+    return Plan(chosen, context, decision, prepared.request, config, process.runs, host, began, prepared.fork_of)
 
 
 def _join(plan: Plan, process: Process, *, wait: bool) -> Run:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pluto_dist.errors import ConfigurationError
+from pluto_dist.identity import is_display_id
 from pluto_dist.settings import Settings, load
 from pluto_dist.values import Encoded, encode
 from pluto_dist.wire import CreateRunRequest, issues, refusals
@@ -57,11 +58,13 @@ class Prepared:
         settings: what was set.
         request: the create-run call, without external id, config and metadata.
         config: the user's config as JSON, and what it lost on the way.
+        fork_of: the display id of the run to fork from, where it was named so; the tracker knows its number.
     """
 
     settings: Settings
     request: CreateRunRequest
     config: Encoded
+    fork_of: str = ""
 
 
 def prepare(given: Arguments, environ: Mapping[str, str]) -> Prepared:
@@ -90,9 +93,12 @@ def prepare(given: Arguments, environ: Mapping[str, str]) -> Prepared:
     except ConfigurationError as error:
         problems.extend(error.problems)
     request = _request(given, chosen.project if chosen else "", problems)
+    fork_of = given.fork_run_id if is_display_id(given.fork_run_id) else ""
+    if fork_of and given.fork_step is None:
+        problems.append("fork_step= is needed with fork_run_id=: the last step to inherit")
     if chosen is None or request is None or problems:
         raise ConfigurationError(*problems)
-    return Prepared(chosen, request, config)
+    return Prepared(chosen, request, config, fork_of)
 
 
 def _request(given: Arguments, project: str, problems: list[str]) -> CreateRunRequest | None:
@@ -103,6 +109,8 @@ def _request(given: Arguments, project: str, problems: list[str]) -> CreateRunRe
     fork_run_id = given.fork_run_id
     if isinstance(fork_run_id, str) and fork_run_id.isascii() and fork_run_id.isdigit():
         fork_run_id = int(fork_run_id)
+    elif is_display_id(fork_run_id):
+        fork_run_id = None
     request = CreateRunRequest(
         run_name="" if given.name is None else given.name,
         project_name=project,

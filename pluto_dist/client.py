@@ -16,7 +16,7 @@ import json
 import threading
 import time
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import requests
 from requests.auth import AuthBase
@@ -129,6 +129,23 @@ class Client:
             return RunState.from_details(details)
         except ContractError as error:
             raise UnexpectedAnswerError(f"{self._url_api} answered details of run {run_id} that are {error}") from error
+
+    def number_of(self, display_id: str, project: str, *, deadline: float) -> int:
+        """The tracker's number of the run of ``project`` that people call ``display_id``; the run is left as it is.
+
+        Raises:
+            RequestRefusedError: with status 404 where there is none, 409 where there are several.
+        """
+        path = f"/api/runs/details/by-display-id/{quote(display_id)}?{urlencode({'projectName': project})}"
+        try:
+            details = self._ask("GET", self._url_api + path, None, deadline)
+        except RequestRefusedError as error:
+            told = {404: "names no run", 409: "names several runs"}.get(error.status or 0, "cannot be looked up")
+            raise RequestRefusedError(f"{display_id!r} {told} of project {project!r}: {error}", error.status) from error
+        number = details.get("id") if isinstance(details, dict) else None
+        if type(number) is not int:
+            raise UnexpectedAnswerError(f"{self._url_api} answered details of {display_id} without its number")
+        return number
 
     def update_status(self, request: UpdateStatusRequest, *, deadline: float) -> None:
         """Post a status; the server ignores one of lower precedence than the run's."""

@@ -61,7 +61,11 @@ def create(plan: Plan, birth: Birth, client: Client) -> CreateRunResponse:
     if reference.kind != "external id":
         return _continue(plan, birth, client)
     known = _known_state(plan, birth, client)
-    answer = client.create(create_request(plan, birth, known), deadline=plan.deadline)
+    request = create_request(plan, birth, known)
+    if plan.fork_of:
+        parent = client.number_of(plan.fork_of, request.project_name, deadline=plan.deadline)
+        request = replace(request, fork_run_id=parent)
+    answer = client.create(request, deadline=plan.deadline)
     if answer.resumed and birth.before is None and _goes_on(plan):
         _step_back_from_twin(plan, birth, client, answer, created_by_twin=known is None)
     return answer

@@ -159,7 +159,7 @@ def reference(run_id: str) -> Reference:
     """
     if run_id.isascii() and run_id.isdigit():
         return Reference("number", run_id)
-    if _DISPLAY_ID.fullmatch(run_id):
+    if is_display_id(run_id):
         return Reference("display id", run_id)
     return Reference("external id", run_id)
 
@@ -187,3 +187,12 @@ def _no_stable_id(context: LaunchContext) -> NoStableIdError:
         "Export the same PLUTO_RUN_ID (or pass run_id=) on every launch, or start torchrun with "
         "--rdzv-backend=c10d --rdzv-id=NAME."
     )
+
+
+def is_display_id(value: Any) -> bool:
+    """Whether the SDK takes ``value`` for a display id.
+
+    >>> is_display_id("MMP-12"), is_display_id("mmp-12"), is_display_id(12)
+    (True, False, False)
+    """
+    return isinstance(value, str) and _DISPLAY_ID.fullmatch(value) is not None

@@ -121,7 +121,7 @@ def lead(
     is_mine = told == mine
     leads = is_mine or told.kind != "online" if plan.is_leader else is_mine and _leads_in_place(told, run)
     if leads and told.is_to_be_kept(plan.settings.on_error) and not outbox.waits:
-        outbox.keep(create_request(plan, birth), birth.key)
+        outbox.keep(create_request(plan, birth), birth.key, plan.fork_of)
     for node in exchange.nodes():
         exchange.welcome(node)
     return told, leads
@@ -139,7 +139,7 @@ def _made(plan: Plan, birth: Birth, client: Client | None, outbox: Outbox) -> Ou
         return Outcome("offline", resumed=lived, message=_why_offline(plan.settings))
     try:
         if lived and outbox.look():  # an earlier attempt, which the tracker does not know of
-            outbox.keep(create_request(plan, birth), birth.key)
+            outbox.keep(create_request(plan, birth), birth.key, plan.fork_of)
             done = outbox.catch_up(client, plan.deadline, joins=True)
             answer = None if done is None else done.answer
         else:

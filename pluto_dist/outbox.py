@@ -52,12 +52,13 @@ class Outbox:
         self._keeps = self._keeps or not self._spooled.is_empty
         return self._keeps
 
-    def keep(self, request: spool.Request, key: str = "") -> None:
+    def keep(self, request: spool.Request, key: str = "", fork_of: str = "") -> None:
         """Keep a request for later, behind those that are kept already.
 
         Args:
             request: a create without a time of its own, and an end, get the present one.
             key: under which a create's attempt is recorded.
+            fork_of: the display id of the run that a create forks from, where only that is known.
         """
         at = spool.now_ms()
         if isinstance(request, CreateRunRequest):
@@ -65,7 +66,7 @@ class Outbox:
         elif isinstance(request, UpdateStatusRequest):
             request = replace(request, status_updated=request.status_updated or at)
         kind = next(kind for kind, record in REQUESTS.items() if isinstance(request, record))
-        if not self._spooled.keep(Entry(self.name, self._launch, kind, at, request, key)):
+        if not self._spooled.keep(Entry(self.name, self._launch, kind, at, request, key, fork_of)):
             why = self._spooled.warnings.pop()
             if not self._keeps:
                 logger.warning("%s; what is recorded is lost if this process ends before the tracker answers", why)

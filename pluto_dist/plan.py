@@ -24,6 +24,7 @@ class Plan:
         nth: which ``init()`` of this attempt it is, counted from 1.
         host: this node's name.
         began: when ``init()`` was called, on the monotonic clock.
+        fork_of: the display id of the run to fork from, where it was named so.
     """
 
     settings: Settings
@@ -34,6 +35,7 @@ class Plan:
     nth: int
     host: str
     began: float
+    fork_of: str = ""
 
     @property
     def deadline(self) -> float:

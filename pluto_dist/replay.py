@@ -128,7 +128,11 @@ def _send(entry: Entry, known: _Known) -> list[str]:
 def _create(entry: Entry, request: CreateRunRequest, known: _Known) -> None:
     client, deadline = known.client, known.deadline
     if entry.run.reference.kind == "external id":
-        answer = client.create(replace(request, external_id=entry.run.reference.value), deadline=deadline)
+        request = replace(request, external_id=entry.run.reference.value)
+        if entry.fork_of:
+            parent = client.number_of(entry.fork_of, entry.run.project, deadline=deadline)
+            request = replace(request, fork_run_id=parent)
+        answer = client.create(request, deadline=deadline)
         config = None
     else:
         answer = client.resume(resume_request(entry.run), deadline=deadline)

@@ -84,6 +84,21 @@ class Run:
         return self.plan.request.project_name
 
     @property
+    def organization(self) -> str | None:
+        """The organization that the API key belongs to; ``None`` while it is offline."""
+        return self._answer.organization_slug if self._answer else None
+
+    @property
+    def forked_from(self) -> int | None:
+        """The tracker's number of the run that this one is a fork of; ``None`` too where the tracker does not say."""
+        return self._answer.forked_from_run_id if self._answer else None
+
+    @property
+    def fork_step(self) -> int | None:
+        """The last step that was inherited from it."""
+        return self._answer.fork_step if self._answer else None
+
+    @property
     def resumed(self) -> bool:
         """Whether an earlier attempt or launch already lived in this run; equal on all ranks.
 

@@ -22,7 +22,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from pluto_dist import wire
-from pluto_dist.server import addresses, listing, openapi, pages, parameters, queries, runs
+from pluto_dist.server import addresses, display_id, listing, openapi, pages, parameters, queries, runs
 from pluto_dist.server.access import Access
 from pluto_dist.server.answers import AnswerError, AsciiJSONResponse, failure, invalid, not_found
 from pluto_dist.server.comparing_api import ComparingApi
@@ -39,7 +39,7 @@ from pluto_dist.server.records import Details, Landed, RefusalError, Visitor, is
 from pluto_dist.server.series import group_of
 from pluto_dist.wire import CreateRunResponse, Issue, Json, ResumeRunRequest
 
-BODY_LIMIT = 64 * 1024 * 1024
+BODY_LIMIT = 32 * 1024 * 1024
 LIST_DEFAULT, LIST_LIMIT, OFFSET_LIMIT = 50, 200, 100_000
 _FIELDS = frozenset({*properties(wire.CreateRunRequest), *properties(ResumeRunRequest)})
 
@@ -77,14 +77,16 @@ def _routes(database: Database, settings: Settings) -> list[BaseRoute]:
     access = Access(database, settings.body_limit)
     signatures = Signatures(database)
     url = settings.public_url
+    api = Api(database, access, settings)
     return [
-        *Api(database, access, settings).routes(),
+        *api.routes(),
         *NotesApi(database, access).routes(),
         *IngestApi(database, access).routes(),
         *FilesApi(database, access, signatures, url, settings.file_limit).routes(),
         *ReadingApi(database, access, signatures, url).routes(),
         *ComparingApi(database, access, url).routes(),
         *pages.Pages(database, signatures, is_private=settings.private_pages).routes(),
+        Route("/api/runs/{code}", api.decode, methods=["GET"]),  # last, for it takes every word
     ]
 
 
@@ -118,6 +120,12 @@ class Api:
             *(Route(path, handler, methods=["POST"]) for path, handler in posts.items()),
             *(Route(path, handler, methods=["GET"]) for path, handler in gets.items()),
         ]
+
+    async def decode(self, request: Request) -> Response:
+        """The number that a sqid stands for; "create" is one, too, so a POST that a redirect made a GET finds one."""
+        self._access.organization(request)
+        number = display_id.number_of_code(request.path_params["code"])
+        return not_found() if number is None else AsciiJSONResponse({"runId": number})
 
     async def create(self, request: Request) -> Response:
         organization, body, carried = await self._access.read(request, wire.CreateRunRequest)

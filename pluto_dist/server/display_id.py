@@ -49,9 +49,17 @@ def code_of_run(run: int) -> str:
     return _SQIDS.encode([run])
 
 
+def number_of_code(code: str) -> int | None:
+    """The one number that a sqid decodes to, canonical or not, as the hosted server has it.
+
+    >>> number_of_code("Uk"), number_of_code("create"), number_of_code("-")
+    (1, 642064977, None)
+    """
+    numbers = _SQIDS.decode(code) if code.isascii() else []
+    return numbers[0] if len(numbers) == 1 and numbers[0] <= _LARGEST else None
+
+
 def run_of_code(code: str) -> int | None:
     """The run that a sqid names, or ``None``; a code that decodes but is not canonical names none."""
-    numbers = _SQIDS.decode(code) if code.isascii() else []
-    if len(numbers) != 1 or numbers[0] > _LARGEST:
-        return None
-    return numbers[0] if _SQIDS.encode(numbers) == code else None
+    number = number_of_code(code)
+    return number if number is not None and code_of_run(number) == code else None

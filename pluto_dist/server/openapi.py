@@ -95,6 +95,8 @@ def _paths() -> dict[str, Json]:
     run_id = {"name": "id", "in": "path", "required": True}
     number, text = {**run_id, "schema": {"type": "number"}}, {**run_id, "schema": TEXT}
     details = reference("RunDetails")
+    code = {"name": "code", "in": "path", "required": True}
+    decoded: dict[str, Json] = {"type": "object", "properties": {"runId": {"type": "number"}}, "required": ["runId"]}
     return {
         "/api/runs/create": post(
             "Create a run, or join the one that has this externalId", wire.CreateRunRequest, landed
@@ -108,6 +110,7 @@ def _paths() -> dict[str, Json]:
         "/api/runs/list": get(
             "A project's runs, newest first", listing, [{**project, "required": True}, *chosen, limit], 400
         ),
+        "/api/runs/{code}": get("Which run's number a sqid stands for", decoded, [{**code, "schema": TEXT}], 404),
         "/api/runs/auth/validate": get("Whether the API key is valid", OBJECT, []),
         "/api/slug": {"post": operation("Which organization the API key opens", OBJECT)},
         "/api/health": {

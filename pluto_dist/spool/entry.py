@@ -53,6 +53,7 @@ class Entry:
         at: when, in ms since 1970 by the writer's clock; of one process's entries none is earlier than the one before.
         request: as it is to be sent; its ``run_id`` is 0 where no tracker had answered yet.
         key: under which a create's attempt is recorded; "" for other requests.
+        fork_of: the display id of the run that a create forks from, where only that is known.
     """
 
     run: RunName
@@ -61,6 +62,7 @@ class Entry:
     at: int
     request: Request
     key: str = ""
+    fork_of: str = ""
 
     def to_json(self) -> dict[str, Any]:
         reference = {"kind": self.run.reference.kind, "value": self.run.reference.value}
@@ -73,6 +75,7 @@ class Entry:
             "kind": self.kind,
             "at": self.at,
             "key": self.key,
+            "fork_of": self.fork_of,
             "request": self.request.to_json(),
         }
 
@@ -86,7 +89,7 @@ class Entry:
         if not isinstance(body, dict) or body.get("format") != FORMAT:
             raise ValueError(f"it is not of format {FORMAT}")
         reference = body.get("reference")
-        texts = [body.get(name) for name in ("origin", "project", "launch", "key")]
+        texts = [body.get(name) for name in ("origin", "project", "launch", "key", "fork_of")]
         if not all(isinstance(text, str) for text in texts) or type(body.get("at")) is not int:
             raise ValueError("a field is missing, or has another type")
         if body.get("kind") not in KINDS or not isinstance(reference, dict):
@@ -96,7 +99,7 @@ class Entry:
         except ContractError as error:
             raise ValueError(str(error)) from error
         name = RunName(body["origin"], body["project"], Reference.of(reference.get("kind"), reference.get("value")))
-        return cls(name, body["launch"], body["kind"], body["at"], request, body["key"])
+        return cls(name, body["launch"], body["kind"], body["at"], request, body["key"], body["fork_of"])
 
 
 def in_order(entries: Sequence[Entry]) -> list[Entry]:

@@ -40,6 +40,7 @@ LADDERS = frozenset(
     {
         ("settings", "errors"),
         ("plan", "identity"),
+        ("arguments", "identity"),
         ("notes", "launch_folder"),
         ("meeting", "store"),
         ("exchange", "store"),

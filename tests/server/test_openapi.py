@@ -93,4 +93,4 @@ def test_the_document_is_whole(document: dict[str, Any], server: LocalServer) ->
 
     names = {ref.removeprefix("#/components/schemas/") for ref in references(document)}
     assert names <= set(document["components"]["schemas"])
-    assert len(document["paths"]) == 29
+    assert len(document["paths"]) == 30
