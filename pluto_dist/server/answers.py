@@ -66,7 +66,7 @@ async def read_record(request: Request, record: type[R], limit: int) -> tuple[R,
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")
     ):
-        raise AnswerError(failure(500, "Internal Server Error"))  # as measured, for want of a 415
+        raise AnswerError(failure(400, "the Content-Type must be application/json"))
     try:
         body = parse_document((await read_body(request, limit)).decode())
     except ValueError as error:

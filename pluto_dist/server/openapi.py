@@ -9,7 +9,20 @@ from __future__ import annotations
 
 from pluto_dist import wire
 from pluto_dist.server import openapi_sdk
-from pluto_dist.server.openapi_parts import OBJECT, SUCCESS, TEXT, WHEN, get, operation, post, query, reference, schema
+from pluto_dist.server.openapi_parts import (
+    DISPLAY_ID,
+    OBJECT,
+    SUCCESS,
+    TEXT,
+    WHEN,
+    WHOLE,
+    get,
+    operation,
+    post,
+    query,
+    reference,
+    schema,
+)
 from pluto_dist.version import __version__
 from pluto_dist.wire import Json
 
@@ -93,7 +106,7 @@ def _paths() -> dict[str, Json]:
     limit = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 200}}
     chosen = [query(name) for name in ("search", "tags", "filter", "sort", "offset")]
     run_id = {"name": "id", "in": "path", "required": True}
-    number, text = {**run_id, "schema": {"type": "number"}}, {**run_id, "schema": TEXT}
+    number, text = {**run_id, "schema": WHOLE}, {**run_id, "schema": DISPLAY_ID}
     details = reference("RunDetails")
     code = {"name": "code", "in": "path", "required": True}
     decoded: dict[str, Json] = {"type": "object", "properties": {"runId": {"type": "number"}}, "required": ["runId"]}

@@ -52,6 +52,9 @@ _ABOUT = {
 }
 TEXT: dict[str, Json] = {"type": "string"}
 NUMBER: dict[str, Json] = {"type": "number"}
+WHOLE: dict[str, Json] = {"type": "integer", "minimum": 0, "maximum": 2**53}
+DISPLAY_ID: dict[str, Json] = {"type": "string", "pattern": "^[A-Za-z0-9]{1,4}-[0-9]{1,15}$"}
+IDS: dict[str, Json] = {"type": "string", "pattern": "^[0-9]{1,15}(,[0-9]{1,15})*$"}
 WHEN: dict[str, Json] = {"type": "string", "format": "date-time"}
 OBJECT: dict[str, Json] = {"type": "object"}
 SUCCESS: dict[str, Json] = {"type": "object", "properties": {"success": {"type": "boolean"}}, "required": ["success"]}
@@ -122,6 +125,8 @@ def operation(summary: str, answer: Json, *errors: int) -> dict[str, Json]:
         if status == 400:
             shapes = {"oneOf": [reference("Error"), reference("ValidationError")]}
         responses[str(status)] = response(_ERRORS[status], shapes)
+    if "404" in responses:  # what no route takes is answered in plain text
+        responses["404"]["content"]["text/plain"] = {"schema": TEXT}
     return {"summary": summary, "security": [{"bearerAuth": []}], "responses": responses}
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pluto_dist.server import bodies
 from pluto_dist.server.openapi_parts import (
+    IDS,
     NUMBER,
     OBJECT,
     SUCCESS,
     TEXT,
     WHEN,
+    WHOLE,
     get,
     listed,
     operation,
@@ -16,11 +18,11 @@ from pluto_dist.server.openapi_parts import (
     query,
     schema,
 )
-from pluto_dist.wire import Json
+from pluto_dist.wire import LATEST_MS, NAME_LIMIT, Json
 
-_RUN = {"name": "X-Run-Id", "in": "header", "required": True, "schema": {"type": "integer"}}
+_RUN = {"name": "X-Run-Id", "in": "header", "required": True, "schema": WHOLE}
 _PROJECT = query("projectName", required=True)
-_OF_RUN: list[Json] = [query("runId", {"type": "integer"}, required=True), _PROJECT]
+_OF_RUN: list[Json] = [query("runId", WHOLE, required=True), _PROJECT]
 _NAMED: list[Json] = [query("logName"), query("logGroup")]
 _RANKED: list[Json] = [
     _PROJECT,
@@ -41,7 +43,13 @@ _FILE = _object(fileName=TEXT, fileType=TEXT, fileSize=NUMBER, logName=TEXT, tim
 _PROJECT_ROW = _object(id=NUMBER, name=TEXT, createdAt=WHEN, updatedAt=WHEN, runCount=NUMBER)
 
 
-def _limit(most: int) -> Json:
+_TIME: dict[str, Json] = {**WHOLE, "maximum": LATEST_MS, "description": "Milliseconds since 1970."}
+_NAME: dict[str, Json] = {"type": "string", "minLength": 1, "maxLength": NAME_LIMIT, "pattern": "^[^\\u0000]+$"}
+_NUMBERS: dict[str, Json] = {"type": "object", "additionalProperties": {"type": "number", "nullable": True}}
+
+
+def _limit(most: int = 2**53) -> Json:
+    """How many are wanted at most; without a bound of its own an operation answers fewer than it is asked for."""
     return query("limit", {"type": "integer", "minimum": 1, "maximum": most})
 
 
@@ -53,12 +61,11 @@ def _lines(summary: str, line: Json) -> dict[str, Json]:
     return {"post": {**told, "parameters": [_RUN], "requestBody": body}}
 
 
-def _signed(summary: str, *errors: int) -> dict[str, Json]:
+def _signed(summary: str, answers: str, *errors: int) -> dict[str, Json]:
     file = {"name": "file", "in": "path", "required": True, "schema": {"type": "integer"}}
     parameters = [file, query("expires", required=True), query("signature", required=True)]
     told = operation(summary, TEXT, 403, 404, *errors)
-    bytes_ = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-    told["responses"]["200"] = {"description": "Done", "content": bytes_}
+    told["responses"]["200"] = {"description": "Done", "content": {answers: {"schema": {"type": "string"}}}}
     del told["responses"]["401"]
     return {**told, "security": [], "parameters": parameters}
 
@@ -89,33 +96,33 @@ PATHS: dict[str, Json] = {
     "/api/runs/modelGraph/create": _with(
         post("Store the model's graph", bodies.ModelGraphRequest, SUCCESS, 404), "graph", _GRAPH
     ),
-    "/ingest/metrics": _lines("Log numbers", _object(time=NUMBER, step=NUMBER, data=OBJECT)),
-    "/ingest/logs": _lines("Log console lines", _object(time=NUMBER, message=TEXT, lineNumber=NUMBER, logType=TEXT)),
+    "/ingest/metrics": _lines("Log numbers", _object(time=_TIME, step=WHOLE, data=_NUMBERS)),
+    "/ingest/logs": _lines("Log console lines", _object(time=_TIME, message=TEXT, lineNumber=WHOLE, logType=_NAME)),
     "/ingest/data": _lines(
-        "Log structured values", _object(time=NUMBER, step=NUMBER, data=TEXT, dataType=TEXT, logName=TEXT)
+        "Log structured values", _object(time=_TIME, step=WHOLE, data=TEXT, dataType=_NAME, logName=_NAME)
     ),
     "/files": _announcing(),
     "/files/{file}": {
-        "put": _signed("Send a file's bytes to its address", 400, 413),
-        "get": _signed("Fetch a file from its address"),
+        "put": _signed("Send a file's bytes to its address", "text/plain", 400, 413),
+        "get": _signed("Fetch a file from its address", "application/octet-stream"),
     },
     "/api/runs/projects": get("All projects", listed("projects", _PROJECT_ROW), []),
     "/api/runs/metric-names": get(
         "Names of a project's metrics",
         listed("metricNames", TEXT, projectName=TEXT),
-        [_PROJECT, query("runIds"), query("search"), _limit(500)],
+        [_PROJECT, query("runIds"), query("search"), _limit()],
         400,
     ),
     "/api/runs/metrics": get(
         "A run's metrics point by point",
         listed("metrics", _POINT),
-        [*_OF_RUN, *_NAMED, query("stepMin", NUMBER), query("stepMax", NUMBER), _limit(10_000)],
+        [*_OF_RUN, *_NAMED, query("stepMin", WHOLE), query("stepMax", WHOLE), _limit(10_000)],
         400,
     ),
     "/api/runs/logs": get(
         "A run's console",
         listed("logs", _LINE, total=NUMBER),
-        [*_OF_RUN, query("logType"), query("offset", NUMBER), _limit(10_000)],
+        [*_OF_RUN, query("logType"), query("offset", WHOLE), _limit(10_000)],
         400,
     ),
     "/api/runs/data": get(
@@ -132,13 +139,13 @@ PATHS: dict[str, Json] = {
     "/api/runs/compare": get(
         "One metric of several runs",
         listed("runs", OBJECT, projectName=TEXT, logName=TEXT, comparisonUrl=TEXT, summary=OBJECT),
-        [_PROJECT, query("runIds", required=True), query("logName", required=True)],
+        [_PROJECT, query("runIds", IDS, required=True), query("logName", required=True)],
         400,
     ),
     "/api/runs/leaderboard": get(
         "A project's runs, ranked by a metric",
         listed("runs", OBJECT, total=NUMBER),
-        [*_RANKED, query("offset", NUMBER), _limit(100)],
+        [*_RANKED, query("offset", WHOLE), _limit()],
         400,
     ),
 }

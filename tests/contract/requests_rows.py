@@ -153,11 +153,11 @@ RESUMES = [
 ]
 
 
-def body(name: str, content_type: str, raw: bytes, real: Any) -> Row:
+def body(name: str, content_type: str, raw: bytes, real: Any, ours: Any = None, better: Better = "") -> Row:
     def ask(target: Target) -> Answer:
         return seen(target.send(CREATE, raw=raw, headers={"Content-Type": content_type}))
 
-    return Row("requests", f"body: {name}", ask, real)
+    return Row("requests", f"body: {name}", ask, real, ours, better)
 
 
 GOOD = b'{"runName":"r","projectName":"contract bodies"}'
@@ -170,8 +170,8 @@ BODIES = [
     body("an array", JSON, b"[]", C("Expected object, received array")),
     body("no runName", JSON, b'{"projectName":"r"}', C("Required")),
     body("no projectName", JSON, b'{"runName":"r"}', C("Required")),
-    body("no Content-Type", "", GOOD, BROKEN),
-    body("text/plain", "text/plain", GOOD, BROKEN),
+    body("no Content-Type", "", GOOD, BROKEN, A("Content-Type"), REASON),
+    body("text/plain", "text/plain", GOOD, BROKEN, A("Content-Type"), REASON),
     body("charset", "application/json; charset=utf-8", GOOD, RUN),
     body("vnd.api+json", "application/vnd.api+json", GOOD, RUN),
 ]

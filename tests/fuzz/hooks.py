@@ -1,0 +1,46 @@
+"""What schemathesis cannot know: lines of JSON as a body, and the ids of what exists.
+
+PLUTO_DIST_FUZZ_LINKS holds a JSON object with the ids of a run that was made before: a request with valid values
+names it, so that operations reach what they work on; one with invalid values is sent as it was made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import schemathesis
+
+LINKS: dict[str, Any] = json.loads(os.environ["PLUTO_DIST_FUZZ_LINKS"])
+
+
+@schemathesis.serializer("application/x-ndjson")
+def json_lines(ctx: schemathesis.SerializationContext, value: Any) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+@schemathesis.hook
+def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
+    mode = case.meta.generation.mode if case.meta else None
+    if mode is None or mode.is_negative:
+        return
+    path, query, headers = case.path_parameters or {}, case.query or {}, case.headers or {}
+    if "id" in path:
+        path["id"] = LINKS["displayId" if "by-display-id" in case.operation.path else "runId"]
+    if "code" in path:
+        path["code"] = LINKS["code"]
+    known = LINKS
+    if "file" in path:
+        known = LINKS[case.method.upper()]
+        path["file"] = known["file"]
+    for name in query:
+        if name in known:
+            query[name] = known[name]
+    if "X-Run-Id" in headers:
+        headers["X-Run-Id"] = str(LINKS["runId"])
+    if isinstance(case.body, dict):
+        if "runId" in case.body:
+            case.body["runId"] = LINKS["runId"]
+        if "projectName" in case.body:
+            case.body["projectName"] = LINKS["projectName"]

@@ -1,0 +1,24 @@
+"""Whatever is sent, made from the served OpenAPI document: no 5xx, no undocumented status, no schema violation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .run import fuzz
+
+
+@pytest.mark.parametrize(
+    ("examples", "least"),
+    [pytest.param(5, 1000, id="some"), pytest.param(150, 5000, id="many", marks=pytest.mark.exhaustive)],
+)
+@pytest.mark.timeout(1500)
+def test_every_operation(tmp_path: Path, examples: int, least: int) -> None:
+    """Every check of schemathesis holds, and every operation was reached with a request that it took."""
+    done = fuzz(["--max-examples", str(examples), "--seed", "1"], tmp_path)
+    print(done.output[-1200:])
+    assert done.code == 0, done.output
+    assert done.cases >= least
+    assert done.unreached == []
+    assert not any(status >= 500 for seen in done.statuses.values() for status in seen)
