@@ -186,7 +186,9 @@ def _report(plan: Plan, outcome: Outcome) -> None:
 def _kept(plan: Plan) -> str:
     """Where the run is found once the job has ended."""
     folder = plan.settings.spool
-    return "" if folder is None else f" (kept in {folder}; `pluto-dist sync` sends it)"
+    if folder is None:
+        return " (kept in memory only: set PLUTO_DIR or HOME)"
+    return f" (kept in {folder}; `pluto-dist sync` sends it)"
 
 
 def _report_late(plan: Plan, settled: Future[Outcome]) -> None:

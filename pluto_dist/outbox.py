@@ -68,7 +68,7 @@ class Outbox:
         kind = next(kind for kind, record in REQUESTS.items() if isinstance(request, record))
         if not self._spooled.keep(Entry(self.name, self._launch, kind, at, request, key, fork_of)):
             why = self._spooled.warnings.pop()
-            if not self._keeps:
+            if not self._keeps and self.folder is not None:  # without a folder that was said when the run began
                 logger.warning("%s; what is recorded is lost if this process ends before the tracker answers", why)
         self._keeps = True
 
