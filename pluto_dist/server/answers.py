@@ -8,14 +8,17 @@ body is decided by ``wire``; this module only dresses it. It knows no route and 
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import TypeVar
 
-from starlette.requests import Request
+import anyio
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from pluto_dist.wire import ContractError, Issue, Json, Record, parse_document
 
 DRAIN_LIMIT = 256 * 1024 * 1024
+BODY_SECONDS = 60.0  # how long the next part of a body is waited for
 
 R = TypeVar("R", bound=Record)
 
@@ -78,10 +81,14 @@ async def read_record(request: Request, record: type[R], limit: int) -> tuple[R,
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body; one that is too large is read on for a while, so that its sender sees the answer."""
+    """The body; one that is too large is read on for a while, so that its sender sees the answer.
+
+    Raises:
+        AnswerError: 413; 408 where nothing more of it arrives, 400 where its sender hangs up.
+    """
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
+    async for chunk in _within(BODY_SECONDS, request.stream()):
         size += len(chunk)
         if size <= limit:
             chunks.append(chunk)
@@ -92,3 +99,20 @@ async def read_body(request: Request, limit: int) -> bytes:
     if size > limit:
         raise AnswerError(failure(413, f"the request body has more than {limit} bytes"))
     return b"".join(chunks)
+
+
+async def _within(seconds: float, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What ``stream`` brings, as long as each part comes within ``seconds``."""
+    while True:
+        try:
+            with anyio.fail_after(seconds):
+                chunk = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            late = failure(408, f"nothing of the request body arrived for {seconds:.0f} s")
+            late.headers["Connection"] = "close"
+            raise AnswerError(late) from error
+        except ClientDisconnect as error:
+            raise AnswerError(failure(400, "the request body ended too early")) from error
+        yield chunk

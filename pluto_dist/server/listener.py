@@ -6,11 +6,15 @@ Nothing here knows runs, keys or files.
 from __future__ import annotations
 
 import ipaddress
+import resource
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from pluto_dist.server.connection import BoundedConnection
 
 STOP_S = 3
 
@@ -25,6 +29,7 @@ class Server(uvicorn.Server):
             log_config=None,
             lifespan="off",
             ws="none",
+            http=BoundedConnection,
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=75,
@@ -57,6 +62,13 @@ def bind(host: str, port: int) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def allow_many_connections() -> None:
+    """As many open files as the system lets this process have; the usual 1,024 are fewer than a large job's ranks."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # a container may forbid it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def port_of(bound: socket.socket) -> int:

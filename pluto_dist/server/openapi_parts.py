@@ -89,7 +89,7 @@ def _property(rule: Rule) -> dict[str, Json]:
 
 def post(summary: str, record: type[Record], answer: Json, *errors: int) -> dict[str, Json]:
     body = {"required": True, "content": {"application/json": {"schema": schema(record)}}}
-    return {"post": {**operation(summary, answer, 400, 413, 500, *errors), "requestBody": body}}
+    return {"post": {**operation(summary, answer, 400, 408, 413, 500, *errors), "requestBody": body}}
 
 
 def query(name: str, shape: Json = TEXT, *, required: bool = False) -> dict[str, Json]:
@@ -112,6 +112,7 @@ _ERRORS = {
     401: "The API key is missing or opens nothing",
     403: "The address is not signed for that, or has expired",
     404: "No such run",
+    408: "The body did not arrive",
     409: "Several runs have this display id",
     413: "The body is too large",
     500: "Internal server error",

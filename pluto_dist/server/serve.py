@@ -43,6 +43,7 @@ def run(options: Options, *, say: Say, show: Say) -> None:
     Raises:
         ServeError: port, database or env file cannot be used.
     """
+    listener.allow_many_connections()
     try:
         database = Database(options.db)
     except DatabaseFileError as error:

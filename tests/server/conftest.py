@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ import requests
 
 from pluto_dist.server import LocalServer
 from pluto_dist.server.database import Database
+
+from .processes import Process
 
 TIMEOUT = 20
 
@@ -85,6 +89,21 @@ def stranger(server: LocalServer, connect: Callable[..., Client]) -> Client:
     with closing(Database(server.db)) as other:
         other.add_key("mlps_stranger-key", organization="strangers")
     return connect("mlps_stranger-key")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    begun: list[Process] = []
+
+    def new(*options: str, env: dict[str, str] | None = None) -> Process:
+        folder = tmp_path / f"process{len(begun)}"
+        folder.mkdir()
+        begun.append(Process(folder, *options, env=env))
+        return begun[-1]
+
+    yield new
+    for each in begun:
+        each.end(signal.SIGKILL)
 
 
 _counter = itertools.count()

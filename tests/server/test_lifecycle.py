@@ -12,7 +12,7 @@ import pytest
 from pluto_dist.wire import STATUSES
 
 from .conftest import Client
-from .test_contract import shape_of
+from .test_routes import shape_of
 
 ENDS = ("COMPLETED", "TERMINATED", "CANCELLED", "FAILED")  # from the mildest to the gravest
 
