@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from pluto_dist.wire import ContractError, Issue, Json, Record, parse_document
 
 DRAIN_LIMIT = 256 * 1024 * 1024
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 R = TypeVar("R", bound=Record)
 
@@ -32,7 +33,7 @@ class AsciiJSONResponse(JSONResponse):
     """JSON in ASCII: text that UTF-8 cannot carry (a lone surrogate in a document) still arrives."""
 
     def render(self, content: Json) -> bytes:
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+        return _ENCODER.encode(content).encode("ascii")
 
 
 def failure(status: int, message: str) -> Response:
