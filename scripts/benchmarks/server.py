@@ -15,19 +15,19 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from init import serving
+from init import PROJECT, serving
 from measuring import Report, console, load, middle, ms
 from rich.table import Table
 from server_tracker import Cost, Tracker
 
 ATTACHES, ATTACHES_WITH_CONFIG = 910, 190  # a second
-RUNS, GROWTH = 10_000, 1.25
-FEW, MANY, LENGTH_RATIO = 1_000, 10_000, 1.1
+FEW, MANY = 1_000, 10_000  # runs of a project, attaches of a run
+LENGTH_RATIO, CPU_RATIO, MEMORY_RATIO = 1.1, 1.5, 1.25
 
 Requests = Callable[[Tracker], Iterator[bytes]]
 
@@ -42,14 +42,14 @@ def run(report: Report, rounds: int = 5, seconds: float = 1.0) -> None:
     base = {key: value for key, value in os.environ.items() if not key.startswith(("PLUTO_", "MLOP_"))}
     with tempfile.TemporaryDirectory(prefix="pluto-dist-bench-") as folder, serving(Path(folder), base) as server:
         tracker = Tracker(server)
-        at_start = tracker.memory
+        console.print(f"server memory at the start: {tracker.memory:.1f} MiB")
         kinds = _kinds()
         for _ in range(rounds):
             for kind in kinds:
                 kind.costs.append(tracker.ask(kind.requests(tracker), kind.at_once, kind.keep_alive, seconds))
         _show(kinds, f"{rounds} rounds of {seconds:g} s each")
         _judge(report, kinds)
-        _many_runs(report, tracker, at_start)
+        _many_runs(report, tracker)
         _many_attaches(report, tracker)
     console.print(f"\n{time.monotonic() - began:.0f} s in all;  load {load()}")
 
@@ -148,35 +148,43 @@ def _judge(report: Report, kinds: Sequence[Kind]) -> None:
             report.at_least(f"{kind.name}, new connections, {kind.at_once} at once", kind.rate, kind.target, "a second")
 
 
-def _many_runs(report: Report, tracker: Tracker, at_start: float) -> None:
+def _many_runs(report: Report, tracker: Tracker) -> None:
+    """Does a list of runs cost more with every run, and does the server's memory grow?"""
     before = tracker.memory
-    tracker.ask(itertools.islice(map(tracker.create, tracker.names()), RUNS))
+    project = f"{PROJECT}-many"
+    creates = (tracker.create(name, project=project) for name in tracker.names())
+    paths = {"list": f"/api/runs/list?projectName={project}", "page": f"/o/local-org/projects/{project}"}
+    _grow(report, tracker, "a project's runs", creates, paths)
     after = tracker.memory
-    console.print(
-        f"\nserver memory, MiB: {at_start:.1f} at the start, {before:.1f} after the rounds, {after:.1f} after {RUNS:,} "
-        f"more runs"
-    )
-    report.at_most(f"server memory, {RUNS:,} runs more / before", after / before, GROWTH)
+    console.print(f"server memory, MiB: {before:.1f} before these runs, {after:.1f} after them")
+    report.at_most(f"server memory: after {MANY:,} more runs / before", after / before, MEMORY_RATIO)
 
 
 def _many_attaches(report: Report, tracker: Tracker) -> None:
-    """Does what is told of a run grow with every attach?"""
+    """Does what is told of a run cost more with every attach?"""
     name = next(tracker.names())
     run = tracker.made(name)
-    shown = {"details": f"/api/runs/details/{run['runId']}", "page": urlsplit(str(run["url"])).path}
-    costs: dict[str, list[Cost]] = {what: [] for what in shown}
-    table = Table("attaches of the run", *(f"{what}: {each}" for what in shown for each in ("KiB", "p50 ms", "CPU ms")))
-    count = 0
+    paths = {"details": f"/api/runs/details/{run['runId']}", "page": urlsplit(str(run["url"])).path}
+    _grow(report, tracker, "a run's attaches", itertools.repeat(tracker.create(name)), paths, count=1)
+
+
+def _grow(
+    report: Report, tracker: Tracker, what: str, requests: Iterator[bytes], paths: Mapping[str, str], count: int = 0
+) -> None:
+    """What the answers at ``paths`` cost as ``what`` grows with every one of ``requests`` from ``count`` on."""
+    costs: dict[str, list[Cost]] = {name: [] for name in paths}
+    table = Table(what, *(f"{name}: {each}" for name in paths for each in ("KiB", "p50 ms", "CPU ms")))
     for wanted in (1, FEW, MANY):
-        tracker.ask(itertools.repeat(tracker.create(name), wanted - count))
+        tracker.ask(itertools.islice(requests, wanted - count))
         count = wanted
         row = []
-        for what, path in shown.items():
+        for name, path in paths.items():
             cost = tracker.ask(itertools.repeat(tracker.get(path), 50), at_once=1)
-            costs[what].append(cost)
+            costs[name].append(cost)
             row += [f"{cost.length / 1024:.1f}", ms(cost.answers.within(0.5)), f"{1000 * cost.cpu_each:.1f}"]
         table.add_row(f"{wanted:,}", *row)
     console.print(table)
-    for what, each in costs.items():
-        ratio = each[-1].length / each[-2].length
-        report.at_most(f"a run's {what}, bytes: {MANY:,} attaches / {FEW:,}", ratio, LENGTH_RATIO)
+    for name, (_, few, many) in costs.items():
+        figure = f"{what}, {name}: {MANY:,} / {FEW:,}"
+        report.at_most(f"{figure}, bytes", many.length / few.length, LENGTH_RATIO)
+        report.at_most(f"{figure}, CPU", many.cpu / few.cpu, CPU_RATIO)

@@ -55,9 +55,9 @@ class Tracker:
     def get(self, path: str) -> bytes:
         return get(self._address, path, self._key)
 
-    def create(self, external_id: str, *, config_of: int | None = None) -> bytes:
+    def create(self, external_id: str, *, config_of: int | None = None, project: str = PROJECT) -> bytes:
         """A create-run request; with the config and the metadata of a rank, or with the external id alone."""
-        body = {"runName": "bench", "projectName": PROJECT, "externalId": external_id}
+        body = {"runName": "bench", "projectName": project, "externalId": external_id}
         if config_of is not None:
             config = json.dumps({**CONFIG, "rank": config_of})
             body |= {"config": config, "systemMetadata": json.dumps(METADATA)}
