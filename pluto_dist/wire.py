@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -375,13 +376,23 @@ def refusals(request: CreateRunRequest) -> tuple[str, ...]:
     return tuple(found)
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 def unstorable(text: str) -> str | None:
     """What in ``text`` no text column can hold, or ``None``."""
     if "\x00" in text:
         return "a NUL character, which cannot be stored"
-    if any("\ud800" <= c <= "\udfff" for c in text):
+    if _SURROGATE.search(text):
         return "a lone surrogate, which cannot be stored"
     return None
+
+
+def _refuse_constant(constant: str) -> Json:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_PARSER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def parse_document(text: str) -> Json:
@@ -390,20 +401,16 @@ def parse_document(text: str) -> Json:
     Raises:
         ValueError: the text is not JSON, or is nested deeper than Python's parser goes.
     """
-
-    def refuse(constant: str) -> Json:
-        raise ValueError(f"{constant} is not JSON")
-
     try:
-        return json.loads(text, parse_constant=refuse)
+        return _PARSER.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
 
 
 def unstorable_in(document: str | None) -> set[str]:
     """What in the strings and keys of a JSON document no text column can hold; empty where it is not JSON."""
-    if document is None:
-        return set()
+    if document is None or (document.isascii() and "\\u" not in document):
+        return set()  # JSON can hold a NUL as an escape only
     try:
         pending = [parse_document(document)]
     except ValueError:

@@ -99,4 +99,4 @@ def _given_key(file: Path | None, environ: Mapping[str, str]) -> str | None:
 
 def _say(line: str) -> None:
     with suppress(OSError):  # whoever read standard error may be gone; the server goes on
-        print(line, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{line}\n")  # one write a line: several servers may share a log

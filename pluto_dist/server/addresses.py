@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import quote
 
 from pluto_dist.server import display_id
 from pluto_dist.server.files import DOWNLOAD_S, UPLOAD_S, Signatures
 
 
+@lru_cache(1024)  # every rank of a job asks for the same one
 def run_url(public_url: str, organization: str, project: str, run: int) -> str:
     """The address of a run's page, written as the hosted server writes it."""
     return f"{public_url}/o/{organization}/projects/{quote(project, safe=_LEFT_AS_IS)}/{display_id.code_of_run(run)}"

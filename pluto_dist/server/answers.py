@@ -19,6 +19,7 @@ from pluto_dist.wire import ContractError, Issue, Json, Record, parse_document
 
 DRAIN_LIMIT = 256 * 1024 * 1024
 BODY_SECONDS = 60.0  # how long the next part of a body is waited for
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 R = TypeVar("R", bound=Record)
 
@@ -35,7 +36,7 @@ class AsciiJSONResponse(JSONResponse):
     """JSON in ASCII: text that UTF-8 cannot carry (a lone surrogate in a document) still arrives."""
 
     def render(self, content: Json) -> bytes:
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+        return _ENCODER.encode(content).encode("ascii")
 
 
 def failure(status: int, message: str) -> Response:

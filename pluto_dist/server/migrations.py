@@ -170,7 +170,10 @@ _LOGGED = (
     "CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (_RUNS, _LOGGED)
+# A project's newest runs are read without looking at all of them.
+_LISTED = ("CREATE INDEX runs_by_age ON runs (project_id, created_at)",)
+
+STEPS: tuple[tuple[str, ...], ...] = (_RUNS, _LOGGED, _LISTED)
 
 
 def check_owner(connection: sqlite3.Connection) -> None:

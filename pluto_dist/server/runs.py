@@ -131,16 +131,7 @@ def existing(database: Database, organization: str, run_id: float) -> Head:
 
 def _seen_by_resume(request: CreateRunRequest) -> CreateRunRequest:
     """The part of a create that counts when the run exists: the hosted server never looks at the rest."""
-    return dataclasses.replace(
-        request,
-        run_name="",
-        logger_settings=None,
-        system_metadata=None,
-        created_at=None,
-        updated_at=None,
-        fork_run_id=None,
-        fork_step=None,
-    )
+    return CreateRunRequest("", request.project_name, request.external_id, request.tags, config=request.config)
 
 
 def _refuse(reasons: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ import imports
 import init
 import launcher
 import scale
+import server
 import steps
 from measuring import Report
 
@@ -21,6 +22,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "init": init,
     "launcher": launcher,
     "scale": scale,
+    "server": server,
     "steps": steps,
 }
 

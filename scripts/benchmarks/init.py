@@ -80,7 +80,7 @@ def run(
         base = {key: value for key, value in os.environ.items() if not key.startswith(("PLUTO_", "MLOP_"))}
         base |= {"HOME": str(home), "XDG_DATA_HOME": str(home), "OMP_NUM_THREADS": "1"}
         base |= {} if resolver else NO_RESOLVER
-        with _server(folder, base) as server:
+        with serving(folder, base) as server:
             for size in ranks:
                 _measure(report, server, Setting(folder, {**base, **server.environ}, size, rounds, sdk))
 
@@ -91,6 +91,7 @@ class Server:
 
     environ: dict[str, str]
     log: Path
+    pid: int
 
     def seen(self) -> Counter[str]:
         """How often each endpoint was asked so far."""
@@ -219,7 +220,7 @@ def _crews(setting: Setting, ends: ExitStack) -> dict[str, Crew]:
 
 
 @contextmanager
-def _server(folder: Path, base: Mapping[str, str]) -> Iterator[Server]:
+def serving(folder: Path, base: Mapping[str, str]) -> Iterator[Server]:
     """``pluto-dist server`` on a free port of loopback."""
     env_file, log = folder / "server.env", folder / "server.log"
     command = [sys.executable, "-c", "from pluto_dist.cli import main; main()", "server"]
@@ -233,7 +234,7 @@ def _server(folder: Path, base: Mapping[str, str]) -> Iterator[Server]:
                     raise RuntimeError(f"the embedded tracker did not start:\n{log.read_text()}")
                 time.sleep(0.05)
             text = env_file.read_text()
-            server = Server(dict(re.findall(r"^export (\w+)=(.*)$", text, re.MULTILINE)), log)
+            server = Server(dict(re.findall(r"^export (\w+)=(.*)$", text, re.MULTILINE)), log, process.pid)
             _make_project(server)
             yield server
         finally:

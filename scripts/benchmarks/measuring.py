@@ -56,6 +56,11 @@ class Report:
         number = f"{value:.3g}" if isinstance(value, float) else str(value)
         self._rows.append(Row(figure, f"{number}{blank}{unit}", f"<= {limit:g}{blank}{unit}", value <= limit, load()))
 
+    def at_least(self, figure: str, value: float, limit: float, unit: str = "") -> None:
+        blank = " " if unit else ""
+        measured, target = f"{value:,.0f}{blank}{unit}", f">= {limit:,.0f}{blank}{unit}"
+        self._rows.append(Row(figure, measured, target, value >= limit, load()))
+
     def not_measured(self, figure: str, limit: float, why: str) -> None:
         self._rows.append(Row(figure, why, f"<= {limit:g}", None, load()))
 

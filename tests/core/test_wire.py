@@ -28,6 +28,7 @@ from pluto_dist.wire import (
     parse_document,
     refusals,
     unstorable,
+    unstorable_in,
 )
 
 RECORDS: tuple[type[Record], ...] = (
@@ -303,6 +304,13 @@ def test_documents_that_cannot_be_stored(name, told_as, document, bad):
     """In a document, what counts is the parsed text: an escape that means NUL is refused, one that looks so is not."""
     found = refusals(request(**{name: document}))
     assert [told.startswith(f"{told_as} contains") and bad in told for told in found] == ([] if bad is None else [True])
+
+
+@given(texts=st.lists(st.text(st.characters(exclude_categories=()))), ensure_ascii=st.booleans())
+def test_a_document_is_as_storable_as_its_strings(texts, ensure_ascii):
+    """However a document is written, with escapes or without, all that is bad in its parsed strings is found."""
+    document = json.dumps(texts, ensure_ascii=ensure_ascii)
+    assert unstorable_in(document) == {bad for text in parse_document(document) if (bad := unstorable(text))}
 
 
 @pytest.mark.parametrize("name", ["created_at", "updated_at"])
