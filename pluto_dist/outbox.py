@@ -60,13 +60,13 @@ class Outbox:
             key: under which a create's attempt is recorded.
             fork_of: the display id of the run that a create forks from, where only that is known.
         """
-        at = spool.now_ms()
+        now = time.time_ns() // 1_000_000
         if isinstance(request, CreateRunRequest):
-            request = replace(request, created_at=at if request.created_at is None else request.created_at)
+            request = replace(request, created_at=now if request.created_at is None else request.created_at)
         elif isinstance(request, UpdateStatusRequest):
-            request = replace(request, status_updated=request.status_updated or at)
+            request = replace(request, status_updated=request.status_updated or now)
         kind = next(kind for kind, record in REQUESTS.items() if isinstance(request, record))
-        if not self._spooled.keep(Entry(self.name, self._launch, kind, at, request, key, fork_of)):
+        if not self._spooled.keep(Entry(self.name, self._launch, kind, spool.next_ms(), request, key, fork_of)):
             why = self._spooled.warnings.pop()
             if not self._keeps and self.folder is not None:  # without a folder that was said when the run began
                 logger.warning("%s; what is recorded is lost if this process ends before the tracker answers", why)

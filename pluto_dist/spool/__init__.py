@@ -10,7 +10,7 @@ may write to one folder on a shared filesystem. Whoever sends holds the run's lo
 Knows files, not HTTP: ``entry`` is what is kept, ``run`` all of one run, ``disk`` how it is read and written.
 """
 
-from pluto_dist.spool.entry import KINDS, Entry, Request, RunName, in_order, now_ms
+from pluto_dist.spool.entry import KINDS, Entry, Request, RunName, in_order, next_ms
 from pluto_dist.spool.run import SPOOL_LIMIT, RunSpool, foreign, runs
 
-__all__ = ["KINDS", "SPOOL_LIMIT", "Entry", "Request", "RunName", "RunSpool", "foreign", "in_order", "now_ms", "runs"]
+__all__ = ["KINDS", "SPOOL_LIMIT", "Entry", "Request", "RunName", "RunSpool", "foreign", "in_order", "next_ms", "runs"]

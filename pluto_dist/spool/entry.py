@@ -118,7 +118,7 @@ _clock = threading.Lock()
 _last_at = 0
 
 
-def now_ms() -> int:
+def next_ms() -> int:
     """The time for this process's next entry: its clock, but never earlier than the last one."""
     global _last_at  # noqa: PLW0603  # one order for all entries of a process
     with _clock:

@@ -117,9 +117,11 @@ def runs(root: Path) -> list[RunSpool]:
     for folder in disk.folders(root):
         for file in sorted(disk.files(folder)):
             with suppress(ValueError, OSError):  # the next file names the run; `entries` sets this one aside
-                found.append((file.name, RunSpool(root, disk.read(file).run)))
-                break
-    return [spooled for name, spooled in sorted(found, key=lambda each: each[0]) if spooled.folder is not None]
+                name = disk.read(file).run
+                if name.folder == folder.name:
+                    found.append((file.name, RunSpool(root, name)))
+                    break
+    return [spooled for _, spooled in sorted(found, key=lambda each: each[0])]
 
 
 def foreign(root: Path) -> list[Path]:
