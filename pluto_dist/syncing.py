@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pluto_dist.client import Client
@@ -77,4 +77,5 @@ def _send(spooled: RunSpool, client_of: ClientOf, lock_seconds: float, patience:
     except PlutoDistError as error:
         return Synced(spooled.name, "kept", why=str(error))
     kept = not spooled.is_empty
+    done = replace(done, notes=(*done.notes, *spooled.warnings))
     return Synced(spooled.name, "kept" if kept else "sent", done, "some of it was not taken" if kept else "")

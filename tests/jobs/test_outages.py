@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 
 import pytest
 from faults import FAULTS, FaultyTracker, faulty_tracker
+from offline import kept, sync
 from running import Job, Torchrun, Tracker
 
 pytestmark = pytest.mark.multiprocess
@@ -67,26 +65,6 @@ def tracker(request: pytest.FixtureRequest) -> Iterator[FaultyTracker]:
     fault = request.node.callspec.params["fault"]
     with faulty_tracker(tls="certificate" in fault) as faulty:
         yield faulty
-
-
-def spool_of(folder: Path) -> Path:
-    return folder / "pluto-dist" / "spool"
-
-
-def kept(folder: Path) -> list[Path]:
-    """The requests that are kept; fails where a file or folder may be read by others, or holds a key."""
-    files = [file for file in spool_of(folder).rglob("*") if not file.name.startswith(".")]
-    for file in (spool_of(folder), *files) if files else ():
-        assert file.stat().st_mode & 0o077 == 0, file
-        assert file.is_dir() or "mlps_" not in file.read_text()
-    return [file for file in files if file.suffix == ".json"]
-
-
-def sync(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from pluto_dist.cli import main; main()", "sync", *arguments]
-    return subprocess.run(
-        command, env={**os.environ, **environ}, capture_output=True, text=True, timeout=120, check=False
-    )
 
 
 def go(torchrun: Torchrun, tracker: FaultyTracker, environ: dict[str, str], faults: dict[str, str]) -> Job:
