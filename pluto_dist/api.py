@@ -103,6 +103,7 @@ def init(
     try:
         plan = _plan(given, environ, process, began)
         process.run = _join(plan, process, wait=wait)
+        process.run.hand_over()
     except PlutoDistError as error:
         if (on_error or environ.get("PLUTO_DIST_ON_ERROR")) != "warn":
             raise

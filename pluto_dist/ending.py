@@ -8,7 +8,9 @@ nobody attaches any more before the end is posted.
 from __future__ import annotations
 
 import time
+import traceback
 from dataclasses import dataclass
+from typing import Any
 
 from pluto_dist import attempts
 from pluto_dist.client import Client
@@ -22,6 +24,8 @@ from pluto_dist.wire import UpdateStatusRequest
 JOIN_GRACE = 10.0  # a rank that has not called init() this long after the leader is not waited for at the end
 END_SECONDS = 10.0  # how long the end state is tried
 HURRY_SECONDS = 2.0  # how long a process waits for its own parts when it is interrupted or dies of an exception
+
+_TRACEBACK_LIMIT = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,22 @@ class Part:
         except (TrackerError, ExchangeError) as error:
             logger.debug("whether a later attempt goes on with the run cannot be asked: %s", error)
             return False
+
+
+def cause_of(plan: Plan, error: BaseException) -> dict[str, Any]:
+    """What goes into the run's statusMetadata when this rank dies of ``error``; the API key is masked in it."""
+    key = plan.settings.api_key
+
+    def shown(lines: list[str]) -> str:
+        text = "".join(lines).strip()
+        return text if key is None else text.replace(key.reveal(), "***")
+
+    return {
+        "reason": shown(traceback.format_exception_only(type(error), error)[-1:])[:500],
+        "rank": plan.context.topology.rank,
+        "host": plan.host,
+        "traceback": shown(traceback.format_exception(type(error), error, error.__traceback__))[-_TRACEBACK_LIMIT:],
+    }
 
 
 def _soon() -> float:

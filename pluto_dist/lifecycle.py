@@ -78,6 +78,11 @@ class Participation:
         self._thread = threading.Thread(target=self._live, name="pluto_dist run", daemon=True)
         self._thread.start()
 
+    @property
+    def is_node_leader(self) -> bool:
+        """Whether this rank does what one rank of each node does."""
+        return self._exchange is not None and self._exchange.is_node_leader
+
     # The thread.
 
     def _live(self) -> None:

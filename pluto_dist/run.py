@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
+from pluto_dist import handover
 from pluto_dist.console import logger
+from pluto_dist.ending import cause_of
 from pluto_dist.errors import PlutoDistError
 from pluto_dist.exchange import Failure, Outcome, SignedId
 from pluto_dist.hooks import ExitHooks, TerminationHook
@@ -22,8 +23,6 @@ from pluto_dist.lifecycle import Participation
 from pluto_dist.plan import Plan
 from pluto_dist.values import encode, summary
 from pluto_dist.wire import CreateRunResponse
-
-_TRACEBACK_LIMIT = 4000
 
 
 class Run:
@@ -43,6 +42,8 @@ class Run:
         listens = participation is not None and plan.is_leader and not plan.context.restarts_left
         self._termination = TerminationHook(self) if listens and plan.context.supervisor is None else None
         self._caught: BaseException | None = None
+        self._exported: handover.Exported | None = None
+        self._sdk: list[Any] = []
 
     # Which run.
 
@@ -158,6 +159,35 @@ class Run:
         if participation is not None and self._outcome is not None and self.is_leader and not self._finished:
             participation.update_config(self.id or 0, document)
 
+    def attach_sdk(self, **arguments: Any) -> Any:
+        """A ``pluto`` run of the official SDK in this run, set up for one rank of many.
+
+        It joins instead of failing where the run exists, samples the system on one rank of each node under a label of
+        that node, keeps its files per host and rank, and ends nothing: its ``finish()`` only lets go, and this run's
+        does that first.
+
+        Args:
+            arguments: of ``pluto.init()``; they win over what is set here.
+
+        Returns:
+            The SDK's run; ``None`` where there is none to join: offline, disabled, or ended.
+
+        Raises:
+            ConfigurationError: pluto-ml is not installed.
+        """
+        participation = self._participation
+        if participation is None or self._finished or self._answer is None or self.run_id is None:
+            logger.warning("attach_sdk(): this run is %s, so there is none to attach to", self.mode)
+            return None
+        op = handover.attach(self.plan, self.run_id, samples=participation.is_node_leader, arguments=arguments)
+        self._sdk.append(op)
+        return op
+
+    def hand_over(self) -> None:
+        """Name this run to whatever reads the SDK's variables: a plain ``pluto.init()``, or a process started here."""
+        if self._participation is not None and self._exported is None and (run_id := self.run_id) is not None:
+            self._exported = handover.export(run_id, self.project)
+
     def finish(self) -> None:
         """End the run as COMPLETED.
 
@@ -192,7 +222,7 @@ class Run:
             return
         if self.plan.context.restarts_left and not isinstance(error, KeyboardInterrupt):
             self._let_go()
-            self._participation.abandon(Failure(self._cause(error)["reason"], self.rank, self.plan.host))
+            self._participation.abandon(Failure(cause_of(self.plan, error)["reason"], self.rank, self.plan.host))
         else:
             self._fail(error)
 
@@ -209,11 +239,13 @@ class Run:
 
     def _fail(self, error: BaseException) -> None:
         status = "TERMINATED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        self._end(status, self._cause(error))
+        self._end(status, cause_of(self.plan, error))
 
     def _end(self, status: str, cause: dict[str, Any] | None = None) -> None:
         if self._participation is not None and not self._finished:
             self._let_go()
+            for op in self._sdk:
+                handover.release(op)
             self._participation.end(status, cause)
 
     def _let_go(self) -> None:
@@ -222,19 +254,8 @@ class Run:
             self._hooks.remove()
         if self._termination is not None:
             self._termination.remove()
-
-    def _cause(self, error: BaseException) -> dict[str, Any]:
-        def shown(lines: list[str]) -> str:
-            text = "".join(lines).strip()
-            return text if key is None else text.replace(key.reveal(), "***")
-
-        key = self.plan.settings.api_key
-        return {
-            "reason": shown(traceback.format_exception_only(type(error), error)[-1:])[:500],
-            "rank": self.rank,
-            "host": self.plan.host,
-            "traceback": shown(traceback.format_exception(type(error), error, error.__traceback__))[-_TRACEBACK_LIMIT:],
-        }
+        if self._exported is not None:
+            handover.take_back(self._exported)
 
     # What is known so far.
 

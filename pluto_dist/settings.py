@@ -12,7 +12,9 @@ Secret('***')
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +25,8 @@ from pluto_dist.errors import ConfigurationError
 HOSTED_API = "https://pluto-api.trainy.ai"
 HOSTED_APP = "https://pluto.trainy.ai"
 HOSTED_PY = "https://pluto-py.trainy.ai"
+
+HANDED_OVER = "PLUTO_DIST_HANDED_OVER"  # what a run put into the environment for the SDK, see `handover`
 
 Mode = Literal["online", "offline", "disabled"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -187,6 +191,7 @@ def load(environ: Mapping[str, str], **arguments: Any) -> Settings:
     Raises:
         ConfigurationError: names every value that cannot be used, and where it came from.
     """
+    environ = without_handover(environ)
     values: dict[str, Any] = {}
     problems: list[str] = []
     for variable in VARIABLES:
@@ -208,6 +213,24 @@ def load(environ: Mapping[str, str], **arguments: Any) -> Settings:
     values["url_app"] = values["url_app"] or (HOSTED_APP if hosted else values["url_api"])
     values["url_py"] = values["url_py"] or (HOSTED_PY if hosted else values["url_api"])
     return Settings(**values, spool=spool_folder(environ, values["dir"]))
+
+
+def without_handover(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """``environ`` without what a run of this package put there for the SDK: that names another run, not this one.
+
+    >>> dict(without_handover({"PLUTO_RUN_ID": "a", HANDED_OVER: '{"PLUTO_RUN_ID": "a"}'}))
+    {}
+    >>> without_handover({"PLUTO_RUN_ID": "the user's", HANDED_OVER: '{"PLUTO_RUN_ID": "a"}'})["PLUTO_RUN_ID"]
+    "the user's"
+    """
+    if not (told := environ.get(HANDED_OVER)):
+        return environ
+    with suppress(ValueError):
+        handed = json.loads(told)
+        if isinstance(handed, dict):
+            kept = {name: value for name, value in environ.items() if handed.get(name, None) != value}
+            return {name: value for name, value in kept.items() if name != HANDED_OVER}
+    return environ
 
 
 def spool_folder(environ: Mapping[str, str], chosen: Path | None) -> Path | None:

@@ -24,7 +24,18 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "settings", "topology", "version", "console", "pacing", "attempts"}),
     frozenset({"launchers", "wire", "values"}),
     frozenset(
-        {"identity", "inventory", "launch_folder", "deadline", "responses", "keychain", "arguments", "plan", "notes"}
+        {
+            "identity",
+            "inventory",
+            "launch_folder",
+            "deadline",
+            "responses",
+            "keychain",
+            "arguments",
+            "plan",
+            "notes",
+            "handover",
+        }
     ),
     frozenset({"store", "meeting", "exchange", "client", "spool", "gathering", "explanation"}),
     frozenset({"replay", "outbox", "creating", "joining", "rejoining"}),
@@ -41,6 +52,8 @@ LADDERS = frozenset(
         ("settings", "errors"),
         ("plan", "identity"),
         ("arguments", "identity"),
+        ("handover", "plan"),
+        ("run", "ending"),
         ("notes", "launch_folder"),
         ("meeting", "store"),
         ("exchange", "store"),
@@ -77,6 +90,7 @@ READS_ENVIRONMENT = {
     "cli/run.py": "the same",
     "cli/wrap.py": "the same",
     "launch/agent.py": "what its workers inherit, in one named function",
+    "handover.py": "what the SDK and children inherit, in one named function",
     "server/local.py": "the default of an argument, for NO_PROXY",
 }
 
@@ -173,7 +187,7 @@ def test_no_pickle_anywhere():
 
 
 def test_one_place_reads_the_environment():
-    """os.environ and os.getenv stand in the named modules only, and one writes them, for children to inherit."""
+    """os.environ and os.getenv stand in the named modules only, and two write them, for children and the SDK to inherit."""
     readers, writers = set(), set()
     for path, tree in TREES.items():
         for node in ast.walk(tree):
@@ -185,7 +199,7 @@ def test_one_place_reads_the_environment():
             if any(isinstance(value, ast.Attribute) and value.attr == "environ" for value in written):
                 writers.add(inside(path))
     assert readers <= READS_ENVIRONMENT.keys()
-    assert writers == {"launch/agent.py"}
+    assert writers == {"launch/agent.py", "handover.py"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=inside)
