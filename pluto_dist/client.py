@@ -1,8 +1,7 @@
 """The tracker over HTTP: one session, bounded retries, the server's three error shapes as typed errors.
 
-What is sent and what comes back are ``wire``'s records. This module decides nothing about runs. Every call
-has a deadline on the monotonic clock, and sleeps only on an event, so that whoever owns the client can stop
-it at once.
+What is sent and what comes back are ``wire``'s records. This module decides nothing about runs. Every call has a
+deadline on the monotonic clock, and sleeps only on an event, so that whoever owns the client can stop it at once.
 
 Retried until the deadline: no connection, 408, 429 (Retry-After obeyed) and 5xx, with urllib3's exponential
 backoff and full jitter. Retried twice: 401, which the hosted server answers now and then to a good key.
@@ -129,6 +128,10 @@ class Client:
             return RunState.from_details(details)
         except ContractError as error:
             raise UnexpectedAnswerError(f"{self._url_api} answered details of run {run_id} that are {error}") from error
+
+    def validate(self, *, deadline: float) -> Any:
+        """What the server says of the key, which it knows: else AuthenticationError."""
+        return self._ask("GET", f"{self._url_api}/api/runs/auth/validate", None, deadline)
 
     def update_status(self, request: UpdateStatusRequest, *, deadline: float) -> None:
         """Post a status; the server ignores one of lower precedence than the run's."""

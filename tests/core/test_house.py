@@ -26,7 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"identity", "inventory", "launch_folder", "deadline", "keychain", "arguments", "plan", "notes"}),
     frozenset({"store", "meeting", "exchange", "client", "gathering", "explanation"}),
     frozenset({"creating", "joining", "ending", "hooks", "lifecycle", "run", "process"}),
-    frozenset({"api", "launch", "server"}),
+    frozenset({"api", "launch", "server", "doctor"}),
     frozenset({"wrapped"}),
     frozenset({"cli", "__main__", "__init__"}),
 )
@@ -62,6 +62,7 @@ WAYS_TO_THE_ENVIRONMENT = ("os.environ", "os.environb", "os.getenv", "os.putenv"
 READS_ENVIRONMENT = {
     "api.py": "the one place",
     "cli/server.py": "the same for the commands, which run without init()",
+    "cli/doctor.py": "the same",
     "cli/explain.py": "the same",
     "cli/run.py": "the same",
     "cli/wrap.py": "the same",
