@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import textwrap
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -49,32 +50,33 @@ def doctor(*, offline: bool, timeout: float, as_json: bool, profile: str | None,
     sys.exit(report.verdict == "problem")
 
 
-def lines(report: Report) -> list[str]:
-    """The report as text: a line per check, and below it what mends it; neighbours that do not apply for one reason
-    share a line."""
-    found = []
-    for (verdict, reason), group in groupby(report.findings, key=_reason):
+def rows(report: Report) -> Iterator[tuple[str, str, Finding]]:
+    """Verdict, name and finding of each line. Neighbours that do not apply for one reason share a line."""
+    for reason, group in groupby(report.findings, key=lambda named: _why_not_applicable(named[1])):
         names, findings = zip(*group, strict=True)
-        if verdict == "not applicable":
-            found.append(f"-        {', '.join(names):18} {reason}")
-            continue
-        for name, finding in zip(names, findings, strict=True):
-            found.append(f"{finding.verdict:8} {name:18} {finding.saw}")
-            found += textwrap.wrap(finding.fix, 110, initial_indent=f"{'':28}fix: ", subsequent_indent=" " * 33)
+        if reason:
+            yield "-", ", ".join(names), findings[0]
+        else:
+            yield from ((finding.verdict, name, finding) for name, finding in zip(names, findings, strict=True))
+
+
+def _why_not_applicable(finding: Finding) -> str:
+    return finding.saw if finding.verdict == "not applicable" else ""
+
+
+def lines(report: Report) -> list[str]:
+    """The report as text: a line for each row, and below it what mends it."""
+    found = []
+    for word, name, finding in rows(report):
+        found.append(f"{word:8} {name:18} {finding.saw}")
+        found += textwrap.wrap(finding.fix, 110, initial_indent=f"{'':28}fix: ", subsequent_indent=f"{'':33}")
     return [*found, _summary(report)]
-
-
-def _reason(named: tuple[str, Finding]) -> tuple[str, str]:
-    _, finding = named
-    return finding.verdict, finding.saw if finding.verdict == "not applicable" else ""
 
 
 def _summary(report: Report) -> str:
     counts = report.counts()
-    return (
-        ", ".join(f"{counts[verdict]} {verdict}" for verdict in STYLES if counts[verdict])
-        + f" ({report.seconds:.1f} s)"
-    )
+    shown = ", ".join(f"{counts[verdict]} {verdict}" for verdict in STYLES if counts[verdict])
+    return f"{shown} ({report.seconds:.1f} s)"
 
 
 def _print_table(report: Report) -> None:
@@ -82,13 +84,14 @@ def _print_table(report: Report) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("", "check", "saw", "fix", box=None, pad_edge=False)
-    for name, finding in report.findings:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for word, name, finding in rows(report):
         style = STYLES[finding.verdict]
-        table.add_row(f"[{style}]{finding.verdict}[/]", name, escape(finding.saw), escape(finding.fix))
-    console = Console()
+        fix = f"\nfix: {escape(finding.fix)}" if finding.fix else ""
+        table.add_row(f"[{style}]{word}[/]", name, f"{escape(finding.saw)}[bold]{fix}[/]")
+    console = Console(highlight=False)
     console.print(table)
-    console.print(_summary(report), highlight=False)
+    console.print(_summary(report))
 
 
 def _write_profile(file: str, timeout: float, keep_ids: bool) -> None:

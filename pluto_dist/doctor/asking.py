@@ -25,7 +25,9 @@ class Asked(Generic[T]):
         self._thread = threading.Thread(
             target=lambda: self._answers.append(attempt(question)), name="pluto_dist doctor", daemon=True
         )
-        self._thread.start()
+        _, refused = attempt(self._thread.start)
+        if refused is not None:  # a container's limit on processes counts threads
+            self._answers.append((None, refused))
 
     def answer(self, seconds: float) -> T:
         """What the question gave.
@@ -37,7 +39,8 @@ class Asked(Generic[T]):
             TimeoutError: nothing, within ``seconds``.
             Exception: whatever the question raised.
         """
-        self._thread.join(max(0.0, self._began + seconds - time.monotonic()))
+        if not self._answers:
+            self._thread.join(max(0.0, self._began + seconds - time.monotonic()))
         if not self._answers:
             raise TimeoutError(f"no answer within {seconds:g} s")
         value, error = self._answers[0]

@@ -104,4 +104,4 @@ def spool(seen: DiskSeen) -> Finding:
     return ok(f"{saw}: a network file system, one folder for all nodes" if kind.startswith(NETWORK) else saw)
 
 
-FAMILY = Family(look, (("disk for an outage", spool),))
+FAMILY = Family(look, (("disk for an outage", spool),), f"The file system hangs. {ELSEWHERE}")

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from pluto_dist.doctor.asking import Asked
-from pluto_dist.doctor.family import AnyFamily, Machine
+from pluto_dist.doctor.family import REPORT_IT, AnyFamily, Machine
 from pluto_dist.doctor.finding import Finding, Verdict, not_applicable, problem
 from pluto_dist.inventory.reading import attempt
 from pluto_dist.settings import VARIABLES
@@ -52,13 +52,14 @@ def _judged(family: AnyFamily, question: Asked[Any], machine: Machine) -> list[t
     seen, failure = attempt(partial(question.answer, machine.timeout))
     if failure is not None:
         first, *others = [name for name, _ in family.checks]
-        found = problem(f"cannot be seen: {failure}", "Report this with the output of pluto-dist doctor --json.")
+        is_silent = isinstance(failure, TimeoutError)
+        found = problem(f"cannot be seen: {failure}", family.if_silent if is_silent else REPORT_IT)
         unseen = [(name, not_applicable(f"see {first}")) for name in others]
         return [(first, _without_secrets(found, machine)), *unseen]
     findings = []
     for name, check in family.checks:
         made, error = attempt(partial(check, seen))
-        found = made or problem(f"the check failed: {error!r}", "Report this: it is a mistake in pluto_dist.")
+        found = made or problem(f"the check failed: {error!r}", REPORT_IT)
         findings.append((name, _without_secrets(found, machine)))
     return findings
 

@@ -15,6 +15,8 @@ from pluto_dist.doctor.finding import Finding
 
 S = TypeVar("S")
 
+REPORT_IT = "Report this with the output of pluto-dist doctor --json."
+
 TIMEOUT = 12.0
 """Seconds that the whole doctor gets, but for printing."""
 
@@ -45,10 +47,12 @@ class Family(Generic[S]):
     Attributes:
         look: reads what the checks judge. What it raises, and its silence, become the first check's problem.
         checks: names, and pure functions of what was seen.
+        if_silent: what mends a look that does not come back.
     """
 
     look: Callable[[Machine], S]
     checks: tuple[tuple[str, Callable[[S], Finding]], ...]
+    if_silent: str = REPORT_IT
 
 
 AnyFamily = Family[Any]

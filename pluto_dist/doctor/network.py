@@ -204,5 +204,6 @@ def rendezvous(seen: NameSeen) -> Finding:
 
 
 INTERFACES = Family(look, (("gloo's interface", gloo_interface), ("NCCL's interface", nccl_interface)))
-HOSTNAME = Family(look_at_hostname, (("host name", hostname),))
-RENDEZVOUS = Family(look_at_rendezvous, (("MASTER_ADDR", rendezvous),))
+NO_NAME_SERVER = "The name server does not answer: check /etc/resolv.conf, or write the name into /etc/hosts."
+HOSTNAME = Family(look_at_hostname, (("host name", hostname),), NO_NAME_SERVER)
+RENDEZVOUS = Family(look_at_rendezvous, (("MASTER_ADDR", rendezvous),), NO_NAME_SERVER)
