@@ -130,8 +130,8 @@ class Client:
             raise UnexpectedAnswerError(f"{self._url_api} answered details of run {run_id} that are {error}") from error
 
     def validate(self, *, deadline: float) -> Any:
-        """What the server says of the key, which it knows: else AuthenticationError."""
-        return self._ask("GET", f"{self._url_api}/api/runs/auth/validate", None, deadline)
+        """What the server says of the key, at the first try."""
+        return self._ask("GET", f"{self._url_api}/api/runs/auth/validate", None, deadline, retry=False)
 
     def update_status(self, request: UpdateStatusRequest, *, deadline: float) -> None:
         """Post a status; the server ignores one of lower precedence than the run's."""

@@ -68,8 +68,8 @@ def lines(report: Report) -> list[str]:
     """The report as text: a line for each row, and below it what mends it."""
     found = []
     for word, name, finding in rows(report):
-        found.append(f"{word:8} {name:18} {finding.saw}")
-        found += textwrap.wrap(finding.fix, 110, initial_indent=f"{'':28}fix: ", subsequent_indent=f"{'':33}")
+        found.append(f"{word:8} {name:18} {finding.saw}" if len(name) <= 18 else f"{word:8} {name}: {finding.saw}")
+        found += textwrap.wrap(finding.fix, 120, initial_indent=f"{'':28}fix: ", subsequent_indent=f"{'':33}")
     return [*found, _summary(report)]
 
 

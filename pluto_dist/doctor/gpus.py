@@ -43,8 +43,13 @@ class GpusSeen:
     local_world_size: int | None = None
 
     @property
-    def has_driver(self) -> bool:
-        return self.report.error is None and self.report.driver is not None
+    def missing(self) -> str:
+        """Why there is no GPU to judge; empty where there is one."""
+        if self.report.error is not None:
+            return "see NVIDIA driver"
+        if self.report.driver is None and not self.report.count:
+            return NO_GPU
+        return "" if self.report.devices else "see GPUs"
 
 
 def look(machine: Machine) -> GpusSeen:
@@ -69,7 +74,7 @@ def driver(seen: GpusSeen) -> Finding:
     report = seen.report
     if report.error is not None:
         return problem(f"NVML: {report.error}", FIXES.get(report.error, UNHEARD_OF))
-    if not seen.has_driver and not report.count:
+    if seen.missing == NO_GPU:
         return not_applicable(NO_GPU)
     return ok(f"{report.driver}, {report.count} GPU{'' if report.count == 1 else 's'}")
 
@@ -109,8 +114,10 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def bad(seen: GpusSeen) -> Finding:
-    if not seen.has_driver:
-        return not_applicable(_without(seen))
+    if seen.missing not in ("", "see GPUs"):
+        return not_applicable(seen.missing)
+    if not seen.report.count:
+        return warning("the driver has none", "In a container: docker run --gpus all. On a host: lspci.")
     if not seen.report.bad:
         return ok(f"all {len(seen.report.devices)} answer")
     errors = {error for _, error in seen.report.bad}
@@ -120,8 +127,8 @@ def bad(seen: GpusSeen) -> Finding:
 
 def visible(seen: GpusSeen) -> Finding:
     """CUDA takes the entries of CUDA_VISIBLE_DEVICES up to the first that names no GPU, and leaves out the rest."""
-    if not seen.has_driver:
-        return not_applicable(_without(seen))
+    if seen.missing:
+        return not_applicable(seen.missing)
     present = len(seen.report.devices)
     value = seen.visible
     fix = (
@@ -141,7 +148,10 @@ def visible(seen: GpusSeen) -> Finding:
         if len(set(named)) < len(named):
             return problem(f"{saw}: a GPU is named twice", fix)
     if seen.local_world_size and seen.local_world_size > count:
-        return problem(f"{saw}, for {seen.local_world_size} ranks on this node", "Start as many ranks as GPUs.")
+        return warning(
+            f"{saw}, for {seen.local_world_size} ranks on this node",
+            "NCCL shares no GPU: start fewer ranks.",
+        )
     return ok(saw)
 
 
@@ -157,8 +167,8 @@ def target_of(entry: str, report: GpuReport) -> str | None:
 
 def mig(seen: GpusSeen) -> Finding:
     """A process sees one MIG instance at most, and NCCL does not work between instances (NVIDIA's MIG user guide)."""
-    if not seen.has_driver:
-        return not_applicable(_without(seen))
+    if seen.missing:
+        return not_applicable(seen.missing)
     cut = [gpu for gpu in seen.report.devices if gpu.mig]
     if not cut:
         return ok("off")
@@ -170,23 +180,19 @@ def mig(seen: GpusSeen) -> Finding:
 
 def opening(seen: GpusSeen) -> Finding:
     """Without persistence mode the driver closes idle GPUs, and opening them takes seconds for each."""
-    if not seen.has_driver:
-        return not_applicable(_without(seen))
+    if seen.missing:
+        return not_applicable(seen.missing)
     off = [each.index for each in seen.health if each.persistence is False]
     took = f"the driver opened in {(seen.report.init_ms or 0) / 1000:.1f} s"
     if off:
         return warning(f"off on {_gpus(off)}; {took}", "nvidia-smi -pm 1, or run nvidia-persistenced.")
     if (seen.report.init_ms or 0) > SLOW_INIT_MS:
         return warning(took, "nvidia-smi -pm 1, or run nvidia-persistenced.")
-    return ok(f"on; {took}")
+    return ok(f"on; {took}" if any(each.persistence for each in seen.health) else took)
 
 
 def _of_each(check: Callable[[tuple[Health, ...]], Finding]) -> Callable[[GpusSeen], Finding]:
-    return lambda seen: check(seen.health) if seen.health else not_applicable(_without(seen))
-
-
-def _without(seen: GpusSeen) -> str:
-    return NO_GPU if seen.report.error is None else "see NVIDIA driver"
+    return lambda seen: check(seen.health) if seen.health else not_applicable(seen.missing or health.UNTOLD)
 
 
 def _gpus(indexes: list[int]) -> str:

@@ -8,6 +8,7 @@ from pluto_dist.doctor.finding import Finding, not_applicable, ok, problem, warn
 from pluto_dist.doctor.nvml import Health
 
 BUSY_PERCENT = 50
+UNTOLD = "the driver does not tell"
 RESET = "nvidia-smi --gpu-reset with no process on it, or reboot; if it comes back, replace the GPU."
 
 
@@ -15,7 +16,7 @@ def pcie(seen: Sequence[Health]) -> Finding:
     """The width never changes by itself. The generation does: an idle GPU lowers it, so only a busy one tells."""
     known = [each for each in seen if each.pcie_width and each.pcie_width_max]
     if not known:
-        return not_applicable("the driver does not tell")
+        return not_applicable(UNTOLD)
     narrow = [
         f"GPU {each.index}: x{each.pcie_width} of x{each.pcie_width_max}"
         for each in known
@@ -67,7 +68,7 @@ def clocks(seen: Sequence[Health]) -> Finding:
     if slowed:
         return warning(f"held down ({'; '.join(slowed)})", "Check cooling and power; nvidia-smi -q -d PERFORMANCE.")
     if all(each.slowdowns is None for each in seen):
-        return not_applicable("the driver does not tell")
+        return not_applicable(UNTOLD)
     return ok("not held down")
 
 

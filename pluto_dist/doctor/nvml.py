@@ -1,4 +1,4 @@
-"""What does NVML say of the GPUs, and of their health? One init and one shutdown for both.
+"""What does NVML say of the GPUs, and of their health? One look for both.
 
 The inventory's records say which GPUs there are. What is read here beyond them is whether each works as it
 should; a value that cannot be read is ``None``.
@@ -66,8 +66,11 @@ def probe() -> tuple[GpuReport, tuple[Health, ...]]:
         return nvidia.probe(), ()  # names the error
     try:  # NVML counts inits: the inventory's own, inside this one, costs nothing
         report = replace(nvidia.probe(), init_ms=init_ms)
-        asked = [known(partial(_health_of, nvml, gpu.index)) for gpu in report.devices]
-        return report, tuple(health for health in asked if health is not None)
+        asked = [(gpu, *attempt(partial(_health_of, nvml, gpu.index))) for gpu in report.devices]
+        gone = tuple((gpu.index, str(error)) for gpu, _, error in asked if isinstance(error, nvidia.GpuGoneError))
+        there = tuple(gpu for gpu, _, error in asked if not isinstance(error, nvidia.GpuGoneError))
+        healths = tuple(health for _, health, _ in asked if health is not None)
+        return replace(report, devices=there, bad=report.bad + gone), healths
     finally:
         known(nvml.nvmlShutdown)
 

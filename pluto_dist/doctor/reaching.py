@@ -6,17 +6,20 @@ import socket
 import time
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pluto_dist import keychain, settings
 from pluto_dist.doctor.asking import Asked
 from pluto_dist.doctor.family import Family, Machine
 from pluto_dist.doctor.tracker import TrackerSeen, answer, api_key, clock, key_accepted, reachable, round_trip
-from pluto_dist.errors import ConfigurationError, TrackerError, UnexpectedAnswerError
+from pluto_dist.errors import AuthenticationError, ConfigurationError, TrackerError, UnexpectedAnswerError
 from pluto_dist.inventory.reading import attempt
 from pluto_dist.settings import Secret, Settings
 from pluto_dist.version import __version__
+
+if TYPE_CHECKING:
+    from pluto_dist.client import Client
 
 KEYCHAIN_SHARE, NAME_SHARE, CONNECT_SHARE, ANSWER_SHARE = 0.15, 0.2, 0.2, 0.35
 """Of the timeout; the rest is for importing and for starting threads."""
@@ -81,13 +84,13 @@ def _proxy(url: str) -> str | None:
 
 
 def _answered(seen: TrackerSeen, chosen: Settings, key: Secret, timeout: float) -> TrackerSeen:
-    """Asks twice: the first answer pays for the connection, and a good key is refused now and then."""
+    """Asks twice, for the first answer pays for the connection."""
     from pluto_dist.client import Client
 
     client = Client(chosen.url_api, chosen.url_py, key, user_agent=f"pluto-dist/{__version__} (doctor)")
     deadline = time.monotonic() + timeout * ANSWER_SHARE
     try:
-        _valid(client.validate(deadline=deadline), chosen.url_api)
+        _validate(client, chosen.url_api, deadline)
         began = time.monotonic()
         client.validate(deadline=deadline)
         seen = replace(seen, round_trip=time.monotonic() - began)
@@ -101,8 +104,21 @@ def _answered(seen: TrackerSeen, chosen: Settings, key: Secret, timeout: float) 
     return replace(seen, is_answered=told > 0, skew=skew)
 
 
-def _valid(told: Any, url: str) -> None:
-    """Refuses JSON of another service: the contract's answer has ``"valid": true``."""
+def _validate(client: Client, url: str, deadline: float) -> None:
+    """Has the key validated, in three tries: the hosted server refuses a good key now and then.
+
+    Raises:
+        TrackerError: the last refusal, or anything but the contract's ``"valid": true``.
+    """
+    for wait in (0.3, 0.6, None):
+        try:
+            told = client.validate(deadline=deadline)
+        except AuthenticationError:
+            if wait is None:
+                raise
+            client.pause(wait)
+        else:
+            break
     if not (isinstance(told, dict) and told.get("valid") is True):
         raise UnexpectedAnswerError(
             f"{url} answered JSON that is not a tracker's: {str(told)[:100]}\n"

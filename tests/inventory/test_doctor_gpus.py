@@ -117,7 +117,7 @@ def test_a_node_that_is_well(node):
 
 
 def test_a_node_that_is_not_well(node):
-    """Every fault that the fake driver can have is seen through the real pynvml, in one init and one shutdown."""
+    """Every fault that the fake driver can have is seen through the real pynvml."""
     sick = (
         "dev.0.pcie.width=8",
         "dev.1.nvlink.up=16",
@@ -136,3 +136,28 @@ def test_a_node_that_is_not_well(node):
     assert found["GPU clocks"] == ("warning", "held down (GPU 5: temperature)")
     assert found["GPUs"] == ("problem", "GPU 6: GpuIsLost")
     assert found["visible GPUs"][0] == "problem"
+
+
+def test_gpus_that_are_lost_meanwhile(node):
+    """A GPU that is lost after the inventory's look is a bad one, is not asked again, and hides no other; what was
+    opened is closed."""
+    lines = ("dev.3.nvmlDeviceGetNvLinkState.rc=15",)
+    output, calls = node.python("from pluto_dist.doctor.nvml import probe; print(probe())", "h100", *lines)
+
+    assert "bad=((3, 'GpuIsLost'),)" in output and output.count("Health(index=") == 7
+    functions = [call.function for call in calls]
+    assert [call.function for call in calls if call.device == 3][-1] == "nvmlDeviceGetNvLinkState"
+    assert functions[-1] == "nvmlShutdown"
+    assert functions.count("nvmlInitWithFlags") == functions.count("nvmlShutdown")
+
+
+@pytest.mark.exhaustive
+def test_the_profile_of_an_old_driver(node_without):
+    """A function that the driver does not have is a note in the profile, and costs nothing else."""
+    old = node_without("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetMemoryInfo_v2")
+    there = old.collect("h100").gpus
+    dumped(old, "h100")
+    lines = (old.folder / "dumped.profile").read_text().splitlines()
+    assert "# nvmlDeviceGetComputeRunningProcesses_v3: NVMLLibraryMismatchError" in lines
+    assert "dev.*.nvmlDeviceGetMemoryInfo_v2.rc=13" in lines
+    assert without_ids(replayed(old).gpus) == without_ids(there)
