@@ -129,10 +129,6 @@ class Client:
         except ContractError as error:
             raise UnexpectedAnswerError(f"{self._url_api} answered details of run {run_id} that are {error}") from error
 
-    def validate(self, *, deadline: float) -> Any:
-        """What the server says of the key, at the first try."""
-        return self._ask("GET", f"{self._url_api}/api/runs/auth/validate", None, deadline, retry=False)
-
     def update_status(self, request: UpdateStatusRequest, *, deadline: float) -> None:
         """Post a status; the server ignores one of lower precedence than the run's."""
         self._ask("POST", f"{self._url_api}/api/runs/status/update", request, deadline)
@@ -145,6 +141,10 @@ class Client:
         """Say that the run lives; the answer tells its status."""
         answer = self._ask("POST", f"{self._url_py}/api/runs/trigger", TriggerRequest(run_id), deadline)
         return self._record(TriggerResponse, answer, self._url_py)
+
+    def validate(self, *, deadline: float) -> Any:
+        """What the server says of the key, at the first try."""
+        return self._ask("GET", f"{self._url_api}/api/runs/auth/validate", None, deadline, retry=False)
 
     def pause(self, seconds: float) -> None:
         """Wait, unless :meth:`stop` ends it."""

@@ -64,9 +64,8 @@ def _connected(seen: TrackerSeen, timeout: float) -> TrackerSeen:
         return replace(seen, unreachable=f"{host} does not resolve ({getattr(why, 'strerror', None) or why})")
     seen = replace(seen, addresses=tuple(dict.fromkeys(str(entry[4][0]) for entry in found or ())))
     connecting = Asked(partial(socket.create_connection, (host, port), timeout * CONNECT_SHARE))
-    connection, error = attempt(
-        partial(connecting.answer, timeout * CONNECT_SHARE + 0.1)
-    )  # it may try several addresses
+    # Of several addresses each may take that long; they are not waited for.
+    connection, error = attempt(partial(connecting.answer, timeout * CONNECT_SHARE + 0.1))
     if connection is not None:
         connection.close()
         return seen
