@@ -15,8 +15,8 @@ from pluto_dist.version import __version__
 COMMANDS = {
     "run": "Run a script on many ranks, as torchrun does, and record it as one run.",
     "server": "Run the embedded tracker until SIGTERM or ctrl-C.",
-    "doctor": "Check this machine before a job: what was seen, and what mends it.",
     "explain": "Tell which run this environment would join, and why.",
+    "doctor": "Check this machine before a job: what was seen, and what mends it.",
 }
 
 
