@@ -1,8 +1,7 @@
 """The tracker over HTTP: one session, bounded retries, the server's three error shapes as typed errors.
 
-What is sent and what comes back are ``wire``'s records. This module decides nothing about runs. Every call
-has a deadline on the monotonic clock, and sleeps only on an event, so that whoever owns the client can stop
-it at once.
+What is sent and what comes back are ``wire``'s records. This module decides nothing about runs. Every call has a
+deadline on the monotonic clock, and sleeps only on an event, so that whoever owns the client can stop it at once.
 
 Retried until the deadline: no connection, 408, 429 (Retry-After obeyed) and 5xx, with urllib3's exponential
 backoff and full jitter. Retried twice: 401, which the hosted server answers now and then to a good key.
@@ -159,6 +158,10 @@ class Client:
         """Say that the run lives; the answer tells its status."""
         answer = self._ask("POST", f"{self._url_py}/api/runs/trigger", TriggerRequest(run_id), deadline)
         return self._record(TriggerResponse, answer, self._url_py)
+
+    def validate(self, *, deadline: float) -> Any:
+        """What the server says of the key, at the first try."""
+        return self._ask("GET", f"{self._url_api}/api/runs/auth/validate", None, deadline, retry=False)
 
     def pause(self, seconds: float) -> None:
         """Wait, unless :meth:`stop` ends it."""

@@ -17,6 +17,7 @@ COMMANDS = {
     "server": "Run the embedded tracker until SIGTERM or ctrl-C.",
     "sync": "Send what jobs kept while their tracker did not answer.",
     "explain": "Tell which run this environment would join, and why.",
+    "doctor": "Check this machine before a job: what was seen, and what mends it.",
 }
 
 

@@ -23,24 +23,12 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "settings", "topology", "version", "console", "pacing", "attempts"}),
     frozenset({"launchers", "wire", "values"}),
-    frozenset(
-        {
-            "identity",
-            "inventory",
-            "launch_folder",
-            "deadline",
-            "responses",
-            "keychain",
-            "arguments",
-            "plan",
-            "notes",
-            "handover",
-        }
-    ),
-    frozenset({"store", "meeting", "exchange", "client", "spool", "gathering", "explanation"}),
+    frozenset({"identity", "inventory", "launch_folder", "deadline", "responses", "keychain", "plan", "notes"}),
+    frozenset({"arguments"}),
+    frozenset({"store", "meeting", "exchange", "client", "spool", "gathering", "explanation", "handover"}),
     frozenset({"replay", "outbox", "creating", "joining", "rejoining"}),
     frozenset({"ending", "beating", "hooks", "lifecycle", "run", "process"}),
-    frozenset({"api", "launch", "server", "syncing"}),
+    frozenset({"api", "launch", "server", "syncing", "doctor"}),
     frozenset({"wrapped"}),
     frozenset({"cli", "__main__", "__init__"}),
 )
@@ -51,8 +39,6 @@ LADDERS = frozenset(
     {
         ("settings", "errors"),
         ("plan", "identity"),
-        ("arguments", "identity"),
-        ("handover", "plan"),
         ("run", "ending"),
         ("notes", "launch_folder"),
         ("meeting", "store"),
@@ -85,6 +71,7 @@ WAYS_TO_THE_ENVIRONMENT = ("os.environ", "os.environb", "os.getenv", "os.putenv"
 READS_ENVIRONMENT = {
     "api.py": "the one place",
     "cli/server.py": "the same for the commands, which run without init()",
+    "cli/doctor.py": "the same",
     "cli/explain.py": "the same",
     "cli/sync.py": "the same",
     "cli/run.py": "the same",
@@ -187,7 +174,7 @@ def test_no_pickle_anywhere():
 
 
 def test_one_place_reads_the_environment():
-    """os.environ and os.getenv stand in the named modules only, and two write them, for children and the SDK to inherit."""
+    """os.environ and os.getenv stand in the named modules only; two write them, for children and the SDK."""
     readers, writers = set(), set()
     for path, tree in TREES.items():
         for node in ast.walk(tree):

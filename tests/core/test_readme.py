@@ -82,7 +82,9 @@ def help_text(name: str) -> str:
 def test_the_help_of_every_command_is_in_the_readme():
     """What each command says of itself stands in the README; PLUTO_DIST_WRITE_SNAPSHOTS=1 writes it there."""
     block = "```console\n" + "\n".join(help_text(name) for name in HELPS) + "```\n"
-    before, found, after = re.split(r"(?<=<!-- help -->\n)(.*?)(?=<!-- end of help -->)", README, flags=re.DOTALL)
+    before, found, after = re.split(
+        r"(?<=<!-- help -->\n)(.*?)(?=<!-- end of help -->)", (ROOT / "README.md").read_text(), flags=re.DOTALL
+    )
     if os.environ.get("PLUTO_DIST_WRITE_SNAPSHOTS"):
         (ROOT / "README.md").write_text(before + block + after)
         found = block

@@ -159,9 +159,3 @@ def test_what_is_exported_is_nobodys_id(tracker: Tracker, tmp_path: Path, own: s
     else:
         assert len({first["run_id"], second["run_id"], child["run_id"]}) == 3
         assert child["project"] == "pluto"
-
-
-def requests_json(file: Path) -> dict[str, Any]:
-    import json
-
-    return dict(json.loads(file.read_text()))
