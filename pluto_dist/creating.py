@@ -36,7 +36,7 @@ class Birth:
         hosts: the nodes that signed in, in order of their numbers.
         before: what an earlier attempt of this launch left.
         failure: why it ended, if a rank said so.
-        metadata: the cluster document.
+        metadata: the cluster document, where there is to be one.
     """
 
     signed: SignedId
@@ -45,7 +45,7 @@ class Birth:
     hosts: tuple[str, ...]
     before: Begun | None
     failure: Failure | None
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] | None
 
 
 def create(plan: Plan, birth: Birth, client: Client) -> CreateRunResponse:
@@ -66,7 +66,7 @@ def create(plan: Plan, birth: Birth, client: Client) -> CreateRunResponse:
             run_name=plan.request.run_name or reference.value,
             external_id=reference.value,
             config=json.dumps(config, allow_nan=False),
-            system_metadata=to_text(birth.metadata),
+            system_metadata=None if birth.metadata is None else to_text(birth.metadata),
         ),
         deadline=plan.deadline,
     )

@@ -29,6 +29,7 @@ from pluto_dist.errors import (
 from pluto_dist.exchange import Exchange, Outcome, RunExchange, SignedId
 from pluto_dist.gathering import cluster_document, in_order
 from pluto_dist.identity import Named, NeedsLaunchToken, Reference
+from pluto_dist.inventory import Process
 from pluto_dist.plan import Plan
 from pluto_dist.settings import Settings
 from pluto_dist.wire import CreateRunRequest, CreateRunResponse
@@ -90,8 +91,18 @@ def lead(
     signed: SignedId,
     client: Client | None,
     gathered: dict[str, dict[str, Any]],
+    describing: Callable[[], Process] = Process,
 ) -> tuple[Outcome, bool]:
     """Create the run and tell the others.
+
+    Args:
+        plan: what this rank set out to do.
+        exchange: where the ranks meet.
+        run: the run that they agree on.
+        signed: its id.
+        client: asks the tracker; ``None`` where nobody is to be asked.
+        gathered: the nodes' inventories.
+        describing: waits for the description of this process.
 
     Returns:
         What was told first, and whether that was this rank's word: another rank may have been faster.
@@ -99,7 +110,7 @@ def lead(
     mine: Outcome | None = None
     told = run.outcome()  # another rank was faster, or found that the ranks disagree
     if told is None:
-        mine = replace(_made(plan, exchange, run, signed, client, gathered), at=time.time())
+        mine = replace(_made(plan, exchange, run, signed, client, gathered, describing), at=time.time())
         told = run.publish_outcome(mine)
         run.remember(told, tell=True)
     for node in exchange.nodes():
@@ -114,6 +125,7 @@ def _made(
     signed: SignedId,
     client: Client | None,
     gathered: dict[str, dict[str, Any]],
+    describing: Callable[[], Process],
 ) -> Outcome:
     """What comes of this rank's try to create the run."""
     before = run.begun_before()
@@ -127,7 +139,7 @@ def _made(
         hosts=in_order(exchange.nodes()),
         before=before,
         failure=exchange.last_failure(),
-        metadata=cluster_document(plan.context.topology, gathered),
+        metadata=cluster_document(plan.context.topology, gathered, describing()) if plan.settings.metadata else None,
     )
     if before is None:
         run.begin()

@@ -24,7 +24,9 @@ from pluto_dist.console import logger
 from pluto_dist.ending import END_SECONDS, HURRY_SECONDS, Part
 from pluto_dist.errors import ExchangeError, PlutoDistError, RunIdMismatchError, TrackerError
 from pluto_dist.exchange import Exchange, Failure, Outcome, RunExchange, SignedId
-from pluto_dist.gathering import GATHER_SECONDS, LateNodes, collect_and_publish, gather
+from pluto_dist.gathering import GATHER_SECONDS, LateNodes, collect_and_publish, gather, sources_of
+from pluto_dist.inventory import Process
+from pluto_dist.inventory.creator import describe
 from pluto_dist.joining import ROLL_CALL_SECONDS, agree, attach, follow, lead
 from pluto_dist.meeting import hosts_a_store
 from pluto_dist.plan import Plan
@@ -67,6 +69,7 @@ class Participation:
         self._leads = plan.is_leader  # whether this rank beats and ends: the leader, or the one that stood in for it
         self._gathered: frozenset[str] = frozenset()
         self._inventory: threading.Thread | None = None
+        self._describing: Callable[[], Process] | None = None
         self._cancelled = False
         self._stop = threading.Event()
         self._pid = os.getpid()
@@ -125,10 +128,12 @@ class Participation:
 
     def _join(self) -> tuple[Exchange, RunExchange, SignedId, Outcome]:
         while True:
+            if self.plan.is_leader:
+                self._describe()
             exchange = self._exchange = self._meet(self._stop)
             if exchange.is_node_leader and not exchange.has_collected:
                 exchange.has_collected = True
-                self._inventory = collect_and_publish(exchange, self.agreed)
+                self._inventory = collect_and_publish(exchange, self.agreed, sources_of(self.plan))
             patience = min(ROLL_CALL_SECONDS, self.plan.settings.timeout / 4)
             token = exchange.agree_on_token(self.plan.context.topology.node_count, patience)
             run = self._run = exchange.run(self.plan.nth)
@@ -141,6 +146,12 @@ class Participation:
             if outcome is not None:
                 return exchange, run, signed, outcome
 
+    def _describe(self) -> Callable[[], Process]:
+        """Begin, once, to describe this process for the run that it creates; git needs a moment."""
+        if self._describing is None:
+            self._describing = describe(sources_of(self.plan)) if self._client is not None else Process
+        return self._describing
+
     def _outcome(self, exchange: Exchange, run: RunExchange, signed: SignedId) -> Outcome | None:
         def create() -> Outcome:
             nodes: dict[str, dict[str, Any]] = {}
@@ -148,7 +159,7 @@ class Participation:
                 until = min(time.monotonic() + GATHER_SECONDS, self.plan.deadline)
                 nodes = gather(self.plan.context.topology, exchange, run, until)
             self._gathered = frozenset(nodes)
-            outcome, is_ours = lead(self.plan, exchange, run, signed, self._client, nodes)
+            outcome, is_ours = lead(self.plan, exchange, run, signed, self._client, nodes, self._describe())
             self._leads = self._leads or is_ours
             return outcome
 

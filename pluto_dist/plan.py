@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pluto_dist.identity import Decision
@@ -24,6 +25,7 @@ class Plan:
         nth: which ``init()`` of this attempt it is, counted from 1.
         host: this node's name.
         began: when ``init()`` was called, on the monotonic clock.
+        environ: this process's environment, for what describes the job; not shown, for it holds secrets.
     """
 
     settings: Settings
@@ -34,6 +36,7 @@ class Plan:
     nth: int
     host: str
     began: float
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def deadline(self) -> float:

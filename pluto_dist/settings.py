@@ -25,6 +25,8 @@ HOSTED_PY = "https://pluto-py.trainy.ai"
 
 Mode = Literal["online", "offline", "disabled"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+FAMILIES = ("argv", "env", "git", "gpu", "host", "network", "packages", "software")
+"""What system metadata is made of; each can be left out by its name."""
 
 
 class Secret:
@@ -67,6 +69,7 @@ class Settings:
         on_error: whether a wrong key or argument raises, or warns and goes on offline.
         attach_rate: how many attaches a second the whole job sends to the tracker.
         heartbeat: seconds between two signs of life.
+        metadata: those of :data:`FAMILIES` that the run's system metadata has.
     """
 
     api_key: Secret | None
@@ -81,6 +84,7 @@ class Settings:
     on_error: Literal["raise", "warn"]
     attach_rate: float
     heartbeat: float
+    metadata: frozenset[str] = frozenset(FAMILIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,43 @@ def _yes_or_no(value: str) -> bool:
         raise ValueError("must be 1 or 0") from None
 
 
+def _families(value: str) -> frozenset[str]:
+    """What is left of all families: "0", "1", or "git=0,env=0"."""
+    if "=" not in value:
+        if (switch := _switch(value)) not in (True, False):
+            raise ValueError("must be 1, 0, or such as git=0,env=0")
+        return _chosen_families(switch is True)
+    pairs = [item.partition("=") for item in value.split(",") if item.strip()]
+    return _chosen_families({name.strip(): _switch(word) for name, _, word in pairs})
+
+
+def _switch(word: str) -> bool | str:
+    try:
+        return _yes_or_no(word)
+    except ValueError:
+        return word
+
+
+def _chosen_families(given: bool | Mapping[Any, Any]) -> frozenset[str]:
+    """The families that ``given`` leaves; one that it does not name is in.
+
+    >>> sorted(set(FAMILIES) - _chosen_families({"git": False, "env": True}))
+    ['git']
+    """
+    if isinstance(given, bool):
+        return frozenset(FAMILIES if given else ())
+    unknown = [str(name) for name in given if name not in FAMILIES]
+    no_switches = [str(name) for name, on in given.items() if name in FAMILIES and not isinstance(on, bool)]
+    wrong = []
+    if unknown:
+        wrong.append(f"has no {', '.join(unknown)}: its parts are {', '.join(FAMILIES)}")
+    if no_switches:
+        wrong.append(f"must have True or False (1 or 0 in the environment) for {', '.join(no_switches)}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    return frozenset(name for name in FAMILIES if given.get(name, True))
+
+
 def _above_zero(value: str) -> float:
     number = float(value)
     if not 0 < number < float("inf"):
@@ -166,6 +207,7 @@ VARIABLES: tuple[Variable, ...] = (
     ),
     Variable("attach_rate", ("PLUTO_DIST_ATTACH_RATE",), _above_zero, 50.0, "attaches a second, of the whole job"),
     Variable("heartbeat", ("PLUTO_DIST_HEARTBEAT",), _above_zero, 10.0, "seconds between two signs of life"),
+    Variable("metadata", ("PLUTO_DIST_METADATA",), _families, None, "`0`: no system metadata; `git=0,env=0`: no such"),
 )
 
 
@@ -188,6 +230,8 @@ def load(environ: Mapping[str, str], **arguments: Any) -> Settings:
             problems.append(f"{name} {error}; it is {_shown(variable, given)}")
     if problems:
         raise ConfigurationError(*problems)
+    if values["metadata"] is None:
+        values["metadata"] = frozenset(FAMILIES)
     if values["api_key"] is not None:
         values["api_key"] = Secret(values["api_key"])
     # The hosted tracker has an origin for each; any other serves all from one unless told otherwise, and no key
@@ -220,6 +264,10 @@ def _parsed(variable: Variable, given: Any) -> Any:
         return _above_zero(str(given))
     if variable.setting == "run_id" and isinstance(given, int) and not isinstance(given, bool):
         return str(given)  # the SDK takes the tracker's own number as an int
+    if variable.parse is _families and isinstance(given, (bool, Mapping)):
+        return _chosen_families(given)
     if not isinstance(given, str):
+        if variable.parse is _families:
+            raise ValueError("must be True, False or a mapping such as {'git': False}")
         raise ValueError(f"must be {'a number' if variable.parse is _above_zero else 'a string'}")
     return variable.parse(given)

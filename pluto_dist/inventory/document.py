@@ -46,7 +46,7 @@ def compose(
         leader_node: the node that the top level describes; nothing of it where that one has not reported.
         world_size: ranks of the job.
         first_ranks: the lowest global rank of each node, where it is known.
-        process: the process that creates the run; its command line already free of secrets.
+        process: the process that creates the run; already free of secrets.
         max_bytes: what ``to_text`` of the document may measure. A larger one loses its least telling parts,
             step by step (see ``budget``), and ``cluster.truncated`` says how far that went.
     """
@@ -116,6 +116,7 @@ def _node(
         "mig": [_mig(gpu, part) for gpu in gpus.devices for part in gpu.mig_instances],
         "diff": classes[place].differences(gpus),
         "init_ms": slow,
+        "k8s": sdk.known({"pod": inventory.host.k8s_pod, "node": inventory.host.k8s_node}),
     }
     return {
         **sdk.known(always),
