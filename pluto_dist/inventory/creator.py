@@ -10,7 +10,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from . import git, packages, redaction
 from .decoding import VARIABLE_LIMIT, clean
@@ -18,6 +18,17 @@ from .reading import known
 from .records import Process
 from .sources import Sources
 
+KONDUKTOR = {  # as the SDK (0.0.29) has them; its tracker finds runs by the job's name
+    "num_nodes": "NUM_NODES",
+    "num_gpus_per_node": "NUM_GPUS_PER_NODE",
+    "rank": "RANK",
+    "accelerator_type": "KONDUKTOR_ACCELERATOR_TYPE",
+    "node_name": "KONDUKTOR_NODENAME",
+    "restart_attempt": "RESTART_ATTEMPT",
+    "namespace": "KONDUKTOR_NAMESPACE",
+    "job_name": "KONDUKTOR_JOB_NAME",
+}
+CMDLINE_LIMIT = 8192  # characters of all words together
 GIT_SECONDS = 1.5  # within the creator's wait for the nodes
 
 
@@ -30,8 +41,30 @@ def describe(sources: Sources) -> Callable[[], Process]:
     process = Process(
         pid=os.getpid() if "argv" in parts else None,
         exe=clean(sys.executable) if "argv" in parts else None,
-        cmdline=tuple(clean(word) or "" for word in words[:1024]),
+        cmdline=_first_of(words),
         requirements=(known(lambda: packages.installed(sys.path)) or ()) if "packages" in parts else (),
         environ=tuple(list(environ.items())[:VARIABLE_LIMIT]),
+        konduktor=_konduktor(sources.environ) if "env" in parts else (),
     )
     return lambda: dataclasses.replace(process, git=asking(until)) if asking else process
+
+
+def _first_of(words: Iterable[str]) -> tuple[str, ...]:
+    """As many words as the limits allow; "..." for the others."""
+    told: list[str] = []
+    size = 0
+    for word in words:
+        kept = clean(word) or ""
+        size += len(kept) + 1
+        if len(told) == 1023 or size > CMDLINE_LIMIT:
+            return (*told, "...")
+        told.append(kept)
+    return tuple(told)
+
+
+def _konduktor(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """What names the job where Konduktor, Trainy's scheduler, started it."""
+    if not environ.get("KONDUKTOR_JOB_NAME"):
+        return ()
+    values = {key: clean(redaction.text(environ.get(name, ""))) for key, name in KONDUKTOR.items()}
+    return tuple((key, value) for key, value in values.items() if value)

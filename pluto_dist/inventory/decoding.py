@@ -23,7 +23,7 @@ PID_LIMIT = 1024  # processes on one GPU
 MIG_LIMIT = 64  # MIG instances of one GPU; today's hardware has at most 7
 NIC_LIMIT = 256  # network ports of one node; a node with 128 virtual functions has that many
 PACKAGE_LIMIT = 4096  # installed packages
-VARIABLE_LIMIT = 512  # environment variables
+VARIABLE_LIMIT = 128  # environment variables
 LARGEST_INTEGER = 2**53 - 1  # the largest integer that a JSON reader in JavaScript keeps exact
 
 Decode = Callable[[Json, str], Any]
@@ -52,6 +52,13 @@ def decode_text(value: Json, where: str) -> str:
     if (size := len(value.encode("utf-8", "surrogatepass"))) > TEXT_LIMIT:
         raise ValueError(f"{where}: {size} bytes, at most {TEXT_LIMIT} are allowed")
     return value
+
+
+def decode_hash(value: Json, where: str) -> str:
+    text = decode_text(value, where)
+    if len(text) != 16 or not set(text) <= set("0123456789abcdef"):
+        raise ValueError(f"{where}: 16 hexadecimal digits were expected")
+    return text
 
 
 def decode_int(value: Json, where: str) -> int:

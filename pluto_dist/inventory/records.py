@@ -28,6 +28,7 @@ from .decoding import (
     decode_bad,
     decode_bool,
     decode_float,
+    decode_hash,
     decode_int,
     decode_text,
     one_of,
@@ -188,9 +189,9 @@ class SoftwareReport(Record):
     """Three numbers: "9.1.0"."""
     nccl: str | None = optional(decode_text)
     """Three numbers: "2.20.5"."""
-    packages: str | None = optional(decode_text)
+    packages: str | None = optional(decode_hash)
     """A hash of the installed packages and their versions."""
-    env: str | None = optional(decode_text)
+    env: str | None = optional(decode_hash)
     """A hash of the environment variables that nodes should have in common."""
     commit: str | None = optional(decode_text)
     """The commit that the working directory's repository is at."""
@@ -232,4 +233,6 @@ class Process(Record):
     """"name==version" of every package."""
     environ: tuple[tuple[str, str], ...] = optional(pairs(decode_text, VARIABLE_LIMIT), ())
     """The variables that shape CUDA, NCCL and torch."""
+    konduktor: tuple[tuple[str, str], ...] = optional(pairs(decode_text, VARIABLE_LIMIT), ())
+    """What names the job where that scheduler started it."""
     git: Git | None = dataclasses.field(default=None, metadata={"decode": record(Git)})

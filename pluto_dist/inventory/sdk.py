@@ -41,6 +41,7 @@ def top_level(node: NodeInventory, process: Process | None) -> dict[str, Json]:
         "env": _variables(process, "TORCHELASTIC_", "PYTORCH_", "OMP_", "TORCH_", but=NCCL),
         "requirements": list(process.requirements),
         "git": _git(process.git),
+        "konduktor": _konduktor(dict(process.konduktor)),
         "gpu": {"nvidia": _nvidia(node.gpus)} if node.gpus.vendor == "nvidia" and node.gpus.count else {},
     }
     return {name: value for name, value in sections.items() if value}
@@ -63,6 +64,14 @@ def _variables(process: Process, *prefixes: str, but: tuple[str, ...] = ()) -> d
 def _git(git: Git | None) -> dict[str, Json]:
     """The UI shows no repository without a ``diff``; what would be in it is not sent."""
     return {**git.to_json(), "diff": {}} if git and git.commit else {}
+
+
+def _konduktor(names: Mapping[str, str]) -> dict[str, Json]:
+    """All texts, as the environment has them, and the product of two as a number."""
+    counts = [names.get(name, "") for name in ("num_nodes", "num_gpus_per_node")]
+    if not all(count.isascii() and count.isdecimal() and len(count) < 7 for count in counts):
+        return dict(names)
+    return {**names, "total_gpus": int(counts[0]) * int(counts[1])}
 
 
 def _nvidia(gpus: GpuReport) -> dict[str, Json]:

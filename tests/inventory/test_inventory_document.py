@@ -7,9 +7,11 @@ import dataclasses
 import json
 
 import pytest
+from cluster_schema import violations
 from hypothesis import given
 from hypothesis import strategies as st
-from inventories import INVENTORIES, PROCESSES, h100_node, nulls_in, ui_faults
+from inventories import INVENTORIES, PROCESSES, h100_node
+from ui_rules import faults, nulls_in
 
 from pluto_dist.inventory import (
     Gpu,
@@ -27,16 +29,23 @@ BUDGET = 256 * 1024
 JOBS = st.dictionaries(st.integers(0, 30), st.none() | INVENTORIES, min_size=1, max_size=5)
 
 
-def composed(nodes, **kwargs):
+def made(nodes, **kwargs):
     leader = kwargs.pop("leader_node", min(nodes))
     ranks = {node: 8 * node for node in nodes}
     return compose(nodes, leader_node=leader, world_size=8 * len(nodes), first_ranks=ranks, **kwargs)
 
 
+def composed(nodes, **kwargs):
+    """The document, of which the published schema and the UI's rules hold in every scenario."""
+    document = made(nodes, **kwargs)
+    assert violations(document) == [] and faults(document) == []
+    return document
+
+
 @given(JOBS)
 def test_every_node_is_named_or_missing(nodes):
     """Nodes stand in their order; the silent ones say missing, and cluster counts both."""
-    document = composed(nodes)
+    document = made(nodes)
 
     assert [node["node"] for node in document["nodes"]] == sorted(nodes)
     silent = [node for node in sorted(nodes) if nodes[node] is None]
@@ -48,7 +57,7 @@ def test_every_node_is_named_or_missing(nodes):
 @given(JOBS)
 def test_class_counts_sum_up(nodes):
     """Every reported node is in one class, the classes count them, and the most common comes first."""
-    document = composed(nodes)
+    document = made(nodes)
 
     counts = [found["n"] for found in document["node_classes"]]
     members = [node["class"] for node in document["nodes"] if "class" in node]
@@ -60,7 +69,7 @@ def test_class_counts_sum_up(nodes):
 @given(JOBS)
 def test_no_class_is_there_twice(nodes):
     """Two classes differ in something that can be read."""
-    found = [json.dumps({**each, "n": 0}, sort_keys=True) for each in composed(nodes)["node_classes"]]
+    found = [json.dumps({**each, "n": 0}, sort_keys=True) for each in made(nodes)["node_classes"]]
 
     assert len(found) == len(set(found))
 
@@ -75,29 +84,29 @@ def test_identical_hardware_is_there_once(inventory, nodes):
         for n in range(nodes)
     }
 
-    assert [each["n"] for each in composed(alike)["node_classes"]] == [nodes]
+    assert [each["n"] for each in made(alike)["node_classes"]] == [nodes]
 
 
 @given(JOBS, PROCESSES)
 def test_composing_is_pure(nodes, process):
     """The same inventories give the same document, and are left as they are."""
     before = copy.deepcopy((nodes, process))
-    first = composed(nodes, process=process)
+    first = made(nodes, process=process)
 
-    assert composed(dict(reversed(nodes.items())), process=process) == first
+    assert made(dict(reversed(nodes.items())), process=process) == first
     assert (nodes, process) == before
 
 
 @given(JOBS, PROCESSES)
 def test_the_ui_shows_every_card(nodes, process):
-    """Whatever is unknown, the top level has no null and nothing that makes a card of the UI vanish."""
-    assert ui_faults(composed(nodes, process=process)) == []
+    """Whatever is unknown, no card of the UI vanishes, and the document is as its published schema says."""
+    composed(nodes, process=process)
 
 
 @given(JOBS, PROCESSES)
 def test_the_document_can_be_stored(nodes, process):
     """No NUL, no lone surrogate, no NaN, no number that JavaScript would change."""
-    document = composed(nodes, process=process)
+    document = made(nodes, process=process)
     text = to_text(document)
 
     assert json.loads(text) == document
@@ -110,11 +119,11 @@ def test_the_document_can_be_stored(nodes, process):
 def test_a_smaller_budget_is_kept_where_it_can_be(inventories, max_bytes):
     """A document fits its budget, or nothing is left to leave out; every cut is announced."""
     nodes = {n: inventories[n % len(inventories)] for n in range(12)}
-    document = composed(nodes, max_bytes=max_bytes)
+    document = made(nodes, max_bytes=max_bytes)
 
     level = document["cluster"].get("truncated", 0)
     assert len(to_text(document)) <= max_bytes or (document["hosts"], document["node_classes"]) == ([], [])
-    assert level or document == composed(nodes)
+    assert level or document == made(nodes)
 
 
 @pytest.mark.parametrize("count", [1, 8, 64, 256, 1000])
