@@ -22,18 +22,19 @@ TEXT_LIMIT = 16_384  # characters of a text that are looked at, and told
 VALUE_LIMIT = 256  # bytes of one environment variable's value
 ALLOWED = re.compile(r"(NCCL|CUDA|TORCH|TORCHELASTIC|PYTORCH|FI|UCX)_\w+|OMP_NUM_THREADS")
 
-_SECRET_NAME = (
+_SECRET = re.compile(
     r"token(?!i[sz])|(?<!mon|tur|don)key(?!board|point|frame|word)|secret|passw(?:or)?d|passphrase|pwd"
-    r"|auth(?!or(?!i))|credential|bearer|cookie"
-)
-_SECRET = re.compile(_SECRET_NAME, re.IGNORECASE)
-_COUNT = re.compile(r"(?:^|[-_.])(?:num|n|max|min|total|per|len|length|size|dim|heads)(?:[-_.]|$)", re.IGNORECASE)
-_NUMBER = re.compile(r"[+-]?[\d_.]+(?:[eE][+-]?\d+)?")
-_ASSIGNED = re.compile(  # api_key=x, "api_key": "x y", ?token=x&
-    rf"(?<![\w.\-])([\w.\-]*?(?:{_SECRET_NAME})[\w.\-]*)(['\"]?\s*[=:]\s*)(\"[^\"]*\"?|'[^']*'?|[^\s,;&'\"}}\]]+)",
+    r"|auth(?!or(?!i))|credential|bearer|cookie",
     re.IGNORECASE,
 )
-_USER_INFO = re.compile(r"(?<=://)(?:[^\s'\"<>/]*@|[^\s'\"<>/:]*:[^\s'\"<>]*@)")  # a password may have a / or @ itself
+_COUNT = re.compile(r"(?:^|[-_.])(?:num|n|max|min|total|per|len|length|size|dim|heads)(?:[-_.]|$)", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?[\d_.]+(?:[eE][+-]?\d+)?")
+_OPTION = re.compile(r"[+~-]*[\w.@/:-]+")  # --db.password=x, +db@env.token=x
+_NAME = re.compile(r"(?<![\w.\-])([\w.\-]+)['\"]?\s*[=:]\s*")  # api_key=, "api_key": , ?token=
+_VALUE = re.compile(r"\"[^\"]*\"?|'[^']*'?|[^\s,;&'\"}\])]+")
+_USER_INFO = re.compile(  # a password may have an @, a : or a / of its own
+    r"(?<=://)(?:[^\s'\"<>/:]{0,256}:[^\s'\"<>]{0,2048}@|[^\s'\"<>/]{0,2048}@)"
+)
 _AUTHORIZATION = re.compile(r"(authorization['\"]?\s*[:=]\s*)[^'\"]*", re.IGNORECASE)
 _BEARER = re.compile(r"\b((?:bearer|basic)\s+)[\w.~+/=-]{6,}", re.IGNORECASE)
 _KEYS = re.compile(
@@ -74,12 +75,18 @@ def text(value: str) -> str:
     value = _AUTHORIZATION.sub(rf"\g<1>{MASK}", value)
     value = _BEARER.sub(rf"\g<1>{MASK}", value)
     value = _KEYS.sub(MASK, value)
-    return _ASSIGNED.sub(_masked, value)
+    return _without_assigned(value)
 
 
-def _masked(found: re.Match[str]) -> str:
-    name, sign, value = found.groups()
-    return f"{name}{sign}{MASK}" if is_secret_name(name, value) else found.group()
+def _without_assigned(value: str) -> str:
+    """``value`` with every ``NAME=VALUE`` and ``NAME: VALUE`` of a secret's name masked."""
+    told, end = [], 0
+    for name in _NAME.finditer(value):
+        behind = _VALUE.match(value, name.end())
+        if name.start() >= end and behind and is_secret_name(name[1], behind[0]):
+            told += [value[end : name.end()], MASK]
+            end = behind.end()
+    return "".join(told) + value[end:]
 
 
 def argv(words: Iterable[str]) -> tuple[str, ...]:
@@ -96,7 +103,8 @@ def argv(words: Iterable[str]) -> tuple[str, ...]:
             told.append(MASK if is_secret_name(option, word) else text(word))
             option = ""
             continue
-        told.append(f"{text(name)}={MASK}" if sign and is_secret_name(name, value) else text(word))
+        is_assigned = sign and _OPTION.fullmatch(name) and is_secret_name(name, value)
+        told.append(f"{text(name)}={MASK}" if is_assigned else text(word))
         option = word if word.startswith("-") and not sign and _SECRET.search(word) else ""
     return tuple(told)
 
