@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from . import git, packages, redaction
-from .decoding import VARIABLE_LIMIT, clean
+from .decoding import TEXT_LIMIT, VARIABLE_LIMIT, clean
 from .reading import known
 from .records import Process
 from .sources import Sources
@@ -36,12 +36,12 @@ def describe(sources: Sources) -> Callable[[], Process]:
     """Starts describing this process; what it returns waits for git, no longer than it may take, and never raises."""
     parts, until = sources.families, time.monotonic() + GIT_SECONDS
     asking = git.ask(sources.code, sources.environ, GIT_SECONDS) if "git" in parts and sources.code else None
-    words = redaction.argv(sys.orig_argv) if "argv" in parts else ()
+    words = redaction.argv(_first_of(sys.orig_argv)) if "argv" in parts else ()
     environ = redaction.environment(sources.environ) if "env" in parts else {}
     process = Process(
         pid=os.getpid() if "argv" in parts else None,
         exe=clean(sys.executable) if "argv" in parts else None,
-        cmdline=_first_of(words),
+        cmdline=tuple(clean(word) or "" for word in words),
         requirements=(known(lambda: packages.installed(sys.path)) or ()) if "packages" in parts else (),
         environ=tuple(list(environ.items())[:VARIABLE_LIMIT]),
         konduktor=_konduktor(sources.environ) if "env" in parts else (),
@@ -51,15 +51,14 @@ def describe(sources: Sources) -> Callable[[], Process]:
 
 def _first_of(words: Iterable[str]) -> tuple[str, ...]:
     """As many words as the limits allow; "..." for the others."""
-    told: list[str] = []
+    kept: list[str] = []
     size = 0
     for word in words:
-        kept = clean(word) or ""
-        size += len(kept) + 1
-        if len(told) == 1023 or size > CMDLINE_LIMIT:
-            return (*told, "...")
-        told.append(kept)
-    return tuple(told)
+        size += min(len(word), TEXT_LIMIT) + 1
+        if len(kept) == 1023 or size > CMDLINE_LIMIT:
+            return (*kept, "...")
+        kept.append(word)
+    return tuple(kept)
 
 
 def _konduktor(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
