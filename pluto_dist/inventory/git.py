@@ -1,8 +1,8 @@
-"""Which commit is the code at? Read from the repository's files, and two questions to git itself.
+"""Which commit is the code at? Read from the repository's files, and one question to git itself.
 
-Every node reads the commit by hand (0.4 ms); the node of the run's creator also asks git whether a file was
-changed. There may be no git, a repository that it does not trust, or a filesystem on which it hangs: what was
-read by hand stands then. Neither diffs nor names of people are looked at.
+Every node reads the commit by hand (0.2 ms); the node of the run's creator also asks git whether a file was
+changed, which takes it 6 ms and more. There may be no git, a repository that it does not trust, or a filesystem on
+which it hangs: what was read by hand stands then. Neither diffs nor names of people are looked at.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REFERENCE = re.compile(r"ref: (refs/(?!.*\.\.)[^\s\x00]+)")
 # No lock that the user's own git would wait for, nobody to ask for a password, no program that the repository names.
 _QUIET = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "LC_ALL": "C"}
-_GIT = ("git", "-c", "core.fsmonitor=", "--no-pager")
-STATUS = ("status", "--porcelain=v2", "--branch", "-uno", "--ignore-submodules=dirty")
-REMOTES = ("config", "--get-regexp", r"^remote\..*\.url$")
+STATUS = (
+    *("git", "-c", "core.fsmonitor=", "--no-pager"),
+    *("status", "--porcelain=v2", "--branch", "-uno", "--ignore-submodules=dirty"),
+)
+_SECTION = re.compile(r"\[\s*([\w.-]+)(?:\s+\"((?:[^\"\\]|\\.)*)\")?\s*\]")
+_URL = re.compile(r"url\s*=\s*(?:\"([^\"]*)\"|([^\s\"#;]+))\s*(?:[#;].*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def find(start: Path) -> Checkout | None:
 
 
 def read(start: Path) -> Git | None:
-    """Root, branch and commit of the repository that ``start`` is in, without asking git."""
+    """Root, branch, commit and remote of the repository that ``start`` is in, without asking git."""
     checkout = known(lambda: find(start))
     if checkout is None:
         return None
@@ -66,6 +69,7 @@ def read(start: Path) -> Git | None:
         root=clean(str(checkout.root)),
         branch=clean(reference[1].removeprefix("refs/heads/")) if reference else "",
         commit=commit if commit and _COMMIT.fullmatch(commit) else None,
+        url=known(lambda: _url((checkout.shared / "config").read_text(errors="replace"))),
     )
 
 
@@ -111,15 +115,14 @@ def ask(start: Path, environ: Mapping[str, str], seconds: float = SECONDS) -> Ca
 
 
 def _answered(mine: Git, root: Path, environ: Mapping[str, str], until: float) -> Git:
-    processes = [known(partial(_start, words, root, environ)) for words in (STATUS, REMOTES)]
-    status, remotes = (known(partial(_output, process, until)) if process else None for process in processes)
-    found = mine if status is None else _with_status(mine, status)
-    return replace(found, url=None if remotes is None else _url(remotes))
+    process = known(partial(_start, root, environ))
+    status = known(partial(_output, process, until)) if process else None
+    return mine if status is None else _with_status(mine, status)
 
 
-def _start(words: tuple[str, ...], root: Path, environ: Mapping[str, str]) -> subprocess.Popen[str]:
+def _start(root: Path, environ: Mapping[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*_GIT, *words],
+        STATUS,
         cwd=root,
         env=environ,
         stdin=subprocess.DEVNULL,
@@ -147,17 +150,30 @@ def _with_status(mine: Git, status: str) -> Git:
     lines = status.splitlines()
     branch = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# branch.") and line.count(" ") > 1)
     commit, head = branch.get("branch.oid", ""), branch.get("branch.head")
+    if not _COMMIT.fullmatch(commit):
+        return mine
     return replace(
         mine,
-        commit=commit if _COMMIT.fullmatch(commit) else mine.commit,
+        commit=commit,
         branch="" if head == "(detached)" else clean(head) or mine.branch,
         dirty=any(line and not line.startswith("#") for line in lines),
     )
 
 
-def _url(remotes: str) -> str | None:
-    """The URL of "origin", else of the first remote; without user and password."""
-    lines = (line.partition(" ") for line in remotes.splitlines())
-    urls = {name.removeprefix("remote.").removesuffix(".url"): url for name, _, url in lines}
+def _url(config: str) -> str | None:
+    r"""The URL of the remote "origin", else of the first one, without user and password; from a repository's config.
+
+    What the file includes, and what others rewrite it to (``insteadOf``), is not looked at.
+
+    >>> _url('[remote "fork"]\n\turl = git@h:a/r.git\n[remote "origin"]\n\turl = https://me:pw@h/o/r.git # ours\n')
+    'https://h/o/r.git'
+    """
+    urls: dict[str, str] = {}
+    section: re.Match[str] | None = None
+    for line in map(str.strip, config.splitlines()):
+        section = _SECTION.match(line) or section
+        found = _URL.fullmatch(line)
+        if found and section and section[1].lower() == "remote" and section[2]:
+            urls.setdefault(section[2], found[1] or found[2] or "")
     chosen = urls.get("origin") or next(iter(urls.values()), None)
     return clean(redaction.url(chosen)) if chosen else None
