@@ -28,6 +28,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REFERENCE = re.compile(r"ref: (refs/(?!.*\.\.)[^\s\x00]+)")
 # No lock that the user's own git would wait for, nobody to ask for a password, no program that the repository names.
 _QUIET = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "LC_ALL": "C"}
+_OTHER_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set in a hook; the repository is the one found
 STATUS = (
     *("git", "-c", "core.fsmonitor=", "--no-pager"),
     *("status", "--porcelain=v2", "--branch", "-uno", "--ignore-submodules=dirty"),
@@ -98,7 +99,8 @@ def ask(start: Path, environ: Mapping[str, str], seconds: float = SECONDS) -> Ca
         return lambda _: None
     answers: list[Git] = []
     until = time.monotonic() + seconds
-    inherited = {**redaction.without_secrets(environ), **_QUIET}
+    kept = {name: value for name, value in environ.items() if name not in _OTHER_PLACES}
+    inherited = {**redaction.without_secrets(kept), **_QUIET}
 
     def work() -> None:
         answers.append(_answered(mine, Path(mine.root or ""), inherited, until))
