@@ -5,8 +5,9 @@ ever. Such a thread is left behind, and this process asks no GPU library again. 
 meanwhile in the caller's thread.
 
 Another vendor's GPUs: write ``inventory/<vendor>.py`` with a ``probe() -> GpuReport`` and name it in
-``GPU_PROBES``, which is the only other place to change (the Pluto UI's card of it would be ``sdk``'s). AMD's belongs in the thread like NVIDIA's:
-``amdsmi_init`` could block beyond the reach of SIGKILL (ROCm/rocm-systems#8457).
+``GPU_PROBES``, which is the only other place to change; but for the Pluto UI's own card, which ``sdk`` makes for
+NVIDIA alone. AMD's belongs in the thread like NVIDIA's: ``amdsmi_init`` could block beyond the reach of SIGKILL
+(ROCm/rocm-systems#8457).
 """
 
 from __future__ import annotations

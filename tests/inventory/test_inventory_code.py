@@ -181,7 +181,7 @@ def test_no_git_is_no_error(repository, tmp_path):
 def test_git_inherits_no_key_and_asks_nobody(repository, tmp_path):
     """The key is not in git's environment; git takes no lock, asks for no password and has a session of its own."""
     ours = fake_git(
-        tmp_path / "bin", f'env >> {tmp_path}/environ; cut -d -f6 /proc/$$/stat >> {{tmp_path}}/sessions; echo "$@"'
+        tmp_path / "bin", f'env >> {tmp_path}/environ; cut "-d " -f6 /proc/$$/stat >> {tmp_path}/sessions; echo "$@"'
     )
     asked(repository, PLUTO_API_KEY="mlps_s3cr3t", MLOP_API_TOKEN="s3cr3t", PLUTO_DIST_SERVER_KEY="s3cr3t", **ours)
 
