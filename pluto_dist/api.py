@@ -52,6 +52,7 @@ def init(
     mode: Literal["online", "offline", "disabled"] | None = None,
     timeout: float | None = None,
     on_error: Literal["raise", "warn"] | None = None,
+    metadata: bool | Mapping[str, bool] | None = None,
     wait: bool = True,
 ) -> Run:
     """Join the one run of this job. Call it on every rank, before or after ``init_process_group``.
@@ -75,6 +76,8 @@ def init(
         mode: "offline" asks no tracker; "disabled" does nothing at all. PLUTO_DIST_MODE.
         timeout: the most that this call blocks, in seconds. PLUTO_DIST_TIMEOUT, default 30.
         on_error: "warn" goes on offline where a wrong key or argument would raise. PLUTO_DIST_ON_ERROR.
+        metadata: what the run tells of its machines and its code. False: nothing; ``{"git": False}``: all but that.
+            Parts: argv, env, git, gpu, host, network, packages, software. PLUTO_DIST_METADATA ("0", "git=0,env=0").
         wait: False returns as soon as the id is agreed; what needs the tracker's answer waits on first use.
 
     Returns:
@@ -91,7 +94,7 @@ def init(
     set_up()
     given = Arguments(
         project, name, config, tags, run_id, resume, fork_run_id, fork_step, inherit_config, inherit_tags,
-        logger_settings, created_at, updated_at, mode, timeout, on_error,
+        logger_settings, created_at, updated_at, mode, timeout, on_error, metadata,
     )  # fmt: skip
     process, environ = current(), dict(os.environ)
     if process.open_run is not None:
@@ -129,7 +132,8 @@ def _plan(given: Arguments, environ: Mapping[str, str], process: Process, began:
     if context.topology.is_leader:
         _warn_of_losses(prepared)
     config, host = prepared.config.value, socket.gethostname()
-    return Plan(chosen, context, decision, prepared.request, config, process.runs, host, began, prepared.fork_of)
+    fork_of, nth = prepared.fork_of, process.runs
+    return Plan(chosen, context, decision, prepared.request, config, nth, host, began, fork_of, environ)
 
 
 def _join(plan: Plan, process: Process, *, wait: bool) -> Run:

@@ -39,6 +39,7 @@ class Arguments:
     mode: Any = None
     timeout: Any = None
     on_error: Any = None
+    metadata: Any = None
 
     def changed(self, later: Arguments) -> tuple[str, ...]:
         """The names of what ``later`` passes and these did not, or otherwise."""
@@ -84,6 +85,7 @@ def prepare(given: Arguments, environ: Mapping[str, str]) -> Prepared:
             mode=given.mode,
             timeout=given.timeout,
             on_error=given.on_error,
+            metadata=given.metadata,
         )
     except ConfigurationError as error:
         problems.extend(error.problems)

@@ -32,7 +32,8 @@ from pluto_dist.errors import (
     TrackerUnavailableError,
     UnexpectedAnswerError,
 )
-from pluto_dist.settings import Secret, is_header_word
+from pluto_dist.parsing import is_header_word
+from pluto_dist.settings import Secret
 from pluto_dist.wire import (
     ContractError,
     CreateRunRequest,

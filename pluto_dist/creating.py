@@ -38,7 +38,7 @@ class Birth:
         hosts: the nodes that signed in, in order of their numbers.
         before: what an earlier attempt of this launch left.
         failure: why it ended, if a rank said so.
-        metadata: the cluster document.
+        metadata: the cluster document, where there is to be one.
     """
 
     signed: SignedId
@@ -47,7 +47,7 @@ class Birth:
     hosts: tuple[str, ...]
     before: Begun | None
     failure: Failure | None
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] | None
 
 
 def create(plan: Plan, birth: Birth, client: Client) -> CreateRunResponse:
@@ -80,7 +80,7 @@ def create_request(plan: Plan, birth: Birth, known: RunState | None = None) -> C
         run_name=plan.request.run_name or reference.value,
         external_id=reference.value if reference.kind == "external id" else None,
         config=json.dumps(config, allow_nan=False),
-        system_metadata=to_text(birth.metadata),
+        system_metadata=None if birth.metadata is None else to_text(birth.metadata),
     )
 
 

@@ -18,7 +18,9 @@ from pluto_dist.errors import ExchangeError, PlutoDistError
 from pluto_dist.exchange import Exchange, RunExchange, SignedId
 from pluto_dist.inventory.collect import collect
 from pluto_dist.inventory.document import compose
-from pluto_dist.inventory.records import NodeInventory
+from pluto_dist.inventory.records import NodeInventory, Process
+from pluto_dist.inventory.sources import Sources
+from pluto_dist.plan import Plan
 from pluto_dist.topology import Topology
 
 GATHER_SECONDS = 2.0  # how long the leader waits for the nodes before it creates the run
@@ -26,14 +28,19 @@ COLLECT_SECONDS = 1.5  # how long a node's driver may take; within the leader's 
 AGREED_SECONDS = 60.0  # how long an inventory waits for the id
 
 
-def collect_and_publish(exchange: Exchange, agreed: Future[SignedId]) -> threading.Thread:
+def sources_of(plan: Plan) -> Sources:
+    """What the probes of this process may look at."""
+    return Sources(plan.settings.metadata, plan.environ)
+
+
+def collect_and_publish(exchange: Exchange, agreed: Future[SignedId], sources: Sources) -> threading.Thread:
     """Collect this node's inventory in a thread of its own, and hand it to the leader once the id is agreed.
 
     So a leader that has all inventories knows that every node names the same run.
     """
 
     def work() -> None:
-        document = collect(COLLECT_SECONDS).to_json()
+        document = collect(COLLECT_SECONDS, sources).to_json()
         try:
             agreed.result(timeout=AGREED_SECONDS)
         except (PlutoDistError, FutureTimeoutError):
@@ -72,10 +79,13 @@ def in_order(nodes: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(nodes.values())
 
 
-def cluster_document(topology: Topology, gathered: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def cluster_document(
+    topology: Topology, gathered: Mapping[str, dict[str, Any]], process: Process | None = None
+) -> dict[str, Any]:
     """The run's systemMetadata: every node that was heard, and the names of those that were not.
 
     Where the launcher numbers its nodes, so does the document; else nodes are in the order of their first ranks.
+    ``process`` is this one, which creates the run.
     """
     count = topology.node_count
     numbers = [str(n) for n in range(count)] if count else sorted(gathered, key=lambda name: gathered[name]["rank"])
@@ -87,7 +97,7 @@ def cluster_document(topology: Topology, gathered: Mapping[str, dict[str, Any]])
         if entry is not None:
             first_ranks[index] = entry["rank"]
     leader = topology.node_rank or 0
-    return compose(nodes, leader_node=leader, world_size=topology.world_size, first_ranks=first_ranks)
+    return compose(nodes, leader_node=leader, world_size=topology.world_size, first_ranks=first_ranks, process=process)
 
 
 def _inventory(node: str, entry: dict[str, Any]) -> NodeInventory | None:

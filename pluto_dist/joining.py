@@ -29,6 +29,7 @@ from pluto_dist.errors import (
 from pluto_dist.exchange import Exchange, Outcome, RunExchange, SignedId
 from pluto_dist.gathering import cluster_document, in_order
 from pluto_dist.identity import Named, NeedsLaunchToken, Reference
+from pluto_dist.inventory import Process
 from pluto_dist.outbox import Outbox
 from pluto_dist.plan import Plan
 from pluto_dist.replay import resume_request
@@ -93,27 +94,24 @@ def lead(
     client: Client | None,
     outbox: Outbox,
     gathered: dict[str, dict[str, Any]],
+    describing: Callable[[], Process] = Process,
 ) -> tuple[Outcome, bool]:
     """Create the run and tell the others; what the tracker does not take is kept in ``outbox``.
+
+    Args:
+        gathered: the nodes' inventories.
+        describing: waits for the description of this process.
 
     Returns:
         What was told first, and whether this rank beats and ends the run: the leader does, unless another rank
         reached the tracker in its place.
     """
-    before = run.begun_before()
-    birth = Birth(
-        signed,
-        launch=exchange.token,
-        key=run.attempt_key(attempts.key(time.time())),
-        hosts=in_order(exchange.nodes()),
-        before=before,
-        failure=exchange.last_failure(),
-        metadata=cluster_document(plan.context.topology, gathered),
-    )
+    document = cluster_document(plan.context.topology, gathered, describing()) if plan.settings.metadata else None
+    birth = _birth(exchange, run, signed, document)
     mine: Outcome | None = None
     told = run.outcome()  # another rank was faster, or found that the ranks disagree
     if told is None:
-        if before is None:
+        if birth.before is None:
             run.begin()
         mine = replace(_made(plan, birth, client, outbox), at=time.time())
         told = run.publish_outcome(mine)
@@ -125,6 +123,18 @@ def lead(
     for node in exchange.nodes():
         exchange.welcome(node)
     return told, leads
+
+
+def _birth(exchange: Exchange, run: RunExchange, signed: SignedId, document: dict[str, Any] | None) -> Birth:
+    return Birth(
+        signed,
+        launch=exchange.token,
+        key=run.attempt_key(attempts.key(time.time())),
+        hosts=in_order(exchange.nodes()),
+        before=run.begun_before(),
+        failure=exchange.last_failure(),
+        metadata=document,
+    )
 
 
 def _leads_in_place(told: Outcome, run: RunExchange) -> bool:

@@ -25,7 +25,9 @@ from pluto_dist.creating import run_name
 from pluto_dist.ending import HURRY_SECONDS, Part
 from pluto_dist.errors import ExchangeError, PlutoDistError, RunIdMismatchError, TrackerError
 from pluto_dist.exchange import Exchange, Failure, Outcome, RunExchange, SignedId
-from pluto_dist.gathering import GATHER_SECONDS, collect_and_publish, gather
+from pluto_dist.gathering import GATHER_SECONDS, collect_and_publish, gather, sources_of
+from pluto_dist.inventory import Process
+from pluto_dist.inventory.creator import describe
 from pluto_dist.joining import ROLL_CALL_SECONDS, agree, attach, follow, lead
 from pluto_dist.meeting import hosts_a_store
 from pluto_dist.outbox import Outbox
@@ -72,6 +74,7 @@ class Participation:
         self._leads = plan.is_leader  # whether this rank beats and ends: the leader, or the one that stood in for it
         self._gathered: frozenset[str] = frozenset()
         self._inventory: threading.Thread | None = None
+        self._describing: Callable[[], Process] | None = None
         self._stop = threading.Event()
         self._pid = os.getpid()
         self._ended = threading.Lock()
@@ -111,11 +114,8 @@ class Participation:
         if client is None or outbox is None:
             return
         if outcome.kind == "offline":
-            late = (
-                keep_trying(run, outbox, client, self._stop, resumed=outcome.resumed)
-                if outbox.waits
-                else hear(run, self._stop)
-            )
+            keeps = outbox.waits
+            late = keep_trying(run, outbox, client, self._stop, outcome) if keeps else hear(run, self._stop)
             if late is None:
                 return
             self.late = outcome = late
@@ -169,10 +169,12 @@ class Participation:
 
     def _join(self) -> tuple[Exchange, RunExchange, SignedId, Outcome]:
         while True:
+            if self.plan.is_leader:
+                self._describe()
             exchange = self._exchange = self._meet(self._stop)
             if exchange.is_node_leader and not exchange.has_collected:
                 exchange.has_collected = True
-                self._inventory = collect_and_publish(exchange, self.agreed)
+                self._inventory = collect_and_publish(exchange, self.agreed, sources_of(self.plan))
             patience = min(ROLL_CALL_SECONDS, self.plan.settings.timeout / 4)
             token = exchange.agree_on_token(self.plan.context.topology.node_count, patience)
             run = self._run = exchange.run(self.plan.nth)
@@ -186,12 +188,18 @@ class Participation:
             if outcome is not None:
                 return exchange, run, signed, outcome
 
+    def _describe(self) -> Callable[[], Process]:
+        """Begin, once, to describe this process for the run that it creates; git needs a moment."""
+        self._describing = self._describing or describe(sources_of(self.plan))
+        return self._describing
+
     def _outcome(self, exchange: Exchange, run: RunExchange, signed: SignedId, outbox: Outbox) -> Outcome | None:
         def create() -> Outcome:
             until = min(time.monotonic() + GATHER_SECONDS, self.plan.deadline)
             nodes = gather(self.plan.context.topology, exchange, run, until)
             self._gathered = frozenset(nodes)
-            outcome, self._leads = lead(self.plan, exchange, run, signed, self._client, outbox, nodes)
+            describing = self._describe()
+            outcome, self._leads = lead(self.plan, exchange, run, signed, self._client, outbox, nodes, describing)
             return outcome
 
         if self.plan.is_leader:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pluto_dist.identity import Decision
@@ -25,6 +26,7 @@ class Plan:
         host: this node's name.
         began: when ``init()`` was called, on the monotonic clock.
         fork_of: the display id of the run to fork from, where it was named so.
+        environ: this process's environment, for what describes the job; not shown, for it holds secrets.
     """
 
     settings: Settings
@@ -36,6 +38,7 @@ class Plan:
     host: str
     began: float
     fork_of: str = ""
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def deadline(self) -> float:

@@ -21,9 +21,12 @@ FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between two tries; each pause 
 
 
 def keep_trying(
-    run: RunExchange, outbox: Outbox, client: Client, stop: threading.Event, *, resumed: bool
+    run: RunExchange, outbox: Outbox, client: Client, stop: threading.Event, began: Outcome
 ) -> Outcome | None:
     """Send what is kept as soon as the tracker takes it, and tell the other ranks.
+
+    Args:
+        began: how the run came into being, offline.
 
     Returns:
         The outcome that now holds; ``None`` where the run's end, or a key that is refused, came first.
@@ -38,7 +41,7 @@ def keep_trying(
             return None
         if done is not None and done.answer is not None:
             logger.info("the tracker answers: run %s at %s", done.answer.display_id, done.answer.url)
-            outcome = Outcome("online", done.answer, resumed=resumed, at=time.time())
+            outcome = Outcome("online", done.answer, resumed=began.resumed, at=time.time())
             _tell(run, outcome)
             return outcome
     return None

@@ -18,9 +18,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
-from urllib.parse import urlsplit
 
 from pluto_dist.errors import ConfigurationError
+from pluto_dist.parsing import (
+    FAMILIES,
+    above_zero,
+    chosen_families,
+    families,
+    folder,
+    key,
+    one_of,
+    text,
+    url,
+    yes_or_no,
+)
 
 HOSTED_API = "https://pluto-api.trainy.ai"
 HOSTED_APP = "https://pluto.trainy.ai"
@@ -73,6 +84,7 @@ class Settings:
         attach_rate: how many attaches a second the whole job sends to the tracker.
         heartbeat: seconds between two signs of life.
         dir: where what belongs to runs is kept on disk, or ``None``: in the user's folder for state.
+        metadata: those of :data:`FAMILIES` that the run's system metadata has.
         spool: where what an outage keeps goes, or ``None`` where the user has no folder at all.
     """
 
@@ -89,6 +101,7 @@ class Settings:
     attach_rate: float
     heartbeat: float
     dir: Path | None = None
+    metadata: frozenset[str] = frozenset(FAMILIES)
     spool: Path | None = None
 
 
@@ -103,85 +116,33 @@ class Variable:
     meaning: str
 
 
-def _text(value: str) -> str:
-    if not value:
-        raise ValueError("must not be empty")
-    return value
-
-
-def _url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("must be a URL such as https://pluto.example.com")
-    if parts.username or parts.password:
-        raise ValueError("must not carry a user name or password")
-    return value.rstrip("/")
-
-
-def _key(value: str) -> str:
-    key = value.strip()  # a secret mounted as a file ends in a line break
-    if not is_header_word(key):
-        raise ValueError("must be one word of printable ASCII, as an HTTP header carries it")
-    return key
-
-
-def is_header_word(text: str) -> bool:
-    """Whether an HTTP header can carry ``text`` as one word."""
-    return bool(text) and text.isascii() and text.isprintable() and " " not in text
-
-
-def _folder(value: str) -> Path:
-    if "\0" in value:
-        raise ValueError("must be the path of a folder")
-    return Path(value)
-
-
-def _yes_or_no(value: str) -> bool:
-    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    try:
-        return words[value.strip().lower()]
-    except KeyError:
-        raise ValueError("must be 1 or 0") from None
-
-
-def _above_zero(value: str) -> float:
-    number = float(value)
-    if not 0 < number < float("inf"):
-        raise ValueError("must be a number above 0")
-    return number
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value not in choices:
-            raise ValueError(f"must be {' or '.join(choices)}")
-        return value
-
-    return parse
-
-
 VARIABLES: tuple[Variable, ...] = (
-    Variable("api_key", ("PLUTO_API_KEY", "MLOP_API_TOKEN"), _key, None, "the tracker's key; without one, offline"),
-    Variable("url_api", ("PLUTO_URL_API", "MLOP_URL_API"), _url, HOSTED_API, "the tracker"),
-    Variable("url_app", ("PLUTO_URL_APP", "MLOP_URL_APP"), _url, None, "its pages, if not at the same address"),
-    Variable("url_py", ("PLUTO_URL_PY", "MLOP_URL_PY"), _url, None, "where it takes heartbeats, if elsewhere"),
-    Variable("project", ("PLUTO_PROJECT", "MLOP_PROJECT"), _text, "pluto", "made where it does not exist"),
-    Variable("run_id", ("PLUTO_RUN_ID", "MLOP_RUN_ID"), _text, None, "the run's external id, used verbatim"),
-    Variable("resume", ("PLUTO_DIST_RESUME",), _yes_or_no, None, "`1`: go on with an earlier launch's run"),
+    Variable("api_key", ("PLUTO_API_KEY", "MLOP_API_TOKEN"), key, None, "the tracker's key; without one, offline"),
+    Variable("url_api", ("PLUTO_URL_API", "MLOP_URL_API"), url, HOSTED_API, "the tracker"),
+    Variable("url_app", ("PLUTO_URL_APP", "MLOP_URL_APP"), url, None, "its pages, if not at the same address"),
+    Variable("url_py", ("PLUTO_URL_PY", "MLOP_URL_PY"), url, None, "where it takes heartbeats, if elsewhere"),
+    Variable("project", ("PLUTO_PROJECT", "MLOP_PROJECT"), text, "pluto", "made where it does not exist"),
+    Variable("run_id", ("PLUTO_RUN_ID", "MLOP_RUN_ID"), text, None, "the run's external id, used verbatim"),
+    Variable("resume", ("PLUTO_DIST_RESUME",), yes_or_no, None, "`1`: go on with an earlier launch's run"),
     Variable(
-        "mode", ("PLUTO_DIST_MODE",), _one_of(*MODES), "online", "`offline`: ask no tracker; `disabled`: do nothing"
+        "mode",
+        ("PLUTO_DIST_MODE",),
+        one_of(*MODES),
+        "online",
+        "`offline`: ask no tracker; `disabled`: do nothing",
     ),
-    Variable("timeout", ("PLUTO_DIST_TIMEOUT",), _above_zero, 30.0, "the most that `init()` blocks, in seconds"),
+    Variable("timeout", ("PLUTO_DIST_TIMEOUT",), above_zero, 30.0, "the most that `init()` blocks, in seconds"),
     Variable(
-        "on_error", ("PLUTO_DIST_ON_ERROR",), _one_of("raise", "warn"), "raise", "`warn`: go on without a tracker"
+        "on_error",
+        ("PLUTO_DIST_ON_ERROR",),
+        one_of("raise", "warn"),
+        "raise",
+        "`warn`: go on without a tracker",
     ),
-    Variable("attach_rate", ("PLUTO_DIST_ATTACH_RATE",), _above_zero, 50.0, "attaches a second, of the whole job"),
-    Variable("heartbeat", ("PLUTO_DIST_HEARTBEAT",), _above_zero, 10.0, "seconds between two signs of life"),
-    Variable("dir", ("PLUTO_DIR",), _folder, None, "where an outage's requests are kept, else in the state folder"),
+    Variable("attach_rate", ("PLUTO_DIST_ATTACH_RATE",), above_zero, 50.0, "attaches a second, of the whole job"),
+    Variable("heartbeat", ("PLUTO_DIST_HEARTBEAT",), above_zero, 10.0, "seconds between two signs of life"),
+    Variable("dir", ("PLUTO_DIR",), folder, None, "where an outage's requests are kept, else in the state folder"),
+    Variable("metadata", ("PLUTO_DIST_METADATA",), families, None, "`0`: no system metadata; `git=0,env=0`: no such"),
 )
 
 
@@ -205,6 +166,8 @@ def load(environ: Mapping[str, str], **arguments: Any) -> Settings:
             problems.append(f"{name} {error}; it is {_shown(variable, given)}")
     if problems:
         raise ConfigurationError(*problems)
+    if values["metadata"] is None:
+        values["metadata"] = frozenset(FAMILIES)
     if values["api_key"] is not None:
         values["api_key"] = Secret(values["api_key"])
     # The hosted tracker has an origin for each; any other serves all from one unless told otherwise, and no key
@@ -252,7 +215,7 @@ def spool_folder(environ: Mapping[str, str], chosen: Path | None) -> Path | None
 
 
 def _shown(variable: Variable, given: Any) -> str:
-    if variable.setting == "api_key" or (variable.parse is _url and "@" in str(given)):
+    if variable.setting == "api_key" or (variable.parse is url and "@" in str(given)):
         return "not shown, for it may hold a secret"
     return repr(given)[:200]
 
@@ -267,12 +230,16 @@ def _from_environment(environ: Mapping[str, str], variable: Variable) -> tuple[s
 def _parsed(variable: Variable, given: Any) -> Any:
     if isinstance(given, Secret):
         return given.reveal()
-    if variable.parse is _yes_or_no and isinstance(given, bool):
+    if variable.parse is yes_or_no and isinstance(given, bool):
         return given
-    if variable.parse is _above_zero and isinstance(given, (int, float)) and not isinstance(given, bool):
-        return _above_zero(str(given))
+    if variable.parse is above_zero and isinstance(given, (int, float)) and not isinstance(given, bool):
+        return above_zero(str(given))
     if variable.setting == "run_id" and isinstance(given, int) and not isinstance(given, bool):
         return str(given)  # the SDK takes the tracker's own number as an int
+    if variable.parse is families and isinstance(given, (bool, Mapping)):
+        return chosen_families(given)
     if not isinstance(given, str):
-        raise ValueError(f"must be {'a number' if variable.parse is _above_zero else 'a string'}")
+        if variable.parse is families:
+            raise ValueError("must be True, False or a mapping such as {'git': False}")
+        raise ValueError(f"must be {'a number' if variable.parse is above_zero else 'a string'}")
     return variable.parse(given)

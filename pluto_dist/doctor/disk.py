@@ -38,14 +38,14 @@ class DiskSeen:
 
     folder: Path | None
     refused: str | None = None
-    free: int | Nondef _spool(environ: Mapping[str, str]) -> Path | None:
+    free: int | None = None
+    filesystem: str | None = None
+
+
+def _spool(environ: Mapping[str, str]) -> Path | None:
     """Where a job of this environment keeps what an outage leaves."""
     chosen = environ.get("PLUTO_DIR")
     return spool_folder(environ, Path(chosen) if chosen else None)
-
-
-e = None
-    filesystem: str | None = None
 
 
 def look(machine: Machine) -> DiskSeen:

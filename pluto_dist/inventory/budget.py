@@ -5,7 +5,7 @@ step what goes
 ==== ==========================================================================================
 1    UUIDs are written as 22 characters of URL-safe base64
 2    nodes with nothing to report (no ``bad``, ``diff``, ``gpu_error``) have a hash of their UUIDs
-3    the list of installed packages; the document has none yet
+3    the list of installed packages; ``cluster`` has a hash of it
 4    ``nodes``: which node has what
 5    the rarest classes and the last hosts, as many as must go; ``cluster`` has their true numbers
 ==== ==========================================================================================
@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .decoding import Json
+from .packages import fingerprint
 
 Document = dict[str, Json]
 TELLING = ("bad", "diff", "gpu_error", "missing")
@@ -43,6 +44,8 @@ def _steps(document: Document, max_bytes: int, size: Callable[[Document], int]) 
     yield 1, document
     document = {**document, "nodes": [_with_hash(node) for node in document["nodes"]]}
     yield 2, document
+    document = _without_requirements(document)
+    yield 3, document
     document = {name: part for name, part in document.items() if name != "nodes"}
     yield 4, document
     yield 5, _with_fewer(document, max_bytes, size)
@@ -70,10 +73,15 @@ def _with_hash(node: dict[str, Any]) -> dict[str, Any]:
     ids = [*node.get("gpus", ()), *(str(part.get("uuid")) for part in node.get("mig", ()))]
     if not ids or any(name in node for name in TELLING):
         return node
-    import hashlib
-
     kept = {name: value for name, value in node.items() if name not in ("gpus", "mig")}
-    return {**kept, "gpus_hash": hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]}
+    return {**kept, "gpus_hash": fingerprint(ids)}
+
+
+def _without_requirements(document: Document) -> Document:
+    if "requirements" not in document:
+        return document
+    kept = {name: part for name, part in document.items() if name != "requirements"}
+    return {**kept, "cluster": {**document["cluster"], "packages": fingerprint(document["requirements"])}}
 
 
 def _with_fewer(document: Document, max_bytes: int, size: Callable[[Document], int]) -> Document:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .alike import of_host, of_software, sizes
 from .decoding import Json
 from .records import Gpu, GpuReport, NodeInventory
 from .sdk import known
@@ -38,7 +39,7 @@ class NodeClass:
     """One kind of node, and how many there are."""
 
     values: Values
-    """Dotted names and scalars."""
+    """Dotted names and scalars; of the network ports, records."""
     bus: Bus
     """PCI bus ids by index; ``None`` where no node of the class knows it, because its GPU is lost."""
     n: int
@@ -50,7 +51,7 @@ class NodeClass:
         for name, value in self.values:
             section, _, key = name.rpartition(".")
             target = document.setdefault(section, {}) if section else document
-            target[key] = value
+            target[key] = [each.to_json() for each in value] if isinstance(value, tuple) else value
         if any(self.bus):
             document["gpu"]["bus"] = list(self.bus)
         return document
@@ -87,7 +88,7 @@ def classify(nodes: Mapping[int, NodeInventory]) -> tuple[list[NodeClass], dict[
 
 
 def _values(inventory: NodeInventory, memories: Mapping[int, int]) -> Values:
-    host, software, gpus = inventory.host, inventory.software, inventory.gpus
+    gpus = inventory.gpus
     values = {
         "gpu.vendor": gpus.vendor if gpus.count else None,
         "gpu.count": gpus.count,
@@ -97,20 +98,8 @@ def _values(inventory: NodeInventory, memories: Mapping[int, int]) -> Values:
         },
         "gpu.driver": gpus.driver,
         "gpu.cuda_driver": gpus.cuda_driver,
-        "cpu.model": host.cpu_model,
-        "cpu.arch": host.arch,
-        "cpu.physical": host.cores_physical,
-        "cpu.logical": host.cores_logical,
-        "cpu.freq_max_mhz": host.freq_max_mhz,
-        "memory.total": memories.get(host.memory or 0, host.memory),
-        "memory.swap": memories.get(host.swap or 0, host.swap),
-        "os": host.os,
-        "kernel": host.kernel,
-        "python": software.python,
-        "torch": software.torch,
-        "cuda": software.cuda,
-        "cudnn": software.cudnn,
-        "nccl": software.nccl,
+        **of_host(inventory.host, memories),
+        **of_software(inventory.software),
     }
     return tuple(known(values).items())
 
@@ -128,7 +117,7 @@ def _gpu_value(gpu: Gpu, attribute: str, memories: Mapping[int, int]) -> Any:
 
 def _memories(inventory: NodeInventory) -> list[int]:
     unified = [gpu.memory for gpu in inventory.gpus.devices if gpu.memory_kind]
-    return [value for value in (inventory.host.memory, inventory.host.swap, *unified) if value]
+    return [*sizes(inventory.host), *(value for value in unified if value)]
 
 
 def _alike(values: Iterable[int]) -> dict[int, int]:

@@ -5,8 +5,9 @@ ever. Such a thread is left behind, and this process asks no GPU library again. 
 meanwhile in the caller's thread.
 
 Another vendor's GPUs: write ``inventory/<vendor>.py`` with a ``probe() -> GpuReport`` and name it in
-``GPU_PROBES``, which is the only other place to change. AMD's belongs in the thread like NVIDIA's:
-``amdsmi_init`` could block beyond the reach of SIGKILL (ROCm/rocm-systems#8457).
+``GPU_PROBES``, which is the only other place to change; but for the Pluto UI's own card, which ``sdk`` makes for
+NVIDIA alone. AMD's belongs in the thread like NVIDIA's: ``amdsmi_init`` could block beyond the reach of SIGKILL
+(ROCm/rocm-systems#8457).
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from . import host, nvidia, software
-from .reading import attempt
+from . import host, network, nvidia, software
+from .reading import attempt, known
 from .records import GpuReport, HostReport, NodeInventory
+from .sources import EVERYTHING, Sources
 
 GPU_PROBES: tuple[Callable[[], GpuReport], ...] = (nvidia.probe,)
 """One for each vendor. The first that found GPUs or failed is the node's; a node has one vendor's."""
@@ -28,22 +30,26 @@ _stalled_in: set[int] = set()
 """The pid whose GPU library did not answer in time. A forked child has another pid, and may ask."""
 
 
-def collect(deadline: float = 2.0) -> NodeInventory:
-    """What this node is made of. Never raises; a value that cannot be read is ``None``.
+def collect(deadline: float = 2.0, sources: Sources = EVERYTHING) -> NodeInventory:
+    """What this node is made of, of what is wanted. Never raises; a value that cannot be read is ``None``.
 
     Only one process of a node should call this: drivers serialise their users (libcudacxx#222).
 
     Args:
         deadline: the seconds that GPU libraries get. After them ``gpus.error`` is "timeout", here and in
             every later call of this process.
+        sources: the families of metadata that are wanted, and what they may look at. The node's name is in
+            every inventory.
     """
-    began = time.monotonic()
-    asking = _ask_gpus(deadline)
-    hostname, machine, interpreter = host.hostname(), host.probe(), software.probe()
+    began, wanted = time.monotonic(), sources.families
+    asking = _ask_gpus(deadline) if "gpu" in wanted else GpuReport
+    machine = host.probe(sources) if "host" in wanted else HostReport()
+    ports = known(network.probe) if "network" in wanted else None
+    interpreter = software.probe(sources)
     gpus = _with_host_memory(asking(), machine)
     return NodeInventory(
-        hostname=hostname,
-        host=machine,
+        hostname=host.hostname(),
+        host=dataclasses.replace(machine, nics=ports or ()),
         software=interpreter,
         gpus=gpus,
         collect_ms=round(1000 * (time.monotonic() - began)),

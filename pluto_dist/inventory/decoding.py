@@ -21,6 +21,9 @@ TEXT_LIMIT = 1024  # bytes of UTF-8 in one string
 DEVICE_LIMIT = 1024  # GPUs of one node
 PID_LIMIT = 1024  # processes on one GPU
 MIG_LIMIT = 64  # MIG instances of one GPU; today's hardware has at most 7
+NIC_LIMIT = 256  # network ports of one node; a node with 128 virtual functions has that many
+PACKAGE_LIMIT = 4096  # installed packages
+VARIABLE_LIMIT = 128  # environment variables
 LARGEST_INTEGER = 2**53 - 1  # the largest integer that a JSON reader in JavaScript keeps exact
 
 Decode = Callable[[Json, str], Any]
@@ -49,6 +52,13 @@ def decode_text(value: Json, where: str) -> str:
     if (size := len(value.encode("utf-8", "surrogatepass"))) > TEXT_LIMIT:
         raise ValueError(f"{where}: {size} bytes, at most {TEXT_LIMIT} are allowed")
     return value
+
+
+def decode_hash(value: Json, where: str) -> str:
+    text = decode_text(value, where)
+    if len(text) != 16 or not set(text) <= set("0123456789abcdef"):
+        raise ValueError(f"{where}: 16 hexadecimal digits were expected")
+    return text
 
 
 def decode_int(value: Json, where: str) -> int:
@@ -107,6 +117,21 @@ def decode_bad(value: Json, where: str) -> tuple[tuple[int, str], ...]:
     if wrong:
         raise ValueError(f"{where}: {wrong[0][:40]!r} is not the index of a GPU")
     return tuple(sorted((int(key), decode_text(name, f"{where}.{key}")) for key, name in value.items()))
+
+
+def pairs(decode_value: Decode, limit: int) -> Decode:
+    """An object as pairs, in its order."""
+
+    def decode(value: Json, where: str) -> tuple[tuple[str, Any], ...]:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: an object was expected, not {type(value).__name__}")
+        if len(value) > limit:
+            raise ValueError(f"{where}: {len(value)} items, at most {limit} are allowed")
+        return tuple(
+            (decode_text(key, where), decode_value(item, f"{where}.{key[:40]}")) for key, item in value.items()
+        )
+
+    return decode
 
 
 def required(decode: Decode) -> Any:

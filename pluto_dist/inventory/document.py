@@ -43,17 +43,17 @@ def compose(
 
     Args:
         nodes: every node of the job by its number; ``None`` for one that has not reported.
-        leader_node: the node that the top level describes; nothing of it where that one has not reported.
+        leader_node: the node that the top level describes; of one that has not reported only ``process``.
         world_size: ranks of the job.
         first_ranks: the lowest global rank of each node, where it is known.
-        process: the process that creates the run; its command line already free of secrets.
+        process: the process that creates the run; already free of secrets.
         max_bytes: what ``to_text`` of the document may measure. A larger one loses its least telling parts,
             step by step (see ``budget``), and ``cluster.truncated`` says how far that went.
     """
     reported = {node: inventory for node, inventory in sorted(nodes.items()) if inventory is not None}
     classes, class_of = classify(reported)
     leader = reported.get(leader_node)
-    document: dict[str, Json] = sdk.top_level(leader, process) if leader else {}
+    document: dict[str, Json] = sdk.top_level(leader or NodeInventory(), process)
     document["cluster"] = _cluster(reported, len(nodes), world_size, len(classes))
     document["hosts"] = [_host(inventory) for _, inventory in sorted(nodes.items())]
     document["node_classes"] = [{"n": found.n, **found.to_json()} for found in classes]
@@ -116,6 +116,7 @@ def _node(
         "mig": [_mig(gpu, part) for gpu in gpus.devices for part in gpu.mig_instances],
         "diff": classes[place].differences(gpus),
         "init_ms": slow,
+        "k8s": sdk.known({"pod": inventory.host.k8s_pod, "node": inventory.host.k8s_node}),
     }
     return {
         **sdk.known(always),

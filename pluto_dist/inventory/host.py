@@ -1,21 +1,23 @@
-"""What machine and operating system is this? Reads /proc, /sys and psutil; runs no other program.
+"""What machine and operating system is this, and how much of it is this process's? From /proc, /sys and psutil.
+
+No other program is run. The parts with a lore of their own are ``cgroups``, ``container`` and ``disks``.
 
 ``platform.uname()`` is not used: its ``processor`` starts ``uname -p``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from pathlib import Path
 from typing import Any
 
+from . import cgroups, container, disks
 from .decoding import clean
 from .reading import known
 from .records import HostReport
-
-PROC = Path("/proc")
-SYS = Path("/sys")
+from .sources import EVERYTHING, Sources
 
 
 def hostname() -> str | None:
@@ -23,18 +25,20 @@ def hostname() -> str | None:
     return known(lambda: clean(os.uname().nodename))
 
 
-def probe(*, proc: Path = PROC, sys: Path = SYS) -> HostReport:
-    """This machine. A value that cannot be read is ``None``; nothing is raised.
+def probe(sources: Sources = EVERYTHING, root: Path = Path("/")) -> HostReport:
+    """This machine, without its network. A value that cannot be read is ``None``; nothing is raised.
 
     Args:
-        proc: where procfs is.
-        sys: where sysfs is.
+        sources: whose environment and working directory count.
+        root: where /proc, /sys and the rest of the machine's files are; psutil asks this machine all the same.
     """
     import platform
 
     release = known(platform.freedesktop_os_release) or {}
-    freq_min, freq_max = known(lambda: _frequencies_mhz(sys)) or (None, None)
-    return HostReport(
+    freq_min, freq_max = known(lambda: _frequencies_mhz(root / "sys")) or (None, None)
+    limits, folder = cgroups.limits(root), sources.folder
+    return dataclasses.replace(
+        container.probe(sources.environ, root),
         system=known(lambda: clean(os.uname().sysname)),
         os=clean(release.get("PRETTY_NAME")),
         os_name=clean(release.get("NAME")),
@@ -43,13 +47,19 @@ def probe(*, proc: Path = PROC, sys: Path = SYS) -> HostReport:
         kernel=known(lambda: clean(os.uname().release)),
         kernel_version=known(lambda: clean(os.uname().version)),
         arch=known(lambda: clean(os.uname().machine)),
-        cpu_model=known(lambda: _cpu_model(proc)),
+        cpu_model=known(lambda: _cpu_model(root / "proc")),
         cores_physical=known(lambda: _psutil().cpu_count(logical=False)),
         cores_logical=known(lambda: _psutil().cpu_count(logical=True)),
         freq_min_mhz=freq_min,
         freq_max_mhz=freq_max,
+        cpus_allowed=known(lambda: len(os.sched_getaffinity(0))),
+        cpu_quota=limits.cpus,
         memory=known(lambda: _psutil().virtual_memory().total),
+        memory_limit=limits.memory,
         swap=known(lambda: _psutil().swap_memory().total),
+        shm=known(lambda: disks.size(root / "dev/shm")),
+        disk=known(lambda: disks.size(folder)) if folder else None,
+        disk_type=known(lambda: disks.type_of(folder, root)) if folder else None,
         boot_time=known(lambda: _psutil().boot_time()),
         timezone=tuple(name for zone in time.tzname if (name := clean(zone))),
     )

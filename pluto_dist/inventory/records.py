@@ -20,15 +20,20 @@ from dataclasses import dataclass
 from .decoding import (
     DEVICE_LIMIT,
     MIG_LIMIT,
+    NIC_LIMIT,
+    PACKAGE_LIMIT,
     PID_LIMIT,
+    VARIABLE_LIMIT,
     Record,
     decode_bad,
     decode_bool,
     decode_float,
+    decode_hash,
     decode_int,
     decode_text,
     one_of,
     optional,
+    pairs,
     record,
     required,
     several,
@@ -101,6 +106,20 @@ class GpuReport(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Nic(Record):
+    """One network port of the hardware."""
+
+    name: str | None = optional(decode_text)
+    """"mlx5_0", "mlx5_0:2" (its second port), "eth0"."""
+    layer: str | None = optional(decode_text)
+    """"InfiniBand", or "Ethernet", which is RoCE where the name is an adapter's."""
+    rate_gbps: float | None = optional(decode_float)
+    """Gbit/s in one direction."""
+    state: str | None = optional(decode_text)
+    """Where it is not the usual "ACTIVE": "DOWN", "INIT"."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostReport(Record):
     """The machine (or the container's view of it) and its operating system."""
 
@@ -122,10 +141,31 @@ class HostReport(Record):
     cores_logical: int | None = optional(decode_int)
     freq_min_mhz: float | None = optional(decode_float)
     freq_max_mhz: float | None = optional(decode_float)
+    cpus_allowed: int | None = optional(decode_int)
+    """Logical cores that this process may run on."""
+    cpu_quota: float | None = optional(decode_float)
+    """Cores' worth of time that the cgroup allows."""
     memory: int | None = optional(decode_int)
     """Bytes."""
+    memory_limit: int | None = optional(decode_int)
+    """Bytes that the cgroup allows."""
     swap: int | None = optional(decode_int)
     """Bytes."""
+    shm: int | None = optional(decode_int)
+    """Bytes that fit in /dev/shm, which dataloader workers fill."""
+    disk: int | None = optional(decode_int)
+    """Bytes of the filesystem of the working directory."""
+    disk_type: str | None = optional(decode_text)
+    """Its type: "ext4"; "nfs4" or "lustre" is shared."""
+    nics: tuple[Nic, ...] = optional(several(record(Nic), NIC_LIMIT), ())
+    virt: str | None = optional(decode_text)
+    """The hypervisor: "kvm", "vmware"; "vm" where it does not tell."""
+    container: str | None = optional(decode_text)
+    """"docker", "podman", "kubernetes", "apptainer", …"""
+    image: str | None = optional(decode_text)
+    """The container's image."""
+    k8s_pod: str | None = optional(decode_text)
+    k8s_node: str | None = optional(decode_text)
     boot_time: float | None = optional(decode_float)
     """Seconds since 1970."""
     timezone: tuple[str, ...] = optional(several(decode_text, 8), ())
@@ -149,6 +189,12 @@ class SoftwareReport(Record):
     """Three numbers: "9.1.0"."""
     nccl: str | None = optional(decode_text)
     """Three numbers: "2.20.5"."""
+    packages: str | None = optional(decode_hash)
+    """A hash of the installed packages and their versions."""
+    env: str | None = optional(decode_hash)
+    """A hash of the environment variables that nodes should have in common."""
+    commit: str | None = optional(decode_text)
+    """The commit that the working directory's repository is at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +209,30 @@ class NodeInventory(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Git(Record):
+    """The state of the repository that the code is from."""
+
+    root: str | None = optional(decode_text)
+    branch: str | None = optional(decode_text)
+    """"" where the head is detached."""
+    commit: str | None = optional(decode_text)
+    dirty: bool | None = optional(decode_bool)
+    """Whether a tracked file was changed."""
+    url: str | None = optional(decode_text)
+    """Of the remote; without user and password."""
+
+
+@dataclass(frozen=True, slots=True)
 class Process(Record):
-    """The process that creates the run. Whoever fills ``cmdline`` has taken the secrets out of it."""
+    """The process that creates the run, and its code. Whoever fills it in has taken the secrets out."""
 
     pid: int | None = optional(decode_int)
     exe: str | None = optional(decode_text)
     cmdline: tuple[str, ...] = optional(several(decode_text, 1024), ())
+    requirements: tuple[str, ...] = optional(several(decode_text, PACKAGE_LIMIT), ())
+    """"name==version" of every package."""
+    environ: tuple[tuple[str, str], ...] = optional(pairs(decode_text, VARIABLE_LIMIT), ())
+    """The variables that shape CUDA, NCCL and torch."""
+    konduktor: tuple[tuple[str, str], ...] = optional(pairs(decode_text, VARIABLE_LIMIT), ())
+    """What names the job where that scheduler started it."""
+    git: Git | None = dataclasses.field(default=None, metadata={"decode": record(Git)})

@@ -12,14 +12,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from .decoding import Json
-from .records import Gpu, GpuReport, HostReport, NodeInventory, Process, SoftwareReport
+from .records import Git, Gpu, GpuReport, HostReport, NodeInventory, Process, SoftwareReport
+
+NCCL = ("NCCL_", "TORCH_NCCL_", "FI_", "UCX_")
+"""What the SDK counts as NCCL's environment (0.0.29)."""
 
 
 def top_level(node: NodeInventory, process: Process | None) -> dict[str, Json]:
-    """What the SDK would send from ``node``, of what is known; ``git`` and the like are the caller's."""
-    host, software = node.host, node.software
+    """What the SDK would send from ``node`` and the ``process`` on it, of what is known."""
+    host, software, process = node.host, node.software, process or Process()
     sections = {
-        "process": process.to_json() if process else {},
+        "process": _process(process),
         "platform": _platform(node.hostname, host),
         "timezone": list(host.timezone),
         "cpu": _cpu(host),
@@ -31,9 +34,14 @@ def top_level(node: NodeInventory, process: Process | None) -> dict[str, Json]:
                 "cuda_driver": node.gpus.cuda_driver,
                 "cuda_pytorch": software.cuda,
                 "cudnn_pytorch": _cudnn_number(software.cudnn),
+                "cuda_env": _variables(process, "CUDA_"),
             }
         ),
-        "nccl": known({"nccl_pytorch": software.nccl}),
+        "nccl": known({"nccl_pytorch": software.nccl, "nccl_env": _variables(process, *NCCL)}),
+        "env": _variables(process, "TORCHELASTIC_", "PYTORCH_", "OMP_", "TORCH_", but=NCCL),
+        "requirements": list(process.requirements),
+        "git": _git(process.git),
+        "konduktor": _konduktor(dict(process.konduktor)),
         "gpu": {"nvidia": _nvidia(node.gpus)} if node.gpus.vendor == "nvidia" and node.gpus.count else {},
     }
     return {name: value for name, value in sections.items() if value}
@@ -42,6 +50,28 @@ def top_level(node: NodeInventory, process: Process | None) -> dict[str, Json]:
 def known(values: Mapping[str, Any]) -> dict[str, Any]:
     """``values`` without those that are ``None``."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _process(process: Process) -> dict[str, Json]:
+    return known({"pid": process.pid, "exe": process.exe, "cmdline": list(process.cmdline) or None})
+
+
+def _variables(process: Process, *prefixes: str, but: tuple[str, ...] = ()) -> dict[str, str] | None:
+    found = {name: value for name, value in process.environ if name.startswith(prefixes) and not name.startswith(but)}
+    return found or None
+
+
+def _git(git: Git | None) -> dict[str, Json]:
+    """The UI shows no repository without a ``diff``; what would be in it is not sent."""
+    return {**git.to_json(), "diff": {}} if git and git.commit else {}
+
+
+def _konduktor(names: Mapping[str, str]) -> dict[str, Json]:
+    """All texts, as the environment has them, and the product of two as a number."""
+    counts = [names.get(name, "") for name in ("num_nodes", "num_gpus_per_node")]
+    if not all(count.isascii() and count.isdecimal() and len(count) < 7 for count in counts):
+        return dict(names)
+    return {**names, "total_gpus": int(counts[0]) * int(counts[1])}
 
 
 def _nvidia(gpus: GpuReport) -> dict[str, Json]:

@@ -1,4 +1,6 @@
-"""Which interpreter and which torch, CUDA, cuDNN and NCCL? Never imports torch, never initialises CUDA.
+"""Which interpreter and which torch, CUDA, cuDNN and NCCL? And, as hashes, which packages and variables?
+
+Never imports torch, never initialises CUDA.
 
 A torch that is not imported yet is read from its files: importing it costs 2.4 s, reading 1 ms. Both ways
 give the same words, or nodes that are alike would seem to differ by when they were asked.
@@ -6,18 +8,37 @@ give the same words, or nodes that are alike would seem to differ by when they w
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
+from . import git, packages
 from .decoding import clean
 from .reading import known
 from .records import SoftwareReport
+from .sources import EVERYTHING, Sources, shared_environment
 
 
-def probe() -> SoftwareReport:
-    """This interpreter and its torch. A value that cannot be read is ``None``; nothing is raised."""
+def probe(sources: Sources = EVERYTHING) -> SoftwareReport:
+    """This interpreter and its torch, of what ``sources`` wants. What cannot be read is ``None``; nothing is raised."""
+    parts = sources.families
+    versions = _versions() if "software" in parts else SoftwareReport()
+    return dataclasses.replace(
+        versions,
+        packages=known(lambda: packages.fingerprint(packages.installed(sys.path))) if "packages" in parts else None,
+        env=shared_environment(sources.environ) if "env" in parts else None,
+        commit=known(lambda: _commit(sources)) if "git" in parts else None,
+    )
+
+
+def _commit(sources: Sources) -> str | None:
+    found = git.read(sources.code) if sources.code else None
+    return found.commit if found else None
+
+
+def _versions() -> SoftwareReport:
     import platform
 
     imported = _imported_torch()

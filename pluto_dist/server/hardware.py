@@ -156,7 +156,9 @@ def _kind(index: int, kind: dict[str, Json]) -> Kind:
         "CPU": text(cpu.get("model")),
         "cores": text(cpu.get("physical")) or text(cpu.get("logical")),
         "memory": size(memory.get("total")),
-        **{name: text(kind.get(name)) for name in ("os", "kernel", "python", "torch", "cuda", "cudnn", "nccl")},
+        "memory limit": size(memory.get("limit")),
+        **{name: text(kind.get(name)) for name in ("os", "kernel", "virt", "container", "image")},
+        **{name: text(kind.get(name)) for name in ("python", "torch", "cuda", "cudnn", "nccl", "packages", "commit")},
     }
     title = f"Kind {index}" + (f", {text(kind['n'])} nodes" if kind.get("n") else "")
     return Kind(title, tuple((label, value) for label, value in facts.items() if value))

@@ -9,6 +9,7 @@ import argparse
 import sys
 from types import ModuleType
 
+import document
 import imports
 import init
 import launcher
@@ -18,6 +19,7 @@ import steps
 from measuring import Report
 
 BENCHMARKS: dict[str, ModuleType] = {
+    "document": document,
     "imports": imports,
     "init": init,
     "launcher": launcher,

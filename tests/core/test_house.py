@@ -21,7 +21,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 # A module, or a package with all its modules, imports only what stands on a lower floor.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "settings", "topology", "version", "console", "pacing", "attempts"}),
+    frozenset({"errors", "settings", "parsing", "topology", "version", "console", "pacing", "attempts"}),
     frozenset({"launchers", "wire", "values"}),
     frozenset({"identity", "inventory", "launch_folder", "deadline", "responses", "keychain", "plan", "notes"}),
     frozenset({"arguments"}),
@@ -38,6 +38,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 LADDERS = frozenset(
     {
         ("settings", "errors"),
+        ("settings", "parsing"),
         ("plan", "identity"),
         ("run", "ending"),
         ("notes", "launch_folder"),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pluto_dist.errors import ConfigurationError
+from pluto_dist.parsing import FAMILIES
 from pluto_dist.settings import HOSTED_API, HOSTED_APP, HOSTED_PY, VARIABLES, Secret, Settings, load
 
 KEY = "mlps_s3cr3t-s3cr3t-s3cr3t"
@@ -29,6 +30,7 @@ TABLE: dict[str, tuple[str, Any, Any, Any, Any]] = {
     "attach_rate": ("10", 10.0, 20.5, 20.5, 50.0),
     "heartbeat": ("4", 4.0, 5, 5.0, 10.0),
     "dir": ("/scratch", Path("/scratch"), "/data", Path("/data"), None),
+    "metadata": ("0", frozenset(), {"git": False}, frozenset(FAMILIES) - {"git"}, frozenset(FAMILIES)),
 }
 SPELLINGS = [(variable.setting, name) for variable in VARIABLES for name in variable.names]
 
@@ -220,3 +222,42 @@ def test_equal_secrets():
     assert Secret(KEY) == Secret(KEY)
     assert len({Secret(KEY), Secret(KEY)}) == 1
     assert Secret(KEY) != KEY
+
+
+@pytest.mark.parametrize(
+    ("text", "argument", "left_out"),
+    [
+        ("git=0,env=0", {"git": False, "env": False}, {"git", "env"}),
+        (" git = no , gpu=1,", {"git": False, "gpu": True}, {"git"}),
+        ("1", True, set()),
+        ("false", False, set(FAMILIES)),
+        ("", {}, set()),
+    ],
+)
+def test_metadata_is_left_out_by_family(text, argument, left_out):
+    """The variable and the argument say the same; a family that is not named is in."""
+    assert load({"PLUTO_DIST_METADATA": text}).metadata == frozenset(FAMILIES) - left_out
+    assert load({}, metadata=argument).metadata == frozenset(FAMILIES) - left_out
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("gti=0,disc=0,env=0", ("gti, disc", "argv, env, git, gpu, host, network, packages, software")),
+        ("git=off", ("True or False", "for git")),
+        ("gti=0,env=2", ("has no gti", "for env")),
+        ("git", ("must be 1, 0, or such as git=0,env=0",)),
+        ({"gti": False, "env": "no"}, ("has no gti", "for env", "argv, env, git")),
+        ({3: True}, ("has no 3",)),
+        (3, ("True, False or a mapping",)),
+        (["git"], ("True, False or a mapping",)),
+    ],
+)
+def test_unknown_families_are_all_named(given, told):
+    """An error about metadata names every family that is none, every switch that is none, and those that there are."""
+    environ, arguments = ({"PLUTO_DIST_METADATA": given}, {}) if isinstance(given, str) else ({}, {"metadata": given})
+    with pytest.raises(ConfigurationError) as caught:
+        load(environ | {"PLUTO_DIST_TIMEOUT": "x"}, **arguments)
+    assert len(caught.value.problems) == 2
+    for part in told:
+        assert part in str(caught.value)

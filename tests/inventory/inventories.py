@@ -1,4 +1,4 @@
-"""Hypothesis strategies for inventories, and what makes a document unfit for the Pluto UI."""
+"""Hypothesis strategies for inventories, and nodes as production has them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from pluto_dist.inventory import (
     Process,
     SoftwareReport,
 )
+from pluto_dist.inventory.records import Git, Nic
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=20)  # NUL and lone surrogates too
 NUMBERS = st.integers(0, 2**53 - 1)
 FREQUENCIES = st.floats(0, 1e6)
+HASHES = st.sampled_from(["0123456789abcdef", "f" * 16])
 ERRORS = st.sampled_from(["GpuIsLost", "NoPermission", "Unknown"])
 
 
@@ -76,17 +78,38 @@ HOSTS = records(
     freq_max_mhz=unknown_or(FREQUENCIES),
     memory=unknown_or(NUMBERS),
     swap=unknown_or(NUMBERS),
+    cpus_allowed=unknown_or(NUMBERS),
+    cpu_quota=unknown_or(FREQUENCIES),
+    memory_limit=unknown_or(NUMBERS),
+    shm=unknown_or(NUMBERS),
+    disk=unknown_or(NUMBERS),
+    nics=st.lists(records(Nic, rate_gbps=unknown_or(FREQUENCIES)), max_size=2).map(tuple),
     boot_time=unknown_or(FREQUENCIES),
     timezone=st.lists(TEXTS, max_size=2).map(tuple),
 )
 INVENTORIES = records(
     NodeInventory,
     host=HOSTS,
-    software=records(SoftwareReport),
+    software=records(SoftwareReport, packages=unknown_or(HASHES), env=unknown_or(HASHES)),
     gpus=gpu_reports(),
     collect_ms=unknown_or(NUMBERS),
 )
-PROCESSES = records(Process, pid=unknown_or(NUMBERS), cmdline=st.lists(TEXTS, max_size=3).map(tuple))
+VARIABLES = st.dictionaries(
+    st.sampled_from(["NCCL_DEBUG", "CUDA_HOME", "TORCHELASTIC_RUN_ID", "TORCH_NCCL_BLOCKING_WAIT"]), TEXTS
+)
+URLS = st.sampled_from(["https://github.com/o/r.git", "ssh://host:22/r", "git@github.com:o/r.git"])
+COMMITS = st.sampled_from(["a" * 40, "0" * 64])
+PROCESSES = records(
+    Process,
+    pid=unknown_or(NUMBERS),
+    cmdline=st.lists(TEXTS, max_size=3).map(tuple),
+    requirements=st.lists(TEXTS, max_size=3).map(tuple),
+    environ=VARIABLES.map(lambda found: tuple(found.items())),
+    konduktor=st.dictionaries(st.sampled_from(["job_name", "num_nodes", "num_gpus_per_node"]), TEXTS).map(
+        lambda found: tuple(found.items())
+    ),
+    git=unknown_or(records(Git, commit=unknown_or(COMMITS), dirty=unknown_or(st.booleans()), url=unknown_or(URLS))),
+)
 
 
 def h100_node(name: str, *, power_w: dict[int, int] | None = None, lost: tuple[int, ...] = ()) -> NodeInventory:
@@ -122,12 +145,28 @@ def h100_node(name: str, *, power_w: dict[int, int] | None = None, lost: tuple[i
             cores_logical=224,
             freq_min_mhz=800.0,
             freq_max_mhz=3800.0,
+            cpus_allowed=224,
             memory=2164000000000 + len(name) * 4096,
             swap=0,
+            shm=1082000000000 + len(name) * 2048,
+            disk=7_500_000_000_000_000,
+            disk_type="lustre",
+            nics=(*(Nic(f"mlx5_{i}", "InfiniBand", 400.0) for i in range(8)), Nic("eth0", "Ethernet", 100.0)),
+            container="kubernetes",
+            k8s_pod=f"{name}-pod",
             boot_time=1.7e9,
             timezone=("UTC", "UTC"),
         ),
-        software=SoftwareReport(python="3.11.7", torch="2.4.0+cu121", cuda="12.1", cudnn="9.1.0", nccl="2.20.5"),
+        software=SoftwareReport(
+            python="3.11.7",
+            torch="2.4.0+cu121",
+            cuda="12.1",
+            cudnn="9.1.0",
+            nccl="2.20.5",
+            packages="0123456789abcdef",
+            env="fedcba9876543210",
+            commit="a" * 40,
+        ),
         gpus=GpuReport(
             driver="550.54.15",
             cuda_driver="12.4",
@@ -146,31 +185,13 @@ def hash_of(name: str) -> str:
     return f"{zlib.crc32(name.encode()):08x}"
 
 
-def ui_faults(document: dict) -> list[str]:
-    """Why a card of the Pluto UI would vanish; empty when all are shown.
-
-    Measured with the UI's own schemas: a device needs an integer ``temp`` and a positive
-    ``memory.total``, ``gpu.nvidia`` is no null and has a ``driver``, ``git`` comes with ``diff``.
-    """
-    faults = [f"{name} is null" for name, value in document.items() if value is None]
-    for name in ("process", "platform", "cpu", "memory", "os_info", "cuda", "nccl", "gpu"):
-        faults += [f"{path} is null" for path in nulls_in(document.get(name, {}), name)]
-    if "git" in document and "diff" not in document["git"]:
-        faults.append("git without diff")
-    card = document.get("gpu", {}).get("nvidia", {"driver": "", "count": 0, "devices": []})
-    if not isinstance(card.get("driver"), str) or type(card.get("count")) is not int:
-        faults.append("gpu.nvidia without driver or count")
-    for device in card["devices"]:
-        if type(device.get("temp")) is not int or not isinstance(device.get("name"), str):
-            faults.append("a device without integer temp or name")
-        if type(device["memory"].get("total")) is not int or device["memory"]["total"] <= 0:
-            faults.append("a device without memory")
-    return faults
-
-
-def nulls_in(value: object, path: str) -> list[str]:
-    if isinstance(value, dict):
-        return [found for key, item in value.items() for found in nulls_in(item, f"{path}.{key}")]
-    if isinstance(value, list):
-        return [found for n, item in enumerate(value) for found in nulls_in(item, f"{path}[{n}]")]
-    return [path] if value is None else []
+def creator(packages: int = 300) -> Process:
+    """The process that creates the run of a job with as many installed packages."""
+    return Process(
+        pid=4242,
+        exe="/opt/conda/bin/python",
+        cmdline=("/opt/conda/bin/python", "-u", "train.py", "--config", "configs/llama-8b.yaml"),
+        requirements=tuple(f"nvidia-package-number-{n}==12.{n}.105" for n in range(packages)),
+        environ=(("CUDA_DEVICE_MAX_CONNECTIONS", "1"), ("NCCL_IB_HCA", "mlx5"), ("OMP_NUM_THREADS", "8")),
+        git=Git(root="/code", branch="main", commit="a" * 40, dirty=False, url="git@github.com:o/r.git"),
+    )

@@ -7,9 +7,11 @@ import dataclasses
 import json
 
 import pytest
+from cluster_schema import violations
 from hypothesis import given
 from hypothesis import strategies as st
-from inventories import INVENTORIES, PROCESSES, h100_node, nulls_in, ui_faults
+from inventories import INVENTORIES, PROCESSES, creator, h100_node
+from ui_rules import faults, nulls_in
 
 from pluto_dist.inventory import (
     Gpu,
@@ -22,21 +24,30 @@ from pluto_dist.inventory import (
     compose,
     to_text,
 )
+from pluto_dist.inventory.packages import fingerprint
+from pluto_dist.inventory.records import Git, Nic
 
 BUDGET = 256 * 1024
 JOBS = st.dictionaries(st.integers(0, 30), st.none() | INVENTORIES, min_size=1, max_size=5)
 
 
-def composed(nodes, **kwargs):
+def made(nodes, **kwargs):
     leader = kwargs.pop("leader_node", min(nodes))
     ranks = {node: 8 * node for node in nodes}
     return compose(nodes, leader_node=leader, world_size=8 * len(nodes), first_ranks=ranks, **kwargs)
 
 
+def composed(nodes, **kwargs):
+    """The document, of which the published schema and the UI's rules hold in every scenario."""
+    document = made(nodes, **kwargs)
+    assert violations(document) == [] and faults(document) == []
+    return document
+
+
 @given(JOBS)
 def test_every_node_is_named_or_missing(nodes):
     """Nodes stand in their order; the silent ones say missing, and cluster counts both."""
-    document = composed(nodes)
+    document = made(nodes)
 
     assert [node["node"] for node in document["nodes"]] == sorted(nodes)
     silent = [node for node in sorted(nodes) if nodes[node] is None]
@@ -48,7 +59,7 @@ def test_every_node_is_named_or_missing(nodes):
 @given(JOBS)
 def test_class_counts_sum_up(nodes):
     """Every reported node is in one class, the classes count them, and the most common comes first."""
-    document = composed(nodes)
+    document = made(nodes)
 
     counts = [found["n"] for found in document["node_classes"]]
     members = [node["class"] for node in document["nodes"] if "class" in node]
@@ -60,7 +71,7 @@ def test_class_counts_sum_up(nodes):
 @given(JOBS)
 def test_no_class_is_there_twice(nodes):
     """Two classes differ in something that can be read."""
-    found = [json.dumps({**each, "n": 0}, sort_keys=True) for each in composed(nodes)["node_classes"]]
+    found = [json.dumps({**each, "n": 0}, sort_keys=True) for each in made(nodes)["node_classes"]]
 
     assert len(found) == len(set(found))
 
@@ -75,29 +86,29 @@ def test_identical_hardware_is_there_once(inventory, nodes):
         for n in range(nodes)
     }
 
-    assert [each["n"] for each in composed(alike)["node_classes"]] == [nodes]
+    assert [each["n"] for each in made(alike)["node_classes"]] == [nodes]
 
 
 @given(JOBS, PROCESSES)
 def test_composing_is_pure(nodes, process):
     """The same inventories give the same document, and are left as they are."""
     before = copy.deepcopy((nodes, process))
-    first = composed(nodes, process=process)
+    first = made(nodes, process=process)
 
-    assert composed(dict(reversed(nodes.items())), process=process) == first
+    assert made(dict(reversed(nodes.items())), process=process) == first
     assert (nodes, process) == before
 
 
 @given(JOBS, PROCESSES)
 def test_the_ui_shows_every_card(nodes, process):
-    """Whatever is unknown, the top level has no null and nothing that makes a card of the UI vanish."""
-    assert ui_faults(composed(nodes, process=process)) == []
+    """Whatever is unknown, no card of the UI vanishes, and the document is as its published schema says."""
+    composed(nodes, process=process)
 
 
 @given(JOBS, PROCESSES)
 def test_the_document_can_be_stored(nodes, process):
     """No NUL, no lone surrogate, no NaN, no number that JavaScript would change."""
-    document = composed(nodes, process=process)
+    document = made(nodes, process=process)
     text = to_text(document)
 
     assert json.loads(text) == document
@@ -110,21 +121,39 @@ def test_the_document_can_be_stored(nodes, process):
 def test_a_smaller_budget_is_kept_where_it_can_be(inventories, max_bytes):
     """A document fits its budget, or nothing is left to leave out; every cut is announced."""
     nodes = {n: inventories[n % len(inventories)] for n in range(12)}
-    document = composed(nodes, max_bytes=max_bytes)
+    document = made(nodes, max_bytes=max_bytes)
 
     level = document["cluster"].get("truncated", 0)
     assert len(to_text(document)) <= max_bytes or (document["hosts"], document["node_classes"]) == ([], [])
-    assert level or document == composed(nodes)
+    assert level or document == made(nodes)
 
 
 @pytest.mark.parametrize("count", [1, 8, 64, 256, 1000])
 def test_a_large_job_fits_the_budget(count):
     """1000 nodes of 8 GPUs fit 256 KiB, with every node still in it."""
-    document = composed({n: h100_node(f"gpu-node-{n:04}") for n in range(count)})
+    document = composed({n: h100_node(f"gpu-node-{n:04}") for n in range(count)}, process=creator())
 
     assert len(to_text(document)) <= BUDGET
     assert len(document["nodes"]) == len(document["hosts"]) == count
     assert [each["n"] for each in document["node_classes"]] == [count]
+
+
+def test_every_step_of_the_ladder_is_reached():
+    """A document that is one byte too large takes the next step and no other, down to the last."""
+    nodes = {n: h100_node(f"gpu-node-{n:04}", lost=(3,) if n == 7 else ()) for n in range(64)}
+    process = creator()
+    documents = [composed(nodes, process=process)]
+    for _ in range(5):
+        limit = len(to_text(documents[-1])) - 1
+        documents.append(composed(nodes, process=process, max_bytes=limit))
+        assert len(to_text(documents[-1])) <= limit
+
+    assert [document["cluster"].get("truncated") for document in documents] == [None, 1, 2, 3, 4, 5]
+    assert [len(document["requirements"]) for document in documents if "requirements" in document] == [300] * 3
+    hashes = {document["cluster"].get("packages") for document in documents}
+    assert hashes == {None, fingerprint(process.requirements)}
+    assert ["nodes" in document for document in documents] == [True] * 4 + [False] * 2
+    assert all(document["git"] == documents[0]["git"] for document in documents)
 
 
 def test_what_deviates_outlives_the_ladder():
@@ -260,10 +289,88 @@ def test_the_top_level_is_the_sdks_for_the_leaders_node():
 
 
 def test_a_silent_leader_leaves_the_top_level_out():
-    """Another node is never passed off as the leader's."""
-    document = composed({0: None, 1: h100_node("b")}, leader_node=0)
+    """Another node is never passed off as the leader's; what the creating process knows of itself is told."""
+    nodes = {0: None, 1: h100_node("b")}
+    of_job = {"cluster", "hosts", "node_classes", "nodes"}
 
-    assert set(document) == {"cluster", "hosts", "node_classes", "nodes"}
+    assert set(composed(nodes, leader_node=0)) == of_job
+    known = composed(nodes, leader_node=0, process=creator())
+    assert set(known) == of_job | {"process", "requirements", "git", "cuda", "nccl", "env"}
+
+
+def test_the_creators_code_is_in_the_sdks_shape():
+    """Repository, packages, command line and variables stand where the SDK has them."""
+    names = (("job_name", "j"), ("num_nodes", "2"), ("num_gpus_per_node", "8"))
+    document = composed({0: h100_node("a")}, process=dataclasses.replace(creator(2), konduktor=names))
+
+    assert document["git"] == {
+        **{"root": "/code", "branch": "main", "commit": "a" * 40, "dirty": False},
+        **{"url": "git@github.com:o/r.git", "diff": {}},
+    }
+    assert document["requirements"] == ["nvidia-package-number-0==12.0.105", "nvidia-package-number-1==12.1.105"]
+    assert document["cuda"]["cuda_env"] == {"CUDA_DEVICE_MAX_CONNECTIONS": "1"}
+    assert document["nccl"]["nccl_env"] == {"NCCL_IB_HCA": "mlx5"}
+    assert document["env"] == {"OMP_NUM_THREADS": "8"}
+    assert document["konduktor"] == {**dict(names), "total_gpus": 16}
+
+
+def test_a_repository_without_a_commit_is_no_card():
+    """Where no commit is known, nothing is said of the repository."""
+    assert "git" not in composed({0: h100_node("a")}, process=Process(git=Git(root="/code", branch="main")))
+
+
+def test_a_class_has_the_machine_and_the_code():
+    """Limits, ports, container and hashes are a class's; the pod is its node's."""
+    (only,) = composed({0: h100_node("a")})["node_classes"]
+
+    assert only["cpu"]["allowed"] == 224 and only["disk"] == {"total": 7_500_000_000_000_000, "type": "lustre"}
+    assert only["nic"][7:] == [
+        {"name": "mlx5_7", "layer": "InfiniBand", "rate_gbps": 400.0},
+        {"name": "eth0", "layer": "Ethernet", "rate_gbps": 100.0},
+    ]
+    assert (only["packages"], only["env"], only["commit"]) == ("0123456789abcdef", "fedcba9876543210", "a" * 40)
+    assert only["container"] == "kubernetes"
+    assert composed({0: h100_node("a")})["nodes"][0]["k8s"] == {"pod": "a-pod"}
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("software", {"packages": "0" * 16}),
+        ("software", {"env": "0" * 16}),
+        ("software", {"commit": "b" * 40}),
+        ("host", {"nics": (Nic("mlx5_0", "InfiniBand", 200.0),)}),
+        ("host", {"memory_limit": 2**36}),
+        ("host", {"cpu_quota": 8.0}),
+        ("host", {"image": "pytorch:2.4"}),
+    ],
+)
+def test_another_setting_is_another_class(part, change):
+    """A node with other packages, variables, commit, ports or limits is seen."""
+    other = h100_node("b")
+    other = dataclasses.replace(other, **{part: dataclasses.replace(getattr(other, part), **change)})
+
+    assert [each["n"] for each in composed({0: h100_node("a"), 1: other, 2: h100_node("c")})["node_classes"]] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda document: document["cluster"].update(nodes="3"), "$.cluster.nodes"),
+        (lambda document: document["cluster"].update(hosts=[]), "$.cluster.hosts"),
+        (lambda document: document["nodes"][0].pop("class"), "$.nodes[0]"),
+        (lambda document: document["node_classes"][0].update(hostname="a"), "$.node_classes[0]"),
+        (lambda document: document["git"].update(diff={"head": "+secret"}), "$.git.diff"),
+        (lambda document: document["process"].update(environ={}), "$.process"),
+        (lambda document: document.pop("hosts"), "$"),
+    ],
+)
+def test_the_schema_refuses_what_is_no_such_document(spoil, told):
+    """The published schema is no formality: a document that was tampered with violates it at that place."""
+    document = composed({0: h100_node("a")}, process=creator())
+    spoil(document)
+
+    assert [line.split(": ")[0] for line in violations(document)] == [told]
 
 
 def test_what_cannot_be_shown_is_left_out_of_the_card():

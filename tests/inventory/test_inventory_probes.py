@@ -60,7 +60,7 @@ def test_this_machine_is_described():
 
 def test_a_machine_without_proc_and_sys_is_still_reported(tmp_path):
     """What cannot be read is unknown, everything else is there."""
-    found = host.probe(proc=tmp_path, sys=tmp_path)
+    found = host.probe(root=tmp_path)
 
     assert (found.cpu_model, found.freq_min_mhz, found.freq_max_mhz) == (None, None, None)
     assert found.memory and found.kernel
@@ -78,20 +78,21 @@ def test_a_machine_without_proc_and_sys_is_still_reported(tmp_path):
 def test_the_cpus_model_is_found(tmp_path, files, model):
     """x86 has it in cpuinfo, arm64 at best in the device tree."""
     for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(content)
+        path = tmp_path / "proc" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
-    assert host.probe(proc=tmp_path).cpu_model == model
+    assert host.probe(root=tmp_path).cpu_model == model
 
 
 def test_frequencies_span_all_cores(tmp_path):
     """Lowest and highest over efficiency and performance cores, in MHz."""
     for n, (low, high) in enumerate([(800_000, 3_800_000), (400_000, 2_400_000)]):
-        policy = tmp_path / "devices" / "system" / "cpu" / "cpufreq" / f"policy{n}"
+        policy = tmp_path / "sys" / "devices" / "system" / "cpu" / "cpufreq" / f"policy{n}"
         policy.mkdir(parents=True)
         (policy / "cpuinfo_min_freq").write_text(f"{low}\n")
         (policy / "cpuinfo_max_freq").write_text(f"{high}\n")
-    found = host.probe(sys=tmp_path)
+    found = host.probe(root=tmp_path)
 
     assert (found.freq_min_mhz, found.freq_max_mhz) == (400.0, 3800.0)
 
