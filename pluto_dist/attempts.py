@@ -12,12 +12,14 @@ What the tracker gives back is data: whatever is no record is passed over.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 FIELD = "attempts"
+MOST_GPUS = 64  # whose UUIDs a record has
 
 
 def key(started: float) -> str:
@@ -39,6 +41,7 @@ def record(
     heartbeat: float,
     missing: int = 0,
     failure: Mapping[str, Any] | None = None,
+    gpus: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """The record of an attempt.
 
@@ -51,6 +54,7 @@ def record(
         heartbeat: seconds between two signs of life.
         missing: nodes that had not called ``init()`` by then.
         failure: what ended the attempt before, where known.
+        gpus: the UUIDs of each host's GPUs, where known; of many, a hash for each host.
     """
     made: dict[str, Any] = {
         "number": 1,
@@ -64,6 +68,8 @@ def record(
         made["nodes_missing"] = missing
     if failure is not None:
         made["after_failure"] = dict(failure)
+    if gpus:
+        made["gpus"] = _bounded(gpus)
     return after(earlier, made)
 
 
@@ -72,7 +78,36 @@ def after(earlier: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]
     last = newest(earlier)
     if last is None:
         return dict(made)
-    return {**made, "number": last["number"] + 1} | _changes(last, made.get("world_size"), _hosts(made))
+    told = {**made, "number": last["number"] + 1} | _changes(last, made.get("world_size"), _hosts(made))
+    return told | _gpu_changes(last.get("gpus"), made.get("gpus"))
+
+
+def _bounded(gpus: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """UUIDs by host while there are few; else a short hash for each host, which tells that they changed."""
+    if sum(map(len, gpus.values())) <= MOST_GPUS:
+        return {host: sorted(uuids) for host, uuids in gpus.items()}
+    return {host: hashlib.sha256("\n".join(sorted(uuids)).encode()).hexdigest()[:8] for host, uuids in gpus.items()}
+
+
+def _gpu_changes(before: Any, now: Any) -> dict[str, Any]:
+    """Which GPUs came and went on hosts that stayed; of those that are known by a hash alone, the hosts.
+
+    >>> _gpu_changes({"a": ["GPU-1", "GPU-2"], "b": "12ab"}, {"a": ["GPU-2", "GPU-3"], "b": "34cd"})
+    {'gpus_joined': {'a': ['GPU-3']}, 'gpus_left': {'a': ['GPU-1']}, 'gpus_changed': ['b']}
+    """
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return {}
+    joined, left, changed = {}, {}, []
+    for host in now.keys() & before.keys():
+        old, new = before[host], now[host]
+        if isinstance(old, list) and isinstance(new, list):
+            joined[host] = [uuid for uuid in new if uuid not in old]
+            left[host] = [uuid for uuid in old if uuid not in new]
+        elif old != new:
+            changed.append(host)
+    lists = {"gpus_joined": joined, "gpus_left": left}
+    found: dict[str, Any] = {name: {h: ids for h, ids in told.items() if ids} for name, told in lists.items()}
+    return {name: told for name, told in {**found, "gpus_changed": sorted(changed)}.items() if told}
 
 
 def _changes(last: Mapping[str, Any], world_size: object, hosts: Sequence[str]) -> dict[str, Any]:

@@ -120,7 +120,7 @@ class Client:
     def details(self, run_id: int, *, deadline: float) -> RunState | None:
         """The run as the tracker has it, and ``None`` where it knows no such run."""
         try:
-            details = self._ask("GET", f"{self._url_api}/api/runs/details/{run_id}", None, deadline)
+            details = self.everything(run_id, deadline=deadline)
         except RequestRefusedError as error:
             if error.status == 404:
                 return None
@@ -129,6 +129,10 @@ class Client:
             return RunState.from_details(details)
         except ContractError as error:
             raise UnexpectedAnswerError(f"{self._url_api} answered details of run {run_id} that are {error}") from error
+
+    def everything(self, run_id: int, *, deadline: float) -> Any:
+        """The details of a run as they come; RequestRefusedError with status 404 where there is none."""
+        return self._ask("GET", f"{self._url_api}/api/runs/details/{run_id}", None, deadline)
 
     def number_of(self, display_id: str, project: str, *, deadline: float) -> int:
         """The tracker's number of the run of ``project`` that people call ``display_id``; the run is left as it is.

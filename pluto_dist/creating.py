@@ -215,6 +215,7 @@ def _provenance(plan: Plan, birth: Birth, known: RunState | None) -> dict[str, A
         heartbeat=plan.settings.heartbeat,
         missing=max(0, (topology.node_count or 0) - len(birth.hosts)),
         failure=None if birth.failure is None else birth.failure.to_json(),
+        gpus=_gpus(birth.metadata or {}),
     )
     return {
         "version": __version__,
@@ -224,3 +225,9 @@ def _provenance(plan: Plan, birth: Birth, known: RunState | None) -> dict[str, A
         "run_id_source": birth.signed.source,
         attempts.FIELD: {birth.key: attempt},
     }
+
+
+def _gpus(document: dict[str, Any]) -> dict[str, list[str]]:
+    """The UUIDs of each host's GPUs in a cluster document; one that was cut has none."""
+    nodes = [node for node in document.get("nodes", ()) if node.get("gpus")]
+    return {node["host"]: node["gpus"] for node in nodes}

@@ -18,11 +18,14 @@ from pluto_dist.errors import ExchangeError, PlutoDistError
 from pluto_dist.exchange import Exchange, RunExchange, SignedId
 from pluto_dist.inventory.collect import collect
 from pluto_dist.inventory.document import compose
+from pluto_dist.inventory.drift import differences
 from pluto_dist.inventory.records import NodeInventory, Process
 from pluto_dist.inventory.sources import Sources
 from pluto_dist.plan import Plan
 from pluto_dist.topology import Topology
+from pluto_dist.wire import CreateRunResponse
 
+MOST_LINES = 5  # of a warning of what differs
 GATHER_SECONDS = 2.0  # how long the leader waits for the nodes before it creates the run
 COLLECT_SECONDS = 1.5  # how long a node's driver may take; within the leader's wait, or the node is late
 AGREED_SECONDS = 60.0  # how long an inventory waits for the id
@@ -98,6 +101,18 @@ def cluster_document(
             first_ranks[index] = entry["rank"]
     leader = topology.node_rank or 0
     return compose(nodes, leader_node=leader, world_size=topology.world_size, first_ranks=first_ranks, process=process)
+
+
+def warn_of_drift(document: Mapping[str, Any], answer: CreateRunResponse | None) -> None:
+    """One warning of what differs between the nodes or is wrong with a GPU, the worst first; said by one rank."""
+    found = differences(document)
+    if not found:
+        return
+    lines = [str(each) for each in found[:MOST_LINES]]
+    if len(found) > MOST_LINES:
+        named = "RUN" if answer is None else answer.run_id
+        lines.append(f"and {len(found) - MOST_LINES} more: pluto-dist nodes {named}")
+    logger.warning("the nodes of this job are not alike:\n  %s", "\n  ".join(lines))
 
 
 def _inventory(node: str, entry: dict[str, Any]) -> NodeInventory | None:

@@ -27,7 +27,7 @@ from pluto_dist.errors import (
     UnexpectedAnswerError,
 )
 from pluto_dist.exchange import Exchange, Outcome, RunExchange, SignedId
-from pluto_dist.gathering import cluster_document, in_order
+from pluto_dist.gathering import cluster_document, in_order, warn_of_drift
 from pluto_dist.identity import Named, NeedsLaunchToken, Reference
 from pluto_dist.inventory import Process
 from pluto_dist.outbox import Outbox
@@ -118,6 +118,8 @@ def lead(
         run.remember(told, tell=True)
     is_mine = told == mine
     leads = is_mine or told.kind != "online" if plan.is_leader else is_mine and _leads_in_place(told, run)
+    if leads and document is not None:
+        warn_of_drift(document, told.answer)
     if leads and told.is_to_be_kept(plan.settings.on_error) and not outbox.waits:
         outbox.keep(create_request(plan, birth), birth.key, plan.fork_of)
     for node in exchange.nodes():

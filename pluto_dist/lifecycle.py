@@ -38,7 +38,7 @@ from pluto_dist.wire import CreateRunResponse, UpdateConfigRequest, UpdateStatus
 INVENTORY_SECONDS = 2.0  # how long a process that ends waits for its probes; a stalled driver costs no more
 LINGER_SECONDS = 2.0  # how long a rank that hears of an error stays for the others to hear of it
 STOP_SECONDS = 12.0  # how long end() waits for this rank's thread: one turn to attach, one request
-_PATIENCE = {"COMPLETED": math.inf, "FAILED": 5.0, "TERMINATED": 1.0}
+_PATIENCE = {"COMPLETED": math.inf, "FAILED": 5.0, "TERMINATED": 0.5}
 
 
 class Participation:

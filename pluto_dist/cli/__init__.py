@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "Run a script on many ranks, as torchrun does, and record it as one run.",
     "server": "Run the embedded tracker until SIGTERM or ctrl-C.",
     "sync": "Send what jobs kept while their tracker did not answer.",
+    "nodes": "Show the nodes and GPUs of a run, which rank is where, and what differs.",
     "explain": "Tell which run this environment would join, and why.",
     "doctor": "Check this machine before a job: what was seen, and what mends it.",
 }

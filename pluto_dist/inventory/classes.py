@@ -27,6 +27,18 @@ PER_GPU: Mapping[str, str] = {
     "gpu.memory_kind": "memory_kind",
     "gpu.power_limit_w": "power_limit_w",
     "gpu.mig": "mig",
+    "gpu.arch": "arch",
+    "gpu.vbios": "vbios",
+    "gpu.ecc": "ecc",
+    "gpu.persistence": "persistence",
+    "gpu.clock_max_mhz.sm": "clock_sm_mhz",
+    "gpu.clock_max_mhz.mem": "clock_mem_mhz",
+    "gpu.pcie.width": "pcie_width",
+    "gpu.pcie.width_max": "pcie_width_max",
+    "gpu.pcie.gen_max": "pcie_gen_max",
+    "gpu.nvlink.links": "nvlinks",
+    "gpu.nvlink.up": "nvlinks_up",
+    "gpu.nvlink.version": "nvlink_version",
 }
 """What all GPUs of a node should have in common: its name in the document, and in the record."""
 
@@ -49,8 +61,10 @@ class NodeClass:
     def to_json(self) -> dict[str, Json]:
         document: dict[str, Json] = {}
         for name, value in self.values:
-            section, _, key = name.rpartition(".")
-            target = document.setdefault(section, {}) if section else document
+            *sections, key = name.split(".")
+            target = document
+            for section in sections:
+                target = target.setdefault(section, {})
             target[key] = [each.to_json() for each in value] if isinstance(value, tuple) else value
         if any(self.bus):
             document["gpu"]["bus"] = list(self.bus)
@@ -98,6 +112,7 @@ def _values(inventory: NodeInventory, memories: Mapping[int, int]) -> Values:
         },
         "gpu.driver": gpus.driver,
         "gpu.cuda_driver": gpus.cuda_driver,
+        "gpu.p2p": gpus.p2p,
         **of_host(inventory.host, memories),
         **of_software(inventory.software),
     }

@@ -20,14 +20,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import budget, sdk
+from . import budget, health, sdk
 from .classes import NodeClass, classify
 from .decoding import Json
-from .records import Gpu, MigInstance, NodeInventory, Process
+from .drift import differences
+from .records import Gpu, GpuReport, MigInstance, NodeInventory, Process
 
 SCHEMA = 1
 BUDGET = 256 * 1024  # bytes of ``to_text``
 SLOW_INIT_MS = 1000
+MOST_DIFFERENCES = 20
 
 
 def compose(
@@ -63,6 +65,9 @@ def compose(
         else {"node": node, "missing": True}
         for node, inventory in sorted(nodes.items())
     ]
+    if found := differences(document):
+        document["cluster"]["drift"] = len(found)
+        document["drift"] = [each.to_json() for each in found[:MOST_DIFFERENCES]]
     return budget.fit(_storable(document), max_bytes, lambda value: len(to_text(value)))
 
 
@@ -115,6 +120,8 @@ def _node(
         "gpu_error": gpus.error,
         "mig": [_mig(gpu, part) for gpu in gpus.devices for part in gpu.mig_instances],
         "diff": classes[place].differences(gpus),
+        "health": health.of_node(gpus),
+        "fabric": _fabric(gpus),
         "init_ms": slow,
         "k8s": sdk.known({"pod": inventory.host.k8s_pod, "node": inventory.host.k8s_node}),
     }
@@ -123,6 +130,13 @@ def _node(
         "gpus": [gpu.uuid or "unknown" for gpu in gpus.devices],
         **{name: value for name, value in found.items() if value},
     }
+
+
+def _fabric(gpus: GpuReport) -> dict[str, Json]:
+    """The NVLink fabric that the node's GPUs have joined."""
+    joined = {(gpu.fabric_cluster, gpu.fabric_clique) for gpu in gpus.devices if gpu.fabric_cluster}
+    cluster, clique = next(iter(joined)) if len(joined) == 1 else (None, None)
+    return sdk.known({"cluster": cluster, "clique": clique}) if cluster else {}
 
 
 def _mig(gpu: Gpu, part: MigInstance) -> dict[str, Json]:

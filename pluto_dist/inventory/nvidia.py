@@ -14,6 +14,7 @@ import time
 from functools import partial
 from typing import Any
 
+from . import nvidia_fields
 from .decoding import DEVICE_LIMIT, MIG_LIMIT, PID_LIMIT, clean
 from .reading import attempt, known
 from .records import Gpu, GpuReport, MigInstance
@@ -21,6 +22,7 @@ from .records import Gpu, GpuReport, MigInstance
 GONE = frozenset({"GpuIsLost", "ResetRequired"})
 """Errors after which a GPU is not asked again: a lost one can crash us in the driver (nvitop#139)."""
 
+P2P_READ, P2P_OK = 0, 0  # pynvml's own NVML_P2P_CAPS_INDEX_READ is a tuple by mistake (13.615)
 LARGEST_MEMORY = 2**50  # bytes; no GPU has a pebibyte
 LARGEST_PID = 2**22  # the kernel's PID_MAX_LIMIT on 64 bit
 
@@ -86,6 +88,7 @@ def _report(nvml: Any, init_ms: int) -> GpuReport:
         else:
             bad.append((index, str(failure) if isinstance(failure, GpuGoneError) else error_name(failure)))
     return GpuReport(
+        p2p=known(lambda: _p2p(nvml, [gpu.index for gpu in devices])),
         driver=known(lambda: clean(nvml.nvmlSystemGetDriverVersion())),
         cuda_driver=known(lambda: _cuda_version(nvml.nvmlSystemGetCudaDriverVersion())),
         devices=tuple(devices),
@@ -94,6 +97,19 @@ def _report(nvml: Any, init_ms: int) -> GpuReport:
         count=count,
         init_ms=init_ms,
     )
+
+
+def _p2p(nvml: Any, indexes: list[int]) -> str | None:
+    """Whether every two GPUs read each other's memory directly: "all", "none" or "partial"."""
+    if len(indexes) < 2:
+        return None
+    handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in indexes]
+    ok = [
+        nvml.nvmlDeviceGetP2PStatus(one, other, P2P_READ) == P2P_OK
+        for n, one in enumerate(handles)
+        for other in handles[n + 1 :]
+    ]
+    return "all" if all(ok) else "partial" if any(ok) else "none"
 
 
 def _cuda_version(number: int) -> str:
@@ -152,6 +168,7 @@ def _gpu(nvml: Any, index: int) -> Gpu:
         temperature=device.read("nvmlDeviceGetTemperature", nvml.NVML_TEMPERATURE_GPU),
         power_limit_w=None if not power_mw else round(power_mw / 1000),
         pids=_pids(device),
+        **nvidia_fields.fields(device),
         mig=None if mig is None else bool(mig[0]),
         mig_instances=_mig_instances(device) if mig and mig[0] else (),
     )

@@ -68,6 +68,44 @@ class Gpu(Record):
     """°C when it was collected."""
     power_limit_w: int | None = optional(decode_int)
     """Watts, the limit in force."""
+    arch: str | None = optional(decode_text)
+    """"Hopper"."""
+    vbios: str | None = optional(decode_text)
+    clock_sm_mhz: int | None = optional(decode_int)
+    """The highest that its multiprocessors can run at, as ``clock_mem_mhz`` is its memory's."""
+    clock_mem_mhz: int | None = optional(decode_int)
+    throttle: tuple[str, ...] = optional(several(decode_text, 16), ())
+    """Why its clocks are held down, but for being idle or at its power limit: "temperature", …"""
+    ecc: bool | None = optional(decode_bool)
+    """Whether its memory's errors are corrected."""
+    ecc_errors: int | None = optional(decode_int)
+    """Uncorrected ones since the driver was loaded."""
+    retired_pages: int | None = optional(decode_int)
+    """Pages of its memory that were taken out of use (before Ampere)."""
+    remapped_rows: int | None = optional(decode_int)
+    """Rows of its memory that were replaced (since Ampere)."""
+    remap_pending: bool | None = optional(decode_bool)
+    """Whether a row waits for a reset to be replaced, or cannot be."""
+    persistence: bool | None = optional(decode_bool)
+    """Whether the driver keeps it open between jobs."""
+    pcie_gen: int | None = optional(decode_int)
+    """Of its link now, which an idle GPU lowers to save power."""
+    pcie_width: int | None = optional(decode_int)
+    """Lanes of its link now."""
+    pcie_gen_max: int | None = optional(decode_int)
+    """The best that both ends of the link can, as is ``pcie_width_max``."""
+    pcie_width_max: int | None = optional(decode_int)
+    nvlinks: int | None = optional(decode_int)
+    """Links that it has, and of them ``nvlinks_up`` that work."""
+    nvlinks_up: int | None = optional(decode_int)
+    nvlink_version: int | None = optional(decode_int)
+    numa: int | None = optional(decode_int)
+    """The NUMA node that it belongs to."""
+    cpus: str | None = optional(decode_text)
+    """The CPUs next to it: "0-47,96-143"."""
+    fabric_cluster: str | None = optional(decode_text)
+    """The NVLink fabric that it has joined, 32 hexadecimal digits; its clique there is ``fabric_clique``."""
+    fabric_clique: int | None = optional(decode_int)
     pids: tuple[int, ...] = optional(several(decode_int, PID_LIMIT), ())
     """Processes on the GPU; of the host's or the container's numbering, depending on the driver."""
     mig: bool | None = optional(decode_bool)
@@ -90,6 +128,8 @@ class GpuReport(Record):
     bad: tuple[tuple[int, str], ...] = optional(decode_bad, ())
     error: str | None = optional(decode_text)
     """"LibRmVersionMismatch", "DriverNotLoaded", "timeout", …"""
+    p2p: str | None = optional(one_of("all", "none", "partial"))
+    """Whether every two of them read each other's memory directly."""
     count: int | None = optional(decode_int)
     init_ms: int | None = optional(decode_int)
     """Milliseconds that opening the library took: seconds per GPU where persistence mode is off."""

@@ -75,6 +75,7 @@ READS_ENVIRONMENT = {
     "cli/doctor.py": "the same",
     "cli/explain.py": "the same",
     "cli/sync.py": "the same",
+    "cli/nodes.py": "the same",
     "cli/run.py": "the same",
     "cli/wrap.py": "the same",
     "launch/agent.py": "what its workers inherit, in one named function",

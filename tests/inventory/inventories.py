@@ -65,6 +65,7 @@ def gpu_reports(draw):
             bad=st.tuples(*(st.tuples(st.just(i), ERRORS) for i, a in enumerate(answers) if a == "bad")),
             error=unknown_or(ERRORS),
             count=st.just(count) if count else unknown_or(st.just(0)),
+            p2p=st.sampled_from([None, "all", "none", "partial"]),
             init_ms=unknown_or(NUMBERS),
         )
     )

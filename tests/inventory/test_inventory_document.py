@@ -232,6 +232,7 @@ def test_the_cluster_is_flat_and_filterable():
 
     assert document["cluster"] == {
         "schema": 1,
+        "drift": 1,
         "nodes": 3,
         "nodes_reported": 2,
         "world_size": 24,
@@ -291,7 +292,7 @@ def test_the_top_level_is_the_sdks_for_the_leaders_node():
 def test_a_silent_leader_leaves_the_top_level_out():
     """Another node is never passed off as the leader's; what the creating process knows of itself is told."""
     nodes = {0: None, 1: h100_node("b")}
-    of_job = {"cluster", "hosts", "node_classes", "nodes"}
+    of_job = {"cluster", "hosts", "node_classes", "nodes", "drift"}
 
     assert set(composed(nodes, leader_node=0)) == of_job
     known = composed(nodes, leader_node=0, process=creator())

@@ -1,0 +1,172 @@
+"""``pluto-dist nodes``: the hardware of a run, node by node, and what differs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pluto_dist import keychain, settings
+from pluto_dist.client import Client
+from pluto_dist.errors import PlutoDistError
+from pluto_dist.identity import is_display_id
+from pluto_dist.inventory.drift import Difference, differences
+from pluto_dist.version import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SECONDS = 20.0  # how long the tracker is asked
+SUMMARY = ("nodes", "nodes_reported", "world_size", "gpus", "gpus_bad", "classes")
+NODES = ("node", "host", "first rank", "class", "GPUs", "driver", "torch", "NCCL", "kernel", "notes")
+DRIFT = ("field", "who", "value", "the others", "why", "what to do")
+
+
+@click.command()
+@click.argument("run")
+@click.option("--project", help="The project of a display id.  [default: PLUTO_PROJECT]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def nodes(*, run: str, project: str | None, as_json: bool) -> None:
+    """Show the nodes and GPUs of a run, which rank is where, and what differs.
+
+    RUN is the tracker's number of a run, its display id, or a file with its system metadata (- reads standard
+    input). Exits with 0, whatever differs.
+    """
+    document = _document(run, project)
+    found = differences(document)
+    if as_json:
+        told = {name: document.get(name) for name in ("cluster", "hosts", "node_classes", "nodes")}
+        click.echo(json.dumps({**told, "drift": [_as_json(each) for each in found]}, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    _print(console, document, found)
+
+
+def _document(run: str, project: str | None) -> dict[str, Any]:
+    """The cluster document that ``run`` names."""
+    if run != "-" and not Path(run).is_file() and (run.isdigit() or is_display_id(run)):
+        return _metadata_in(_details(run, project), run)
+    try:
+        text = sys.stdin.read() if run == "-" else Path(run).read_text(encoding="utf-8")
+        return _metadata_in(json.loads(text), run)
+    except OSError as error:
+        raise click.ClickException(
+            f"{run} is neither a number, a display id (such as DIG-7), nor a file that can be read: {error.strerror}"
+        ) from error
+    except ValueError as error:
+        raise click.ClickException(f"{run} is not JSON: {error}") from error
+
+
+def _metadata_in(value: Any, source: str) -> dict[str, Any]:
+    """The document itself, or that of a run's details."""
+    inner = value.get("systemMetadata", value) if isinstance(value, dict) else None
+    if not isinstance(inner, dict) or "cluster" not in inner:
+        raise click.ClickException(f"{source} has no system metadata of this package: there is no `cluster` in it")
+    return inner
+
+
+def _details(run: str, project: str | None) -> Any:
+    try:
+        chosen = settings.load(dict(os.environ), project=project)
+        key = chosen.api_key
+        if key is None and (stored := keychain.stored_key()):
+            key = settings.load({}, api_key=stored).api_key
+        if key is None:
+            raise click.ClickException(f"no API key: set PLUTO_API_KEY to a key of {chosen.url_api}")
+        chosen = replace(chosen, api_key=key)
+        client = Client(chosen.url_api, chosen.url_py, key, user_agent=f"pluto-dist/{__version__} (nodes)")
+        try:
+            until = time.monotonic() + SECONDS
+            number = int(run) if run.isdigit() else client.number_of(run, chosen.project, deadline=until)
+            details = client.everything(number, deadline=until)
+        finally:
+            client.close()
+    except PlutoDistError as error:
+        raise click.ClickException(str(error)) from error
+    return details
+
+
+def _as_json(difference: Difference) -> dict[str, Any]:
+    told = difference.to_json(most=len(difference.deviating))
+    return {**told, "why": difference.why, "fix": difference.fix}
+
+
+def _print(console: Console, document: dict[str, Any], found: Sequence[Difference]) -> None:
+    cluster, classes = document["cluster"], document.get("node_classes") or []
+    nodes = [node for node in document.get("nodes") or [] if isinstance(node, dict)]
+    told = [f"{name} {cluster[name]}" for name in SUMMARY if cluster.get(name) is not None]
+    console.print("  ".join(told), highlight=False)
+    rows = [
+        (*(node.get(name) for name in ("node", "host", "rank", "class")), *_of_class(node, classes), _notes(node))
+        for node in nodes
+    ]
+    _table(console, "nodes", NODES, rows)
+    gpus = [
+        (node.get("host"), index, uuid, node.get("rank") if index == 0 else "")
+        for node in nodes
+        for index, uuid in _numbered(node)
+    ]
+    _table(console, "GPUs", ("host", "GPU", "UUID", "first rank"), gpus)
+    if not found:
+        console.print("the nodes are alike")
+        return
+    _table(console, "what differs, the worst first", DRIFT, [row for each in found for row in _rows(each)])
+
+
+def _rows(difference: Difference) -> Iterable[Sequence[Any]]:
+    for n, (who, value) in enumerate(difference.deviating):
+        first = n == 0
+        yield (
+            difference.field if first else "",
+            who,
+            _short(value),
+            _short(difference.usual) if first else "",
+            difference.why if first else "",
+            difference.fix if first else "",
+        )
+
+
+def _of_class(node: dict[str, Any], classes: list[Any]) -> tuple[Any, ...]:
+    place = node.get("class")
+    kind = classes[place] if isinstance(place, int) and 0 <= place < len(classes) else {}
+    gpu = kind.get("gpu") or {}
+    gpus = f"{gpu.get('count', '?')} x {gpu.get('name', '?')}" if gpu.get("count") else "none"
+    return gpus, gpu.get("driver"), kind.get("torch"), kind.get("nccl"), kind.get("kernel")
+
+
+def _numbered(node: dict[str, Any]) -> Iterable[tuple[int, str]]:
+    """The GPUs of a node that answer, with their numbers: those that do not are in between."""
+    uuids, bad = node.get("gpus") or (), node.get("bad") or {}
+    numbers = (number for number in range(len(uuids) + len(bad)) if str(number) not in bad)
+    return zip(numbers, uuids, strict=False)
+
+
+def _notes(node: dict[str, Any]) -> str:
+    bad = [f"GPU {index} {error}" for index, error in (node.get("bad") or {}).items()]
+    return ", ".join([*bad, *filter(None, [node.get("gpu_error"), "missing" if node.get("missing") else None])])
+
+
+def _table(console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    from rich.box import SIMPLE
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, title=title, title_justify="left", box=SIMPLE, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text("" if value is None else str(value)) for value in row))
+    if table.row_count:
+        console.print(table)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
