@@ -12,6 +12,7 @@ from types import ModuleType
 import document
 import imports
 import init
+import inventory
 import launcher
 import scale
 import server
@@ -22,6 +23,7 @@ BENCHMARKS: dict[str, ModuleType] = {
     "document": document,
     "imports": imports,
     "init": init,
+    "inventory": inventory,
     "launcher": launcher,
     "scale": scale,
     "server": server,

@@ -249,7 +249,7 @@ def test_a_tracker_that_is_away_for_a_while(
     print(f"away for {seconds} s of {steps} steps: {len(run['config']['steps'])} changes of the config, {ended(run)}")
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "pluto-dist run"])
+@pytest.mark.parametrize("launcher", [pytest.param("torchrun", marks=pytest.mark.exhaustive), "pluto-dist run"])
 def test_a_tracker_that_appears_after_the_job_started(
     torchrun: Torchrun, tracker: FaultyTracker, environ: dict[str, str], tmp_path: Path, launcher: str
 ):
@@ -289,8 +289,8 @@ def test_a_tracker_that_appears_after_the_job_started(
     assert job.output.count("the tracker answers") == 1
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "pluto-dist run"])
-@pytest.mark.parametrize("how", ["ends", "fails"])
+@pytest.mark.parametrize("launcher", [pytest.param("torchrun", marks=pytest.mark.exhaustive), "pluto-dist run"])
+@pytest.mark.parametrize("how", [pytest.param("ends", marks=pytest.mark.exhaustive), "fails"])
 def test_a_tracker_that_never_appears(
     torchrun: Torchrun, tracker: FaultyTracker, environ: dict[str, str], tmp_path: Path, launcher: str, how: str
 ):
@@ -335,7 +335,9 @@ run.finish()
 """
 
 
-@pytest.mark.parametrize("leader", [0, 1], ids=["the leader reaches it", "the leader does not"])
+@pytest.mark.parametrize(
+    "leader", [pytest.param(0, marks=pytest.mark.exhaustive), 1], ids=["the leader reaches it", "the leader does not"]
+)
 @pytest.mark.timeout(240)
 def test_two_hosts_of_which_one_reaches_the_tracker(hosts: tuple[Host, Host], tmp_path: Path, leader: int):
     """One run, and all ranks agree that they are in it: the node that reaches the tracker creates it."""
