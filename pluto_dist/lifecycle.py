@@ -259,17 +259,17 @@ class Participation:
             self._disconnect()
 
     def update_config(self, run_id: int, config: str) -> None:
-        """Send a change of the config, or keep it; a tracker that refuses it is one warning.
+        """Send a change of the config, or keep it; one that is refused is a warning. A forked child has no part.
 
         Args:
             run_id: the tracker's number, 0 where there is none yet.
             config: a JSON object, as text.
         """
-        client, outbox = self._new_client(), self.outbox
+        if os.getpid() != self._pid or (outbox := self.outbox) is None:
+            return
+        client = self._new_client()
         try:
-            if outbox is not None:
-                until = time.monotonic() + self.plan.settings.timeout
-                outbox.tell(client, UpdateConfigRequest(run_id, config), until)
+            outbox.tell(client, UpdateConfigRequest(run_id, config), time.monotonic() + self.plan.settings.timeout)
         except TrackerError as error:
             logger.warning("a change of the config was not taken: %s", error)
         finally:

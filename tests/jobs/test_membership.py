@@ -71,6 +71,7 @@ def of_attempt(reports: list[dict[str, Any]], world_size: int, after: float = 0.
     return [r for r in reports if r["world_size"] == str(world_size) and r["at"] > after]
 
 
+@pytest.mark.exhaustive
 def test_all_well(cluster, rendezvous):
     """Two nodes, four ranks: one run, one attempt."""
     for host in (0, 1):
@@ -155,6 +156,7 @@ def test_where_torch_fails(cluster, rendezvous, what):
 
 
 @pytest.mark.parametrize("cluster", ["private"], indirect=True)
+@pytest.mark.exhaustive
 def test_a_second_node_joins(cluster, rendezvous):
     """The first node starts again with the second, in the run that it was in.
 
@@ -185,6 +187,7 @@ def lose_a_node(cluster: Cluster, rendezvous: str, lost: int) -> float:
 
 
 @LOST
+@pytest.mark.exhaustive
 def test_a_node_is_lost(cluster, rendezvous, lost):
     """The other node goes on in the run, also where the lost one hosted the store and was the leader's."""
     alone = lose_a_node(cluster, rendezvous, lost)

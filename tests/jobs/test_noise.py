@@ -61,6 +61,7 @@ def test_when_there_is_no_key():
     assert "PLUTO_API_KEY" in lines[0]
 
 
+@pytest.mark.exhaustive
 def test_when_the_key_is_wrong(tracker):
     """Nothing of ours beside Python's own tracebacks, and one line where the error is only to warn."""
     wrong = tracker.environ() | {"PLUTO_API_KEY": "mlps_wrong"}

@@ -15,24 +15,25 @@ report(run)
 
 
 @pytest.mark.timeout(400)  # 45 starts of a Python that imports torch
-def test_eight_ranks_and_five_launches_make_five_runs(tracker, torchrun, recording_proxy):
+@pytest.mark.parametrize("launches", [2, pytest.param(5, marks=pytest.mark.exhaustive)])
+def test_launches_of_eight_ranks_make_a_run_each(tracker, torchrun, recording_proxy, launches):
     """Each launch is one run, numbered without a gap in a project that did not exist; one call carries everything."""
     jobs = [
         torchrun(INIT_AND_REPORT, nproc=8, environ=tracker.environ() | {"PLUTO_URL_API": recording_proxy.url})
-        for _ in range(5)
+        for _ in range(launches)
     ]
 
-    assert [job.returncode for job in jobs] == [0] * 5
+    assert [job.returncode for job in jobs] == [0] * launches
     for number, job in enumerate(jobs, start=1):
         assert [report["rank"] for report in job.reports] == list(range(8))
         assert {report["number"] for report in job.reports} == {number}
         assert len({(r["id"], r["run_id"], r["display_id"], r["run_id_source"]) for r in job.reports}) == 1
         assert {report["resumed"] for report in job.reports} == {False}
-    assert [run["number"] for run in tracker.runs("fresh")] == [1, 2, 3, 4, 5]
+    assert [run["number"] for run in tracker.runs("fresh")] == list(range(1, launches + 1))
 
     creates = [r.body for r in recording_proxy() if r.path == "/api/runs/create"]
-    assert len(creates) == 40
-    for launch in range(5):
+    assert len(creates) == 8 * launches
+    for launch in range(launches):
         of_launch = creates[launch * 8 : launch * 8 + 8]
         assert len({body["externalId"] for body in of_launch}) == 1
         heavy = [{"config", "tags", "systemMetadata"} <= body.keys() for body in of_launch]
@@ -85,6 +86,7 @@ def test_resume_without_anything_that_names_the_job_is_an_error(tracker, torchru
     assert tracker.log() == []
 
 
+@pytest.mark.exhaustive
 def test_an_id_that_torchrun_dropped_still_names_the_job(tracker, torchrun):
     """Single-node torchrun replaces PET_RDZV_ID by a uuid; resume=True finds the user's id all the same."""
     jobs = [

@@ -85,6 +85,7 @@ def test_a_crash_without_restarts_left_fails_the_run(tracker, torchrun, victim):
     assert 'raise ValueError("boom")' in cause["traceback"]
 
 
+@pytest.mark.exhaustive
 def test_a_run_cancelled_between_attempts_is_not_revived(tracker, torchrun):
     """The leader of a later attempt reads the status first: cancelled is an error on every rank, and stays."""
     script = """

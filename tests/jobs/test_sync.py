@@ -250,6 +250,7 @@ def test_a_tracker_that_is_away_for_a_while(
 
 
 @pytest.mark.parametrize("launcher", [pytest.param("torchrun", marks=pytest.mark.exhaustive), "pluto-dist run"])
+@pytest.mark.exhaustive
 def test_a_tracker_that_appears_after_the_job_started(
     torchrun: Torchrun, tracker: FaultyTracker, environ: dict[str, str], tmp_path: Path, launcher: str
 ):

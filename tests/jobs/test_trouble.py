@@ -62,6 +62,7 @@ def test_a_tracker_that_is_down_costs_one_warning(torchrun):
     assert "going on offline" in lines[0]
 
 
+@pytest.mark.exhaustive
 def test_a_tracker_that_dies_in_mid_run(tracker, torchrun):
     """A run whose tracker goes away ends in time, with one warning on the leader."""
     process = torchrun.start(
@@ -97,6 +98,7 @@ def test_without_a_key_the_job_runs_offline(torchrun):
     assert job.output.count("no API key") == 1
 
 
+@pytest.mark.exhaustive
 def test_one_rank_with_another_run_id(tracker, torchrun):
     """Ranks that name different runs get the same error, which tells both names; nothing is created twice."""
     job = torchrun(

@@ -184,6 +184,7 @@ ENDS = {
 }
 
 
+@pytest.mark.exhaustive
 def test_ends(tracker, torchrun):
     """However one process ends, its run says so."""
     python = [sys.executable, "-m", "pluto_dist", *OWN]
