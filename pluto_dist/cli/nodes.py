@@ -110,12 +110,8 @@ def _print(console: Console, document: dict[str, Any], found: Sequence[Differenc
         for node in nodes
     ]
     _table(console, "nodes", NODES, rows)
-    gpus = [
-        (node.get("host"), index, uuid, node.get("rank") if index == 0 else "")
-        for node in nodes
-        for index, uuid in _numbered(node)
-    ]
-    _table(console, "GPUs", ("host", "GPU", "UUID", "first rank"), gpus)
+    gpus = [(node.get("host"), index, uuid, _ranks(node, index)) for node in nodes for index, uuid in _numbered(node)]
+    _table(console, "GPUs", ("host", "GPU", "UUID", "rank"), gpus)
     if not found:
         console.print("the nodes are alike")
         return
@@ -148,6 +144,14 @@ def _numbered(node: dict[str, Any]) -> Iterable[tuple[int, str]]:
     uuids, bad = node.get("gpus") or (), node.get("bad") or {}
     numbers = (number for number in range(len(uuids) + len(bad)) if str(number) not in bad)
     return zip(numbers, uuids, strict=False)
+
+
+def _ranks(node: dict[str, Any], gpu: int) -> str:
+    """The global ranks that use a GPU of ``node``, where that is known."""
+    first, used = node.get("rank"), node.get("gpu_of_rank")
+    if not isinstance(first, int) or not isinstance(used, list):
+        return ""
+    return ", ".join(str(first + local) for local, index in enumerate(used) if index == gpu)
 
 
 def _notes(node: dict[str, Any]) -> str:

@@ -18,7 +18,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from . import host, network, nvidia, software
+from . import host, network, nvidia, software, visible
+from .decoding import clean
 from .reading import attempt, known
 from .records import GpuReport, HostReport, NodeInventory
 from .sources import EVERYTHING, Sources
@@ -52,6 +53,8 @@ def collect(deadline: float = 2.0, sources: Sources = EVERYTHING) -> NodeInvento
         host=dataclasses.replace(machine, nics=ports or ()),
         software=interpreter,
         gpus=gpus,
+        visible=clean(sources.environ.get(visible.VISIBLE)),
+        gpu_of_rank=known(lambda: visible.of_ranks(gpus, sources.environ)) or (),
         collect_ms=round(1000 * (time.monotonic() - began)),
     )
 

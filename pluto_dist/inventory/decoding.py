@@ -69,6 +69,11 @@ def decode_int(value: Json, where: str) -> int:
     return value
 
 
+def decode_maybe_int(value: Json, where: str) -> int | None:
+    """An integer, or null."""
+    return None if value is None else decode_int(value, where)
+
+
 def decode_float(value: Json, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{where}: a number was expected, not {type(value).__name__}")

@@ -122,6 +122,8 @@ def _node(
         "diff": classes[place].differences(gpus),
         "health": health.of_node(gpus),
         "fabric": _fabric(gpus),
+        "visible": inventory.visible,
+        "gpu_of_rank": list(inventory.gpu_of_rank),
         "init_ms": slow,
         "k8s": sdk.known({"pod": inventory.host.k8s_pod, "node": inventory.host.k8s_node}),
     }

@@ -30,6 +30,7 @@ from .decoding import (
     decode_float,
     decode_hash,
     decode_int,
+    decode_maybe_int,
     decode_text,
     one_of,
     optional,
@@ -245,6 +246,10 @@ class NodeInventory(Record):
     host: HostReport = dataclasses.field(default=HostReport(), metadata={"decode": record(HostReport)})
     software: SoftwareReport = dataclasses.field(default=SoftwareReport(), metadata={"decode": record(SoftwareReport)})
     gpus: GpuReport = dataclasses.field(default=GpuReport(), metadata={"decode": record(GpuReport)})
+    visible: str | None = optional(decode_text)
+    """CUDA_VISIBLE_DEVICES of the process that collected, as it is."""
+    gpu_of_rank: tuple[int | None, ...] = optional(several(decode_maybe_int, DEVICE_LIMIT), ())
+    """The GPU that each rank of the node uses, by local rank; ``None`` where that is unknown."""
     collect_ms: int | None = optional(decode_int)
 
 
