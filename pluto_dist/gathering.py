@@ -36,20 +36,23 @@ def sources_of(plan: Plan) -> Sources:
     return Sources(plan.settings.metadata, plan.environ)
 
 
-def collect_and_publish(exchange: Exchange, agreed: Future[SignedId], sources: Sources) -> threading.Thread:
+def collect_and_publish(exchange: Exchange, agreed: Future[SignedId], plan: Plan) -> threading.Thread:
     """Collect this node's inventory in a thread of its own, and hand it to the leader once the id is agreed.
 
     So a leader that has all inventories knows that every node names the same run.
     """
 
+    topology = plan.context.topology
+    first_rank = topology.rank - (topology.local_rank or 0)
+
     def work() -> None:
-        document = collect(COLLECT_SECONDS, sources).to_json()
+        document = collect(COLLECT_SECONDS, sources_of(plan)).to_json()
         try:
             agreed.result(timeout=AGREED_SECONDS)
         except (PlutoDistError, FutureTimeoutError):
             return  # the ranks disagree or have lost each other, and the run's thread says so
         try:
-            exchange.publish_inventory(document)
+            exchange.publish_inventory(document, first_rank)
         except ExchangeError as error:
             logger.debug("this node's inventory could not be handed to the leader: %s", error)
 

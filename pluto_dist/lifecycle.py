@@ -174,7 +174,7 @@ class Participation:
             exchange = self._exchange = self._meet(self._stop)
             if exchange.is_node_leader and not exchange.has_collected:
                 exchange.has_collected = True
-                self._inventory = collect_and_publish(exchange, self.agreed, sources_of(self.plan))
+                self._inventory = collect_and_publish(exchange, self.agreed, self.plan)
             patience = min(ROLL_CALL_SECONDS, self.plan.settings.timeout / 4)
             token = exchange.agree_on_token(self.plan.context.topology.node_count, patience)
             run = self._run = exchange.run(self.plan.nth)

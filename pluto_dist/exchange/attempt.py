@@ -145,9 +145,10 @@ class Exchange:
         fields = load(text, {"reason": str, "rank": int, "host": str})
         return Failure(fields["reason"], fields["rank"], fields["host"])
 
-    def publish_inventory(self, document: Mapping[str, Any]) -> None:
-        """Hand this node's inventory to the leader."""
-        text = dump({"node": self.member.node, "rank": self.member.rank, "inventory": document})
+    def publish_inventory(self, document: Mapping[str, Any], first_rank: int | None = None) -> None:
+        """Hand this node's inventory to the leader, with the node's lowest global rank (else this rank)."""
+        rank = self.member.rank if first_rank is None else first_rank
+        text = dump({"node": self.member.node, "rank": rank, "inventory": document})
         self.store.set(f"{self.attempt}/inventories/{self.store.add(f'{self.attempt}/inventories', 1)}", text)
 
     def inventories(self) -> dict[str, dict[str, Any]]:
