@@ -49,6 +49,7 @@ def test_two_hosts_that_differ(
     (listed,) = ask(hosts[0], tracker_on_host, "/api/runs/list?projectName=drift")["runs"]
     metadata = ask(hosts[0], tracker_on_host, f"/api/runs/details/{listed['id']}")["systemMetadata"]
     assert metadata["cluster"]["gpus_bad"] == 1
+    assert [(node["rank"], node["gpu_of_rank"]) for node in metadata["nodes"]] == [(0, [0, 1]), (2, [0, 1])]
     assert metadata["cluster"]["drift"] == len(metadata["drift"])
     drift = {each["field"]: each["nodes"] for each in metadata["drift"]}
     assert drift["gpu.lost"] == {"node-b GPU 5": "GpuIsLost"}
