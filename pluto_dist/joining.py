@@ -121,7 +121,7 @@ def lead(
     if leads and document is not None:
         warn_of_drift(document, told.answer)
     if leads and told.is_to_be_kept(plan.settings.on_error) and not outbox.waits:
-        outbox.keep(create_request(plan, birth), birth.key, plan.fork_of)
+        _keep(plan, birth, outbox)
     for node in exchange.nodes():
         exchange.welcome(node)
     return told, leads
@@ -139,6 +139,14 @@ def _birth(exchange: Exchange, run: RunExchange, signed: SignedId, document: dic
     )
 
 
+def _keep(plan: Plan, birth: Birth, outbox: Outbox) -> None:
+    """Keep what creates the run; it began when ``init()`` was called, whenever the tracker hears of it."""
+    began = round(1000 * (time.time() - (time.monotonic() - plan.began)))
+    request = create_request(plan, birth)
+    given = request.created_at
+    outbox.keep(replace(request, created_at=began if given is None else given), birth.key, plan.fork_of)
+
+
 def _leads_in_place(told: Outcome, run: RunExchange) -> bool:
     """Whether another rank than the leader leads, now that its word was the first: not where both are offline."""
     return told.kind == "online" or not run.claimed("leader")
@@ -151,7 +159,7 @@ def _made(plan: Plan, birth: Birth, client: Client | None, outbox: Outbox) -> Ou
         return Outcome("offline", resumed=lived, message=_why_offline(plan.settings))
     try:
         if lived and outbox.look():  # an earlier attempt, which the tracker does not know of
-            outbox.keep(create_request(plan, birth), birth.key, plan.fork_of)
+            _keep(plan, birth, outbox)
             done = outbox.catch_up(client, plan.deadline, joins=True)
             answer = None if done is None else done.answer
         else:
