@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from faults import FAULTS, FaultyTracker, faulty_tracker
-from offline import kept, sync
+from offline import ended, kept, sync
 from running import Job, Torchrun, Tracker
 
 pytestmark = pytest.mark.multiprocess
@@ -122,3 +122,23 @@ def test_a_fault_of_the_tracker(torchrun: Torchrun, tracker: FaultyTracker, tmp_
     warned = re.sub(r"http\S+|/\S+", "...", "; ".join(said))[:90]
     took = f"init {leader['joined']:.1f} s, {STEPS} steps {leader['trained']:.2f} s, finish {leader['finished']:.1f} s"
     print(f"| {fault} | {phase} | {took} | {len(said)}: {warned} | {len(left)} | {' '.join(statuses)} |")
+
+
+@pytest.mark.exhaustive
+def test_a_name_that_does_not_resolve(torchrun: Torchrun, tmp_path: Path):
+    """A tracker whose name nobody knows: offline, and sent where `--to` says."""
+    with faulty_tracker() as tracker:
+        state = tmp_path / "state"
+        quick = {"PLUTO_DIR": str(state), "PLUTO_DIST_TIMEOUT": "4", "PLUTO_URL_API": "http://tracker.invalid:8420"}
+        environ = {**tracker.environ(tmp_path / "authority.pem"), **quick}
+        job = go(torchrun, tracker, environ, {})
+        assert job.returncode == 0, job.output
+        assert {report["mode"] for report in job.reports} == {"offline"}
+        assert max(report["joined"] for report in job.reports) < 6
+        assert len(kept(state)) == 3
+        done = sync({**environ, "PLUTO_URL_API": ""}, "--to", tracker.url, str(state))
+        assert done.returncode == 0, done.stdout + done.stderr
+        run = the_run(tracker)
+        assert ended(run) == ["RUNNING", "COMPLETED"]
+        leader = job.reports[0]
+        print(f"| DNS failure | init | init {leader['joined']:.1f} s, finish {leader['finished']:.1f} s | 3 kept |")
