@@ -149,6 +149,8 @@ class Client:
         number = details.get("id") if isinstance(details, dict) else None
         if type(number) is not int:
             raise UnexpectedAnswerError(f"{self._url_api} answered details of {display_id} without its number")
+        if details.get("projectName") not in (None, project):  # another project's run of the same prefix and number
+            raise RequestRefusedError(f"{display_id!r} names no run of project {project!r}", 404)
         return number
 
     def update_status(self, request: UpdateStatusRequest, *, deadline: float) -> None:

@@ -471,3 +471,13 @@ def test_a_stopped_client_makes_one_try(client_of, answer, error):
         with pytest.raises(error):
             client.create(REQUEST, deadline=soon(30))
     assert len(server.requests) == 1
+
+
+def test_a_display_id_of_another_project(client_of):
+    """A tracker that answers with another project's run of the same display id names no run of this one."""
+    theirs, ours = ({"id": number, "projectName": name} for number, name in ((5, "other"), (6, "digits")))
+    with Misbehaving(reply_json(theirs), reply_json(ours)) as server:
+        client = client_of(server.url)
+        with pytest.raises(RequestRefusedError, match="names no run of project 'digits'"):
+            client.number_of("DIG-1", "digits", deadline=soon(5))
+        assert client.number_of("DIG-1", "digits", deadline=soon(5)) == 6
