@@ -124,8 +124,8 @@ def _plan(given: Arguments, environ: Mapping[str, str], process: Process, began:
         chosen = replace(chosen, mode="disabled")
     if chosen.mode == "disabled":  # asks nobody, so nothing can be wrong with the launch
         environ, chosen = {}, replace(chosen, resume=None)
-    if chosen.api_key is None and chosen.mode == "online" and (stored := keychain.stored_key()):
-        chosen = replace(chosen, api_key=settings.load({}, api_key=stored).api_key)
+    if chosen.mode == "online":
+        chosen = keychain.with_stored_key(chosen)
     facts = ProcessFacts(group=meeting.process_group(), spawned=_is_spawned(environ))
     context = launchers.detect(environ, facts)
     decision = identity.decide(context, run_id=chosen.run_id, resume=chosen.resume)

@@ -8,11 +8,24 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+from dataclasses import replace
 
+from pluto_dist import settings
 from pluto_dist.console import logger
 
 SECONDS = 2.0
 _SERVICE = _USER = "pluto"  # where pluto-ml 0.0.28 keeps it
+
+
+def with_stored_key(chosen: settings.Settings) -> settings.Settings:
+    """The settings with the stored key, checked like any other, where none was given; else as they are.
+
+    Raises:
+        ConfigurationError: what is stored is no API key.
+    """
+    if chosen.api_key is not None or (stored := stored_key()) is None:
+        return chosen
+    return replace(chosen, api_key=settings.load({}, api_key=stored).api_key)
 
 
 def stored_key(seconds: float = SECONDS) -> str | None:

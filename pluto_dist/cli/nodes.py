@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,13 +75,10 @@ def _metadata_in(value: Any, source: str) -> dict[str, Any]:
 
 def _details(run: str, project: str | None) -> Any:
     try:
-        chosen = settings.load(dict(os.environ), project=project)
+        chosen = keychain.with_stored_key(settings.load(dict(os.environ), project=project))
         key = chosen.api_key
-        if key is None and (stored := keychain.stored_key()):
-            key = settings.load({}, api_key=stored).api_key
         if key is None:
             raise click.ClickException(f"no API key: set PLUTO_API_KEY to a key of {chosen.url_api}")
-        chosen = replace(chosen, api_key=key)
         client = Client(chosen.url_api, chosen.url_py, key, user_agent=f"pluto-dist/{__version__} (nodes)")
         try:
             until = time.monotonic() + SECONDS

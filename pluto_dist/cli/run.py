@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -75,9 +74,7 @@ def own_options(**options: Any) -> list[str]:
 def _settings(*, project: str | None, run_id: str | None, resume: bool | None, offline: bool, **_: Any) -> Settings:
     mode = "offline" if offline else None
     chosen = settings.load(dict(os.environ), project=project, run_id=run_id, resume=resume, mode=mode)
-    if chosen.api_key is None and chosen.mode == "online" and (stored := keychain.stored_key()):
-        return replace(chosen, api_key=settings.load({}, api_key=stored).api_key)
-    return chosen
+    return keychain.with_stored_key(chosen) if chosen.mode == "online" else chosen
 
 
 def _described(command: Sequence[str], wrapped: Sequence[str] | None, chosen: Settings) -> str:

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -79,10 +78,7 @@ class _Clients:
         self._stack, self._to = stack, to
         names = next(variable.names for variable in settings.VARIABLES if variable.setting == "url_api")
         self._set = chosen.url_api if to is None and any(environ.get(name) for name in names) else None
-        key = chosen.api_key
-        if key is None and (stored := keychain.stored_key()):
-            key = settings.load({}, api_key=stored).api_key
-        self._settings = replace(chosen, api_key=key)
+        self._settings = keychain.with_stored_key(chosen)
         self._clients: dict[str, Client] = {}
 
     def __call__(self, origin: str) -> Client:

@@ -11,8 +11,6 @@ from __future__ import annotations
 from .decoding import Json
 from .records import Gpu, GpuReport
 
-PERSISTENT_MS = 1000  # opening a driver that keeps its GPUs open takes less
-
 
 def faults(gpu: Gpu) -> dict[str, Json]:
     """The faults of one GPU, by name.
