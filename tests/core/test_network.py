@@ -169,3 +169,23 @@ def test_the_key_of_pluto_login(tmp_path: Path, body, expected):
         check=True,
     )
     assert done.stdout.strip() == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "mlps_from_login"), ({"PLUTO_API_KEY": "mlps_given"}, "mlps_given")], ids=["no", "a"]
+)
+def test_a_stored_key_fills_a_gap_and_replaces_no_given_key(tmp_path: Path, given, expected):
+    (tmp_path / "keyring.py").write_text(KEYRING.format(body="return 'mlps_from_login'"))
+    code = (
+        "import os; from pluto_dist import keychain, settings; "
+        "print(keychain.with_stored_key(settings.load(dict(os.environ))).api_key.reveal())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin", **given},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.strip() == expected
