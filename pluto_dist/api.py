@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import socket
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -25,6 +26,7 @@ from pluto_dist.console import logger, set_up
 from pluto_dist.errors import AuthenticationError, ExchangeError, PlutoDistError, received
 from pluto_dist.exchange import Outcome
 from pluto_dist.identity import NeedsLaunchToken
+from pluto_dist.inventory import torch_cuda
 from pluto_dist.launchers import ProcessFacts
 from pluto_dist.lifecycle import Participation
 from pluto_dist.plan import Plan
@@ -133,7 +135,9 @@ def _plan(given: Arguments, environ: Mapping[str, str], process: Process, began:
         _warn_of_losses(prepared)
     config, host = prepared.config.value, socket.gethostname()
     fork_of, nth = prepared.fork_of, process.runs
-    return Plan(chosen, context, decision, prepared.request, config, nth, host, began, fork_of, environ)
+    torch = sys.modules.get("torch") if "gpu" in chosen.metadata else None
+    uuid = torch_cuda.uuid_in_use(torch, context.topology.local_rank)
+    return Plan(chosen, context, decision, prepared.request, config, nth, host, began, fork_of, environ, uuid)
 
 
 def _join(plan: Plan, process: Process, *, wait: bool) -> Run:

@@ -1,64 +1,24 @@
-"""The hardware of every node, brought to the leader: one worker per node collects, one rank writes.
+"""The hardware of every node, as the leader gathers and writes it; what a node hands over is ``reporting``.
 
-What a node is made of is ``inventory``; this module moves it over ``exchange``. A node whose inventory does not
-come in time, or comes garbled, is named as missing rather than waited for.
+A node whose inventory does not come in time, or comes garbled, is named as missing rather than waited for.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from pluto_dist.console import logger
-from pluto_dist.errors import ExchangeError, PlutoDistError
-from pluto_dist.exchange import Exchange, RunExchange, SignedId
-from pluto_dist.inventory.collect import collect
+from pluto_dist.exchange import Exchange, RunExchange
 from pluto_dist.inventory.document import compose
 from pluto_dist.inventory.drift import differences
 from pluto_dist.inventory.records import NodeInventory, Process
-from pluto_dist.inventory.sources import Sources
-from pluto_dist.plan import Plan
 from pluto_dist.topology import Topology
 from pluto_dist.wire import CreateRunResponse
 
 MOST_LINES = 5  # of a warning of what differs
 GATHER_SECONDS = 2.0  # how long the leader waits for the nodes before it creates the run
-COLLECT_SECONDS = 1.5  # how long a node's driver may take; within the leader's wait, or the node is late
-AGREED_SECONDS = 60.0  # how long an inventory waits for the id
-
-
-def sources_of(plan: Plan) -> Sources:
-    """What the probes of this process may look at."""
-    return Sources(plan.settings.metadata, plan.environ)
-
-
-def collect_and_publish(exchange: Exchange, agreed: Future[SignedId], plan: Plan) -> threading.Thread:
-    """Collect this node's inventory in a thread of its own, and hand it to the leader once the id is agreed.
-
-    So a leader that has all inventories knows that every node names the same run.
-    """
-
-    topology = plan.context.topology
-    first_rank = topology.rank - (topology.local_rank or 0)
-
-    def work() -> None:
-        document = collect(COLLECT_SECONDS, sources_of(plan)).to_json()
-        try:
-            agreed.result(timeout=AGREED_SECONDS)
-        except (PlutoDistError, FutureTimeoutError):
-            return  # the ranks disagree or have lost each other, and the run's thread says so
-        try:
-            exchange.publish_inventory(document, first_rank)
-        except ExchangeError as error:
-            logger.debug("this node's inventory could not be handed to the leader: %s", error)
-
-    thread = threading.Thread(target=work, name="pluto_dist inventory", daemon=True)
-    thread.start()
-    return thread
 
 
 def gather(topology: Topology, exchange: Exchange, run: RunExchange, until: float) -> dict[str, dict[str, Any]]:

@@ -25,7 +25,7 @@ from pluto_dist.creating import run_name
 from pluto_dist.ending import HURRY_SECONDS, Part
 from pluto_dist.errors import ExchangeError, PlutoDistError, RunIdMismatchError, TrackerError
 from pluto_dist.exchange import Exchange, Failure, Outcome, RunExchange, SignedId
-from pluto_dist.gathering import GATHER_SECONDS, collect_and_publish, gather, sources_of
+from pluto_dist.gathering import GATHER_SECONDS, gather
 from pluto_dist.inventory import Process
 from pluto_dist.inventory.creator import describe
 from pluto_dist.joining import ROLL_CALL_SECONDS, agree, attach, follow, lead
@@ -33,6 +33,7 @@ from pluto_dist.meeting import hosts_a_store
 from pluto_dist.outbox import Outbox
 from pluto_dist.plan import Plan
 from pluto_dist.rejoining import hear, keep_trying
+from pluto_dist.reporting import report, sources_of
 from pluto_dist.wire import CreateRunResponse, UpdateConfigRequest, UpdateStatusRequest
 
 INVENTORY_SECONDS = 2.0  # how long a process that ends waits for its probes; a stalled driver costs no more
@@ -172,9 +173,9 @@ class Participation:
             if self.plan.is_leader:
                 self._describe()
             exchange = self._exchange = self._meet(self._stop)
-            if exchange.is_node_leader and not exchange.has_collected:
-                exchange.has_collected = True
-                self._inventory = collect_and_publish(exchange, self.agreed, self.plan)
+            if not exchange.has_reported:
+                exchange.has_reported = True
+                self._inventory = report(exchange, self.agreed, self.plan)
             patience = min(ROLL_CALL_SECONDS, self.plan.settings.timeout / 4)
             token = exchange.agree_on_token(self.plan.context.topology.node_count, patience)
             run = self._run = exchange.run(self.plan.nth)

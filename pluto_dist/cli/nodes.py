@@ -147,7 +147,8 @@ def _ranks(node: dict[str, Any], gpu: int) -> str:
     first, used = node.get("rank"), node.get("gpu_of_rank")
     if not isinstance(first, int) or not isinstance(used, list):
         return ""
-    return ", ".join(str(first + local) for local, index in enumerate(used) if index == gpu)
+    ranks = node.get("ranks") or range(first, first + len(used))
+    return ", ".join(str(rank) for rank, index in zip(ranks, used, strict=False) if index == gpu)
 
 
 def _notes(node: dict[str, Any]) -> str:

@@ -44,7 +44,7 @@ class Exchange:
         self.member = member
         self.folder = folder
         self.attempt, self.is_node_leader = self._sign_in()
-        self.has_collected = False  # whether this rank has set out to publish its node's inventory
+        self.has_reported = False  # whether this rank has done its part for its node's inventory
         self.token = ""  # once agreed
         self._nodes: dict[int, tuple[str, str]] = {}
         self._inventories: dict[int, dict[str, Any] | None] = {}
@@ -144,6 +144,25 @@ class Exchange:
             return None
         fields = load(text, {"reason": str, "rank": int, "host": str})
         return Failure(fields["reason"], fields["rank"], fields["host"])
+
+    def tell_view(self, view: Mapping[str, Any]) -> None:
+        """Tell this node's leader what this rank sees of the node's GPUs."""
+        place = f"{self.attempt}/views/{self.member.node}"
+        self.store.set(f"{place}/{self.store.add(place, 1)}", dump(view))
+
+    def await_view(self, number: int, seconds: float) -> bool:
+        """Whether the ``number``-th rank of this node (from 1) had told what it sees within ``seconds``."""
+        return self.store.get(f"{self.attempt}/views/{self.member.node}/{number}", seconds) is not None
+
+    def views(self) -> list[dict[str, Any]]:
+        """What the ranks of this node told so far; a garbled one is left out."""
+        found = []
+        for _, text in self._unread(f"views/{self.member.node}", {}):
+            try:
+                found.append(load(text, {"rank": int}))
+            except ExchangeError as error:
+                logger.debug("what a rank sees cannot be read: %s", error)
+        return found
 
     def publish_inventory(self, document: Mapping[str, Any], first_rank: int | None = None) -> None:
         """Hand this node's inventory to the leader, with the node's lowest global rank (else this rank)."""

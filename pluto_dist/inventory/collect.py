@@ -18,11 +18,12 @@ import threading
 import time
 from collections.abc import Callable
 
-from . import host, network, nvidia, software, visible
+from . import host, network, nvidia, software
 from .decoding import clean
 from .reading import attempt, known
 from .records import GpuReport, HostReport, NodeInventory
 from .sources import EVERYTHING, Sources
+from .visible import VISIBLE
 
 GPU_PROBES: tuple[Callable[[], GpuReport], ...] = (nvidia.probe,)
 """One for each vendor. The first that found GPUs or failed is the node's; a node has one vendor's."""
@@ -53,8 +54,7 @@ def collect(deadline: float = 2.0, sources: Sources = EVERYTHING) -> NodeInvento
         host=dataclasses.replace(machine, nics=ports or ()),
         software=interpreter,
         gpus=gpus,
-        visible=clean(sources.environ.get(visible.VISIBLE)),
-        gpu_of_rank=known(lambda: visible.of_ranks(gpus, sources.environ)) or (),
+        visible=clean(sources.environ.get(VISIBLE)) if "gpu" in wanted else None,
         collect_ms=round(1000 * (time.monotonic() - began)),
     )
 

@@ -19,6 +19,7 @@ Json = Any
 
 TEXT_LIMIT = 1024  # bytes of UTF-8 in one string
 DEVICE_LIMIT = 1024  # GPUs of one node
+RANK_LIMIT = 4096  # ranks on one node
 PID_LIMIT = 1024  # processes on one GPU
 MIG_LIMIT = 64  # MIG instances of one GPU; today's hardware has at most 7
 NIC_LIMIT = 256  # network ports of one node; a node with 128 virtual functions has that many
@@ -67,11 +68,6 @@ def decode_int(value: Json, where: str) -> int:
     if not 0 <= value <= LARGEST_INTEGER:
         raise ValueError(f"{where}: an integer from 0 to 2**53 - 1 was expected")
     return value
-
-
-def decode_maybe_int(value: Json, where: str) -> int | None:
-    """An integer, or null."""
-    return None if value is None else decode_int(value, where)
 
 
 def decode_float(value: Json, where: str) -> float:

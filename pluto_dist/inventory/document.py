@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from . import budget, health, sdk
 from .classes import NodeClass, classify
 from .decoding import Json
 from .drift import differences
+from .ranks import RankGpu
 from .records import Gpu, GpuReport, MigInstance, NodeInventory, Process
 
 SCHEMA = 1
@@ -123,7 +124,7 @@ def _node(
         "health": health.of_node(gpus),
         "fabric": _fabric(gpus),
         "visible": inventory.visible,
-        "gpu_of_rank": list(inventory.gpu_of_rank),
+        **_ranks(inventory.ranks),
         "init_ms": slow,
         "k8s": sdk.known({"pod": inventory.host.k8s_pod, "node": inventory.host.k8s_node}),
     }
@@ -132,6 +133,18 @@ def _node(
         "gpus": [gpu.uuid or "unknown" for gpu in gpus.devices],
         **{name: value for name, value in found.items() if value},
     }
+
+
+def _ranks(ranks: Sequence[RankGpu]) -> dict[str, list[Any]]:
+    """Which ranks are on a node, where they are not consecutive; and the GPU of each, as far as it is known."""
+    numbers = [each.rank for each in ranks]
+    columns: dict[str, list[Any]] = {
+        "ranks": numbers if numbers != list(range(numbers[0], numbers[0] + len(numbers))) else [],
+        "gpu_of_rank": [each.gpu for each in ranks],
+        "visible_of_rank": [each.visible for each in ranks],
+        "uuid_of_rank": [each.uuid for each in ranks],
+    } if numbers else {}  # fmt: skip
+    return {name: column for name, column in columns.items() if any(value is not None for value in column)}
 
 
 def _fabric(gpus: GpuReport) -> dict[str, Json]:

@@ -23,6 +23,7 @@ from .decoding import (
     NIC_LIMIT,
     PACKAGE_LIMIT,
     PID_LIMIT,
+    RANK_LIMIT,
     VARIABLE_LIMIT,
     Record,
     decode_bad,
@@ -30,7 +31,6 @@ from .decoding import (
     decode_float,
     decode_hash,
     decode_int,
-    decode_maybe_int,
     decode_text,
     one_of,
     optional,
@@ -39,6 +39,7 @@ from .decoding import (
     required,
     several,
 )
+from .ranks import RankGpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +249,8 @@ class NodeInventory(Record):
     gpus: GpuReport = dataclasses.field(default=GpuReport(), metadata={"decode": record(GpuReport)})
     visible: str | None = optional(decode_text)
     """CUDA_VISIBLE_DEVICES of the process that collected, as it is."""
-    gpu_of_rank: tuple[int | None, ...] = optional(several(decode_maybe_int, DEVICE_LIMIT), ())
-    """The GPU that each rank of the node uses, by local rank; ``None`` where that is unknown."""
+    ranks: tuple[RankGpu, ...] = optional(several(record(RankGpu), RANK_LIMIT), ())
+    """The ranks of the node, in order, with the GPU of each."""
     collect_ms: int | None = optional(decode_int)
 
 

@@ -1,8 +1,9 @@
-"""Which GPU of its node does each rank use? As far as the launcher's variables tell.
+"""Which GPU of its node does each rank use? As far as variables and torch tell.
 
-Pure. CUDA_VISIBLE_DEVICES is a list of numbers, of UUIDs (or beginnings of them), or of MIG instances; CUDA stops at
-the first entry that names nothing, and "" or "-1" hides all. Rank i of a node uses the i-th visible GPU, as torchrun
-and torch's examples have it (``cuda:LOCAL_RANK``). Where ranks have lists of their own, only this process's is known.
+Pure. Where torch has CUDA up it knows its GPU's UUID, and that settles it. Else CUDA_VISIBLE_DEVICES tells: a list of
+numbers, of UUIDs (or beginnings of them), or of MIG instances; CUDA stops at the first entry that names nothing, and
+"" or "-1" hides all. Ranks that share a list use one entry each, as torchrun and torch's examples have it
+(``cuda:LOCAL_RANK``); a rank with a list of its own (``srun --gpus-per-task``) starts with its first.
 
 CUDA's numbers are NVML's only for GPUs in the order of their PCI bus: of unlike GPUs CUDA counts the fastest first
 (tensorflow#32881), so a number says nothing there unless CUDA_DEVICE_ORDER is PCI_BUS_ID.
@@ -10,39 +11,62 @@ CUDA's numbers are NVML's only for GPUs in the order of their PCI bus: of unlike
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from .ranks import RankGpu, RankView
 from .records import Gpu, GpuReport
 
 VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 
 
-def of_ranks(gpus: GpuReport, environ: Mapping[str, str]) -> tuple[int | None, ...]:
-    """The GPU of each rank of the node, by NVML's number, in order of local ranks; ``()`` where nothing is known.
+def entries(environ: Mapping[str, str]) -> int | None:
+    """How many GPUs CUDA_VISIBLE_DEVICES names; ``None`` where it is not set.
+
+    >>> entries({"CUDA_VISIBLE_DEVICES": "0,3"}), entries({"CUDA_VISIBLE_DEVICES": ""}), entries({})
+    (2, 0, None)
+    """
+    listed = environ.get(VISIBLE)
+    return None if listed is None else len([entry for entry in listed.split(",") if entry.strip()])
+
+
+def of_ranks(
+    gpus: GpuReport, views: Sequence[RankView], *, size: int, in_bus_order: bool = False
+) -> tuple[RankGpu, ...]:
+    """The GPU of each rank of a node, in the order of ranks.
 
     >>> four = GpuReport(count=4, devices=tuple(Gpu(index=n, name="H100", uuid=f"GPU-{n}a") for n in range(4)))
-    >>> of_ranks(four, {"LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "0"})
-    (0, 1)
-    >>> of_ranks(four, {"LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "0", "CUDA_VISIBLE_DEVICES": "GPU-3,1"})
-    (3, 1)
-    >>> of_ranks(four, {"LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1", "CUDA_VISIBLE_DEVICES": "2"})
-    (None, 2)
+    >>> def gpus_of(*views, size=2): return [(each.rank, each.gpu) for each in of_ranks(four, views, size=size)]
+    >>> gpus_of(RankView(0), RankView(1)), gpus_of(RankView(4, "GPU-3,1"), RankView(5, "GPU-3,1"))
+    ([(0, 0), (1, 1)], [(4, 3), (5, 1)])
+    >>> gpus_of(RankView(0, "3"), RankView(1, "2")), gpus_of(RankView(0, uuid="2a"), RankView(1, uuid="elsewhere"))
+    ([(0, 3), (1, 2)], [(0, 2), (1, None)])
+
+    Args:
+        gpus: those of the node.
+        views: what its ranks told; those that did not tell are left out.
+        size: how many ranks the node has.
+        in_bus_order: whether CUDA numbers GPUs in the order of their bus, as NVML does.
     """
-    size, mine = _number(environ.get("LOCAL_WORLD_SIZE")), _number(environ.get("LOCAL_RANK"))
-    if not size or mine is None or mine >= size or not gpus.devices:
-        return ()
-    visible = _visible(gpus, environ)
-    if len(visible) < size:  # each rank has a list of its own
-        own = visible[0] if len(visible) == 1 else None
-        return tuple(own if rank == mine else None for rank in range(size)) if own is not None else ()
-    return tuple(visible[:size])
+    ordered = sorted(views, key=lambda view: view.rank)
+    shared = len({view.visible for view in ordered}) == 1
+    found = []
+    for place, view in enumerate(ordered):
+        visible = _visible(gpus, view.visible, in_bus_order=in_bus_order)
+        if shared and (len(ordered) < size or len(visible) < size):  # whose entry is which?
+            entry = None
+        else:
+            entry = next(iter(visible[place if shared else 0 :]), None)
+        used = entry if view.uuid is None else _named(gpus.devices, view.uuid)
+        unseen = view.uuid if used is None else None
+        found.append(RankGpu(view.rank, used, None if shared else view.visible, unseen))
+    return tuple(found)
 
 
-def _visible(gpus: GpuReport, environ: Mapping[str, str]) -> list[int | None]:
+def _visible(gpus: GpuReport, listed: str | None, *, in_bus_order: bool) -> list[int | None]:
     """The visible GPUs in CUDA's order; ``None`` for one that cannot be told."""
-    by_number = len({gpu.name for gpu in gpus.devices}) == 1 or environ.get(ORDER) == "PCI_BUS_ID"
+    by_number = in_bus_order or len({gpu.name for gpu in gpus.devices}) == 1
     numbers = [gpu.index for gpu in sorted(gpus.devices, key=lambda gpu: (gpu.pci_bus_id or "", gpu.index))]
-    if (listed := environ.get(VISIBLE)) is None:
+    if listed is None:
         return [number if by_number else None for number in numbers]
     found: list[int | None] = []
     for entry in (part.strip() for part in listed.split(",")):
@@ -55,16 +79,16 @@ def _visible(gpus: GpuReport, environ: Mapping[str, str]) -> list[int | None]:
     return found
 
 
-def _named(devices: tuple[Gpu, ...], entry: str) -> int | None:
-    """The one GPU whose UUID, or one of whose MIG instances' UUID, begins like this."""
+def _named(devices: tuple[Gpu, ...], begin: str) -> int | None:
+    """The one GPU whose UUID, or one of whose MIG instances' UUID, begins like this, with or without its kind."""
     matches = {
         gpu.index
         for gpu in devices
         for uuid in (gpu.uuid, *(part.uuid for part in gpu.mig_instances))
-        if uuid is not None and uuid.startswith(entry)
+        if uuid is not None and (uuid.startswith(begin) or uuid.partition("-")[2].startswith(begin))
     }
     return matches.pop() if len(matches) == 1 else None
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 6 else None
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None

@@ -1,10 +1,15 @@
-"""Which GPU each rank uses, from CUDA_VISIBLE_DEVICES in all its forms; what cannot be told stays unknown."""
+"""Which GPU each rank uses, from CUDA_VISIBLE_DEVICES in all its forms and from torch; the rest stays unknown."""
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 
-from pluto_dist.inventory import Gpu, GpuReport, MigInstance
+import pytest
+import torch
+
+from pluto_dist.inventory import Gpu, GpuReport, MigInstance, torch_cuda
+from pluto_dist.inventory.ranks import RankGpu, RankView
 from pluto_dist.inventory.visible import of_ranks
 
 SLICE = MigInstance(uuid="MIG-11aa", name="NVIDIA A100 MIG 3g.20gb")
@@ -23,38 +28,118 @@ FOUR, MIXED, LOST = node(*["H100"] * 4), node("H100", "T4"), GpuReport(count=2, 
 
 
 @pytest.mark.parametrize(
-    ("gpus", "size", "rank", "visible", "expected"),
+    ("gpus", "size", "visible", "expected"),
     [
-        (FOUR, 4, 0, None, (0, 1, 2, 3)),
-        (FOUR, 2, 1, None, (0, 1)),
-        (FOUR, 2, 0, "3,1", (3, 1)),
-        (FOUR, 2, 0, " 3 , 1 ", (3, 1)),
-        (FOUR, 2, 0, "GPU-22,GPU-00ff", (2, 0)),
-        (FOUR, 2, 0, "GPU-,GPU-00ff", ()),
-        (FOUR, 2, 0, "", ()),
-        (FOUR, 2, 0, "-1", ()),
-        (FOUR, 2, 0, "9,1", ()),
-        (FOUR, 2, 0, "1,x,2", (1, None)),
-        (FOUR, 4, 2, "3", (None, None, 3, None)),
-        (FOUR, 4, 2, "3,1", ()),
-        (MIXED, 2, 0, None, (None, None)),
-        (MIXED, 2, 0, "GPU-11ff,GPU-00ff", (1, 0)),
-        (node("A100", mig=True), 1, 0, "MIG-11aa", (0,)),
-        (LOST, 1, 0, None, ()),
-        (GpuReport(count=0), 2, 0, None, ()),
+        (FOUR, 4, None, (0, 1, 2, 3)),
+        (FOUR, 2, None, (0, 1)),
+        (FOUR, 2, "3,1", (3, 1)),
+        (FOUR, 2, " 3 , 1 ", (3, 1)),
+        (FOUR, 2, "GPU-22,GPU-00ff", (2, 0)),
+        (FOUR, 2, "GPU-,GPU-00ff", (None, None)),
+        (FOUR, 2, "", (None, None)),
+        (FOUR, 2, "-1", (None, None)),
+        (FOUR, 2, "9,1", (None, None)),
+        (FOUR, 2, "1,x,2", (None, None)),
+        (FOUR, 1, "1,x,2", (1,)),
+        (FOUR, 2, "0", (None, None)),  # they share it, or a cgroup shows each another GPU under that number
+        (MIXED, 2, None, (None, None)),
+        (MIXED, 2, "GPU-11ff,GPU-00ff", (1, 0)),
+        (node("A100", mig=True), 1, "MIG-11aa", (0,)),
+        (LOST, 1, None, (None,)),
+        (GpuReport(count=0), 2, None, (None, None)),
     ],
 )
-def test_the_gpu_of_each_rank(gpus, size, rank, visible, expected):
-    environ = {"LOCAL_WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
-    assert of_ranks(gpus, environ | ({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})) == expected
+def test_ranks_that_share_a_list(gpus, size, visible, expected):
+    views = [RankView(8 + place, visible) for place in range(size)]
+    assert of_ranks(gpus, views, size=size) == tuple(RankGpu(8 + n, gpu) for n, gpu in enumerate(expected))
 
 
-@pytest.mark.parametrize("environ", [{}, {"LOCAL_RANK": "0"}, {"LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "7"}])
-def test_without_a_launcher_nothing_is_known(environ):
-    assert of_ranks(FOUR, environ) == ()
+@pytest.mark.parametrize(
+    ("gpus", "told", "expected"),
+    [
+        (FOUR, {0: "0", 1: "1", 2: "3", 3: "2"}, {0: 0, 1: 1, 2: 3, 3: 2}),
+        (FOUR, {5: "2,3", 1: "0,1"}, {1: 0, 5: 2}),
+        (FOUR, {0: "0", 1: None}, {0: 0, 1: 0}),
+        (FOUR, {0: "GPU-33", 1: "x"}, {0: 3, 1: None}),
+        (MIXED, {0: "0", 1: "1"}, {0: None, 1: None}),
+    ],
+)
+def test_ranks_with_lists_of_their_own(gpus, told, expected):
+    """Each starts with the first of its list, and each list is kept."""
+    found = of_ranks(gpus, [RankView(rank, visible) for rank, visible in told.items()], size=len(told))
+    assert {each.rank: each.gpu for each in found} == expected
+    assert [each.rank for each in found] == sorted(told)
+    assert {each.rank: each.visible for each in found} == told
+
+
+def test_a_rank_that_has_not_told():
+    """Without it nobody knows which entry of a shared list is whose; a list of its own still says what it says."""
+    shared = [RankView(0, "0,1,2"), RankView(2, "0,1,2")]
+    assert [each.gpu for each in of_ranks(FOUR, shared, size=3)] == [None, None]
+    own = [RankView(0, "0"), RankView(2, "2")]
+    assert [each.gpu for each in of_ranks(FOUR, own, size=3)] == [0, 2]
 
 
 def test_numbers_in_the_order_of_the_bus():
     """Unlike GPUs are numbered by CUDA's own taste, unless it is told to go by the bus."""
-    environ = {"LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    assert of_ranks(MIXED, environ) == (0, 1)
+    views = [RankView(0), RankView(1)]
+    assert [each.gpu for each in of_ranks(MIXED, views, size=2, in_bus_order=True)] == [0, 1]
+
+
+def test_the_gpu_that_torch_names():
+    """It settles what the list leaves open, or says otherwise; one that NVML does not show is kept by its UUID."""
+    views = [RankView(0, "0,1", "11ff"), RankView(1, "0,1", "00ff"), RankView(2, "0,1", "22ff"), RankView(3, "0,1")]
+    found = of_ranks(MIXED, views, size=4)
+    assert found == (RankGpu(0, 1), RankGpu(1, 0), RankGpu(2, None, uuid="22ff"), RankGpu(3, None))
+    (sliced,) = of_ranks(node("A100", mig=True), [RankView(0, "", "11aa")], size=1)
+    assert sliced.gpu == 0
+
+
+@dataclass
+class Cuda:
+    """torch.cuda of a process that sees GPUs with these UUIDs, for the machine of the tests has none."""
+
+    uuids: tuple[str, ...]
+    current: int = 0
+    up: bool = True
+    asked: list[str] = field(default_factory=list)
+
+    def is_initialized(self) -> bool:
+        return self.up
+
+    def current_device(self) -> int:
+        self.asked.append("current_device")
+        return self.current
+
+    def device_count(self) -> int:
+        return len(self.uuids)
+
+    def get_device_properties(self, device: int) -> SimpleNamespace:
+        return SimpleNamespace(uuid=self.uuids[device])
+
+
+def uuid_of(cuda: object, local_rank: int | None) -> str | None:
+    return torch_cuda.uuid_in_use(SimpleNamespace(cuda=cuda), local_rank)
+
+
+def test_torch_is_asked_for_the_gpu_of_this_rank():
+    """The current device if one was set; else the rank's own place, or the only GPU there is."""
+    four = ("a", "b", "c", "d")
+    assert uuid_of(Cuda(four, current=3), 1) == "d"
+    assert [uuid_of(Cuda(four), rank) for rank in range(4)] == ["a", "b", "c", "d"]
+    assert uuid_of(Cuda(("c",)), 2) == uuid_of(Cuda(("c",)), None) == "c"
+
+
+def test_torch_without_cuda_is_left_alone():
+    """No question to CUDA where it is not initialised, and none that fails gets further than this."""
+    down = Cuda(("a",), up=False)
+    assert uuid_of(down, 0) is None
+    assert down.asked == []
+    assert uuid_of(Cuda(()), 0) is None
+    assert torch_cuda.uuid_in_use(SimpleNamespace(), 0) is None
+    assert torch_cuda.uuid_in_use(None, 0) is None
+
+
+def test_the_real_torch():
+    """A build without CUDA has a torch.cuda all the same."""
+    assert torch_cuda.uuid_in_use(torch, 0) is None or torch.cuda.is_initialized()

@@ -63,9 +63,14 @@ MailProg=/bin/true
 PlugStackConfig=/dev/null
 KillWait=3
 TreeWidth=1
-NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=8 RealMemory=1000
-NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=8 RealMemory=1000
+GresTypes=gpu
+NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[1]} CPUs=8 RealMemory=1000 Gres=gpu:8
+NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={ports[2]} CPUs=8 RealMemory=1000 Gres=gpu:8
 PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
+"""
+# Any device will do for a GPU, as long as nothing has to keep jobs from the ones of others.
+GRES_CONF = """
+NodeName=n1,n2 Name=gpu File={folder}/gpu[0-7]
 """
 
 
@@ -155,6 +160,9 @@ class Slurm:
         key.write_bytes(secrets.token_bytes(1024))
         values = {"folder": self.folder, "ports": _free_ports(3), "first_job": random.randrange(1000, 1_000_000)}
         (self.folder / "cgroup.conf").write_text(CGROUP_CONF.format(**values))
+        for gpu in range(8):
+            (self.folder / f"gpu{gpu}").symlink_to("/dev/null")
+        (self.folder / "gres.conf").write_text(GRES_CONF.format(**values))
         (self.folder / "slurm.conf").write_text(SLURM_CONF.format(**values))
 
     def _start(self, *command: str) -> None:

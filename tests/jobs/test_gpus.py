@@ -49,3 +49,56 @@ def test_a_stalled_driver_costs_the_metadata_and_not_the_run(tracker, torchrun, 
     (run,) = tracker.runs("gpus")
     assert run["systemMetadata"]["nodes"][0]["gpu_error"] == "timeout"
     assert run["status"] == "COMPLETED"
+
+
+OWN_LIST = """
+import os, pluto_dist
+from reporting import report
+os.environ["CUDA_VISIBLE_DEVICES"] = str(7 - int(os.environ["LOCAL_RANK"]))
+report(pluto_dist.init(project="gpus"))
+"""
+
+# There is no GPU here, and no torch for one: CUDA that is up is what torch would answer where there is. Of unlike GPUs
+# CUDA counts the fastest first, here the last one.
+CUDA_IS_UP = """
+import os, types, torch, pluto_dist
+from reporting import report
+UUIDS = [f"5fd4f087-86f3-7a43-b711-4771313afc5{n}" for n in (7, 0, 1, 2, 3, 4, 5, 6)]
+rank = int(os.environ["LOCAL_RANK"])
+torch.cuda.is_initialized = lambda: rank != 2
+torch.cuda.current_device = lambda: rank
+torch.cuda.device_count = lambda: len(UUIDS)
+torch.cuda.get_device_properties = lambda device: types.SimpleNamespace(uuid=UUIDS[device])
+report(pluto_dist.init(project="gpus"))
+"""
+
+
+def node_of(tracker, torchrun, library, folder, script, *lines, nproc=4):
+    """The one node of a job with the eight GPUs of a fake driver."""
+    profile = build.write_profile(folder / "node.profile", "h100", *lines)
+    driver = build.environ(library, profile, folder / "calls.log")
+    job = torchrun(script, nproc=nproc, environ=tracker.environ() | driver)
+    assert job.returncode == 0, job.output
+    (run,) = tracker.runs("gpus")
+    return run["systemMetadata"]["nodes"][0]
+
+
+def test_workers_that_choose_their_gpu_by_themselves(tracker, torchrun, fake_library, tmp_path):
+    """A script that sets CUDA_VISIBLE_DEVICES on each rank: which rank uses which GPU is in the run."""
+    node = node_of(tracker, torchrun, fake_library, tmp_path, OWN_LIST)
+    assert node["visible_of_rank"] == ["7", "6", "5", "4"]
+    assert node["gpu_of_rank"] == [7, 6, 5, 4]
+
+
+def test_the_gpu_that_torch_has_in_use(tracker, torchrun, fake_library, tmp_path):
+    """Ranks with CUDA up say which GPU they use, by its UUID; that of the one without stays unknown."""
+    node = node_of(tracker, torchrun, fake_library, tmp_path, CUDA_IS_UP, "dev.7.name=NVIDIA H200")
+    assert node["gpu_of_rank"] == [7, 0, None, 2]
+    assert "uuid_of_rank" not in node
+
+
+def test_a_gpu_that_only_torch_sees(tracker, torchrun, fake_library, tmp_path):
+    """Where a rank's GPU is hidden from the process that asks the driver, the run has its UUID."""
+    node = node_of(tracker, torchrun, fake_library, tmp_path, CUDA_IS_UP, "count=4", nproc=2)
+    assert node["gpu_of_rank"] == [None, 0]
+    assert node["uuid_of_rank"] == ["5fd4f087-86f3-7a43-b711-4771313afc57", None]

@@ -11,8 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
+from fakenvml import build
 from running import Job, Torchrun
 from slurm import Slurm, two_nodes, why_not
 from test_ways_to_start import check_one_run, free_port, run_python
@@ -48,6 +50,13 @@ def user(slurm, torchrun, tracker) -> Iterator[User]:
     """Starts jobs; none is left after the test."""
     yield User(slurm, torchrun, tracker.environ() | slurm.environ)
     slurm.cancel_all()
+
+
+@pytest.fixture
+def gpus_of_every_node(fake_library, tmp_path) -> dict[str, str]:
+    """What gives every node eight GPUs."""
+    profile = build.write_profile(tmp_path / "node.profile", "h100")
+    return build.environ(fake_library, profile, tmp_path / "calls.log")
 
 
 @dataclass
@@ -116,6 +125,35 @@ def test_srun_on_two_nodes(tracker, user, with_port):
     run = check_one_run(tracker, job, ranks=4)
     assert run["externalId"].startswith("slurm-")
     assert run["systemMetadata"]["cluster"]["nodes_reported"] == 2
+
+
+def nodes_of(tracker) -> list[dict[str, Any]]:
+    (run,) = tracker.runs("ways")
+    return run["systemMetadata"]["nodes"]
+
+
+def test_gpus_per_task(tracker, user, gpus_of_every_node):
+    """Each task has a list of its own of GPUs, which one process of the node alone would not know."""
+    tasks = ["srun", "-N1", "-n4", "--gpus-per-task=2", sys.executable, user.jobs.write(SCRIPT)]
+    job = user.run(*tasks, environ=gpus_of_every_node)
+    check_one_run(tracker, job, ranks=4)
+    (node,) = nodes_of(tracker)
+    assert node["visible_of_rank"] == ["0,1", "2,3", "4,5", "6,7"]
+    assert node["gpu_of_rank"] == [0, 2, 4, 6]
+    assert "visible" not in node
+
+
+def test_ranks_that_alternate_between_nodes(tracker, user, gpus_of_every_node):
+    """Slurm deals ranks out to nodes in turn where it is told so; the run says which are where, and on which GPU."""
+    tasks = ["srun", "-N2", "--ntasks-per-node=2", "--distribution=cyclic", "--gpus-per-node=4"]
+    command = [*tasks, sys.executable, user.jobs.write(SCRIPT)]
+    job = user.run(*command, environ=gpus_of_every_node | {"MASTER_ADDR": "localhost"})
+    check_one_run(tracker, job, ranks=4)
+    first, second = nodes_of(tracker)
+    assert (first["rank"], first["ranks"]) == (0, [0, 2])
+    assert (second["rank"], second["ranks"]) == (1, [1, 3])
+    assert first["gpu_of_rank"] == second["gpu_of_rank"] == [0, 1]
+    assert first["visible"] == "0,1,2,3"
 
 
 def check_steps(tracker, job: Job, launches: int = 1) -> None:

@@ -1,0 +1,32 @@
+"""What a rank knows of its own GPU, and what its node makes of it, as records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .decoding import Record, decode_int, decode_text, optional, required
+
+
+@dataclass(frozen=True, slots=True)
+class RankView(Record):
+    """What one rank tells its node."""
+
+    rank: int = required(decode_int)
+    """Its global rank."""
+    visible: str | None = optional(decode_text)
+    """Its CUDA_VISIBLE_DEVICES, as it is."""
+    uuid: str | None = optional(decode_text)
+    """The GPU that its torch uses, by CUDA; known once CUDA is initialised."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankGpu(Record):
+    """The GPU of one rank."""
+
+    rank: int = required(decode_int)
+    gpu: int | None = optional(decode_int)
+    """By NVML's number; ``None`` where that cannot be told."""
+    visible: str | None = optional(decode_text)
+    """Its CUDA_VISIBLE_DEVICES, where the ranks of its node have lists of their own."""
+    uuid: str | None = optional(decode_text)
+    """The GPU that its torch uses, where NVML shows the node no such GPU (a cgroup hides it, say)."""

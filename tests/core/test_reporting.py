@@ -1,0 +1,120 @@
+"""How a node hears from its ranks which GPUs they use: at once where all speak, within a bound where one does not."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from typical import MPIRUN, TORCHRUN
+
+from pluto_dist.arguments import Arguments, prepare
+from pluto_dist.exchange import Exchange, Member, SignedId
+from pluto_dist.identity import Reference, decide
+from pluto_dist.launch_folder import LaunchFolder
+from pluto_dist.launchers import detect
+from pluto_dist.plan import Plan
+from pluto_dist.reporting import VIEW_SECONDS, report
+from pluto_dist.store import LocalStore
+
+TWO_OF_MPI = MPIRUN | {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
+RANK_1 = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
+TWO_OF_TORCHRUN = TORCHRUN | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+
+
+def plan(environ: dict[str, str], uuid: str | None = None, **arguments: Any) -> Plan:
+    prepared = prepare(Arguments(**arguments), environ)
+    context = detect(environ)
+    decision = decide(context)
+    began = time.monotonic()
+    return Plan(
+        prepared.settings, context, decision, prepared.request, {}, 1, "here", began, environ=environ, cuda_uuid=uuid
+    )
+
+
+class Node:
+    """A node whose rank 0 collects."""
+
+    def __init__(self) -> None:
+        self.store = LocalStore()
+        self.leader = self.place(0)
+
+    def place(self, rank: int) -> Exchange:
+        exchange = Exchange(self.store, Member(rank, "0", "monday", "here"), LaunchFolder(None))
+        exchange.token = "a" * 20
+        return exchange
+
+    def inventory(self, leaders_plan: Plan) -> tuple[dict[str, Any], float]:
+        """What the node hands over, and after how many seconds."""
+        agreed: Future[SignedId] = Future()
+        agreed.set_result(SignedId(Reference("external id", "job"), "", 0, "here"))
+        began = time.monotonic()
+        thread = report(self.leader, agreed, leaders_plan)
+        assert thread is not None
+        thread.join(10)
+        return self.leader.inventories()["0"], time.monotonic() - began
+
+
+def ranks_in(handed_over: dict[str, Any]) -> list[tuple[int, str | None]]:
+    ranks = handed_over["inventory"]["ranks"]
+    return [(each["rank"], each.get("visible")) for each in ranks]
+
+
+def test_ranks_with_lists_of_their_own_are_heard():
+    """What the other rank told is in the inventory, and the node does not wait any longer."""
+    node = Node()
+    assert report(node.place(1), Future(), plan(TWO_OF_MPI | RANK_1 | {"CUDA_VISIBLE_DEVICES": "1"})) is None
+    found, seconds = node.inventory(plan(TWO_OF_MPI | {"CUDA_VISIBLE_DEVICES": "0"}))
+    assert ranks_in(found) == [(0, "0"), (1, "1")]
+    assert seconds < VIEW_SECONDS
+
+
+@pytest.mark.parametrize("message", ["", "[" * 100_000, '{"rank": "one"}', '{"rank": -1}', '{"rank": 1, "visible": 7}'])
+def test_a_garbled_word_is_no_word(message):
+    node = Node()
+    node.store.set(f"0/views/0/{node.store.add('0/views/0', 1)}", message)
+    found, _ = node.inventory(plan(TWO_OF_MPI))
+    assert ranks_in(found) == [(0, None)]
+
+
+def test_a_silent_rank_is_waited_for_within_a_bound():
+    """Its node hands over what it knows; a rank that has said that it joined is not waited for at all."""
+    node = Node()
+    found, seconds = node.inventory(plan(TWO_OF_MPI))
+    assert ranks_in(found) == [(0, None)]
+    assert VIEW_SECONDS <= seconds < VIEW_SECONDS + 2
+
+    node = Node()
+    node.leader.run(1).count("joined", 2)
+    assert node.inventory(plan(TWO_OF_MPI))[1] < VIEW_SECONDS
+
+
+def test_workers_of_torchrun_that_all_see_the_same_say_nothing():
+    """They inherit one list, so the one that collects knows what all of them see."""
+    node = Node()
+    rank_1 = TWO_OF_TORCHRUN | {"RANK": "1", "LOCAL_RANK": "1"}
+    assert report(node.place(1), Future(), plan(rank_1 | {"CUDA_VISIBLE_DEVICES": "0,1"})) is None
+    assert node.store.add("0/views/0", 0) == 0
+    found, seconds = node.inventory(plan(TWO_OF_TORCHRUN | {"CUDA_VISIBLE_DEVICES": "0,1"}))
+    assert ranks_in(found) == [(0, None), (1, None)]
+    assert found["inventory"]["visible"] == "0,1"
+    assert seconds < VIEW_SECONDS
+
+
+def test_a_process_alone_tells_the_gpu_that_torch_uses():
+    """Nobody knows which GPUs a program of one process will use, until torch has one in use."""
+    assert "ranks" not in Node().inventory(plan({}))[0]["inventory"]
+    found, _ = Node().inventory(plan({}, uuid="5fd4f087"))
+    assert found["inventory"]["ranks"] == [{"rank": 0, "uuid": "5fd4f087"}]
+
+
+def test_without_gpus_in_the_metadata_no_list_is_told():
+    """The switch of the family holds for what ranks see too; which ranks they are stays."""
+    node = Node()
+    off = {"metadata": {"gpu": False}}
+    environ = {"CUDA_VISIBLE_DEVICES": "1"}
+    report(node.place(1), Future(), plan(TWO_OF_MPI | RANK_1 | environ, **off))
+    found, _ = node.inventory(plan(TWO_OF_MPI | environ, **off))
+    assert ranks_in(found) == [(0, None), (1, None)]
+    assert "visible" not in found["inventory"]
