@@ -16,14 +16,14 @@ from pluto_dist import keychain, settings
 from pluto_dist.client import Client
 from pluto_dist.errors import PlutoDistError
 from pluto_dist.identity import is_display_id
-from pluto_dist.inventory.drift import Difference, differences
+from pluto_dist.inventory.drift import Difference, differences, readable
 from pluto_dist.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 SECONDS = 20.0  # how long the tracker is asked
-SUMMARY = ("nodes", "nodes_reported", "world_size", "gpus", "gpus_bad", "classes")
+SUMMARY = ("nodes", "nodes_reported", "world_size", "gpus", "gpus_bad", "classes", "interconnect")
 NODES = ("node", "host", "first rank", "class", "GPUs", "driver", "torch", "NCCL", "kernel", "notes")
 DRIFT = ("field", "who", "value", "the others", "why", "what to do")
 
@@ -169,5 +169,5 @@ def _table(console: Console, title: str, columns: Sequence[str], rows: Iterable[
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
+    text = "" if value is None else readable(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

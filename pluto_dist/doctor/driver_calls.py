@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pluto_dist.inventory.nvidia_fields import CPU_WORDS, cpu_list
+
 Values = Mapping[str, object]
 
 
@@ -42,18 +44,6 @@ def _memory(value: Any) -> Values:
 
 def _pids(processes: Any) -> str:
     return ",".join(str(process.pid) for process in processes)
-
-
-def _cpu_list(words: Any) -> str:
-    """NVML's bit mask as a list of ranges.
-
-    >>> _cpu_list([0b1111, 0b11])
-    '0-3,64-65'
-    """
-    bits = [64 * n + bit for n, word in enumerate(words) for bit in range(64) if word >> bit & 1]
-    starts = [bit for bit in bits if bit - 1 not in bits]
-    ends = [bit for bit in bits if bit + 1 not in bits]
-    return ",".join(f"{first}-{last}" for first, last in zip(starts, ends, strict=True))
 
 
 def _fabric(nvml: Any, handle: Any) -> Any:
@@ -107,7 +97,7 @@ DEVICE: tuple[Getter, ...] = (
     _one("nvmlDeviceGetEccMode", "ecc", text=lambda modes: str(modes[0])),
     *(_one("nvmlDeviceGetTotalEccErrors", f"ecc.errors.{kind}", kind, 0) for kind in (0, 1)),
     _one("nvmlDeviceGetRemappedRows", "remapped", text=lambda rows: ",".join(map(str, rows))),
-    _one("nvmlDeviceGetCpuAffinity", "cpus", 16, text=_cpu_list),
+    _one("nvmlDeviceGetCpuAffinity", "cpus", CPU_WORDS, text=lambda words: cpu_list(words) or ""),
     _one(
         "nvmlDeviceGetComputeRunningProcesses_v3", "pids", function="nvmlDeviceGetComputeRunningProcesses", text=_pids
     ),
@@ -123,12 +113,13 @@ DEVICE: tuple[Getter, ...] = (
     Getter("nvmlDeviceGetGpuFabricInfoV", _fabric, _fabric_values),
 )
 
-SYSTEM = {
-    "nvmlSystemGetDriverVersion": "driver",
-    "nvmlSystemGetNVMLVersion": "nvml",
-    "nvmlSystemGetCudaDriverVersion": "cuda",
+SYSTEM: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    "nvmlSystemGetDriverVersion": ("driver", lambda nvml: nvml.nvmlSystemGetDriverVersion()),
+    "nvmlSystemGetNVMLVersion": ("nvml", lambda nvml: nvml.nvmlSystemGetNVMLVersion()),
+    "nvmlSystemGetCudaDriverVersion": ("cuda", lambda nvml: nvml.nvmlSystemGetCudaDriverVersion()),
+    "nvmlSystemGetConfComputeState": ("confidential", lambda nvml: nvml.nvmlSystemGetConfComputeState().ccFeature),
 }
-"""Functions of no device, and their keys."""
+"""Functions of no device: their keys, and how pynvml gives their values."""
 
 PAIRS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "nvmlDeviceGetTopologyCommonAncestor": ("topo", ()),

@@ -76,8 +76,8 @@ def _record(recorder: Recorder) -> None:
     if recorder.call(SYSTEM, "nvmlInitWithFlags", lambda: (nvml.nvmlInit(),)) is None:
         return
     try:
-        for symbol, key in driver_calls.SYSTEM.items():
-            if (value := recorder.call(SYSTEM, symbol, getattr(nvml, symbol))) is not None:
+        for symbol, (key, read) in driver_calls.SYSTEM.items():
+            if (value := recorder.call(SYSTEM, symbol, partial(read, nvml))) is not None:
                 recorder.put(SYSTEM, key, value)
         count = recorder.call(SYSTEM, "nvmlDeviceGetCount_v2", nvml.nvmlDeviceGetCount) or 0
         recorder.put(SYSTEM, "count", count)

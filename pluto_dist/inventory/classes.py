@@ -28,6 +28,7 @@ PER_GPU: Mapping[str, str] = {
     "gpu.power_limit_w": "power_limit_w",
     "gpu.mig": "mig",
     "gpu.arch": "arch",
+    "gpu.cores": "cores",
     "gpu.vbios": "vbios",
     "gpu.ecc": "ecc",
     "gpu.persistence": "persistence",
@@ -42,7 +43,12 @@ PER_GPU: Mapping[str, str] = {
 }
 """What all GPUs of a node should have in common: its name in the document, and in the record."""
 
-Bus = tuple[str | None, ...]
+Layout = tuple[tuple[Any, ...], ...]
+"""For each name in ``LAYOUT``, the value of every GPU by index."""
+
+LAYOUT: Mapping[str, str] = {"bus": "pci_bus_id", "numa": "numa", "cpus": "cpus"}
+"""Where each GPU of a node sits: its name in the document, and in the record."""
+
 Values = tuple[tuple[str, Any], ...]
 
 
@@ -52,8 +58,8 @@ class NodeClass:
 
     values: Values
     """Dotted names and scalars; of the network ports, records."""
-    bus: Bus
-    """PCI bus ids by index; ``None`` where no node of the class knows it, because its GPU is lost."""
+    layout: Layout
+    """By index; ``None`` where no node of the class knows it, because its GPU is lost."""
     n: int
     memories: Mapping[int, int]
     """What stands for a memory size, as ``_alike`` has it."""
@@ -66,8 +72,9 @@ class NodeClass:
             for section in sections:
                 target = target.setdefault(section, {})
             target[key] = [each.to_json() for each in value] if isinstance(value, tuple) else value
-        if any(self.bus):
-            document["gpu"]["bus"] = list(self.bus)
+        for name, column in zip(LAYOUT, self.layout, strict=True):
+            if any(value is not None for value in column):
+                document["gpu"][name] = list(column)
         return document
 
     def differences(self, gpus: GpuReport) -> dict[str, dict[str, Json]]:
@@ -85,19 +92,20 @@ class NodeClass:
 def classify(nodes: Mapping[int, NodeInventory]) -> tuple[list[NodeClass], dict[int, int]]:
     """The classes, and each node's place among them."""
     memories = _alike(value for inventory in nodes.values() for value in _memories(inventory))
-    buses: dict[Values, list[Bus]] = {}
-    members: dict[tuple[Values, Bus], list[int]] = {}
+    layouts = {node: _layout(inventory.gpus) for node, inventory in nodes.items()}
+    known_layouts: dict[Values, list[Layout]] = {}
+    members: dict[tuple[Values, Layout], list[int]] = {}
     # Whole nodes first: one that lost a GPU joins a class of its kind, it does not make one.
-    for node in sorted(nodes, key=lambda node: (None in _bus(nodes[node].gpus), node)):
-        values, bus = _values(nodes[node], memories), _bus(nodes[node].gpus)
-        kin = buses.setdefault(values, [])
-        whole = next((each for each in kin if _fits(bus, each)), None)
+    for node in sorted(nodes, key=lambda node: (None in layouts[node][0], node)):
+        values, layout = _values(nodes[node], memories), layouts[node]
+        kin = known_layouts.setdefault(values, [])
+        whole = next((each for each in kin if _fits(layout, each)), None)
         if whole is None:
-            kin.append(bus)
-            whole = bus
+            kin.append(layout)
+            whole = layout
         members.setdefault((values, whole), []).append(node)
     ordered = sorted(members.items(), key=lambda item: (-len(item[1]), min(item[1])))
-    classes = [NodeClass(values, bus, len(alike), memories) for (values, bus), alike in ordered]
+    classes = [NodeClass(values, layout, len(alike), memories) for (values, layout), alike in ordered]
     return classes, {node: place for place, (_, alike) in enumerate(ordered) for node in alike}
 
 
@@ -113,6 +121,7 @@ def _values(inventory: NodeInventory, memories: Mapping[int, int]) -> Values:
         "gpu.driver": gpus.driver,
         "gpu.cuda_driver": gpus.cuda_driver,
         "gpu.p2p": gpus.p2p,
+        "gpu.confidential": gpus.confidential,
         **of_host(inventory.host, memories),
         **of_software(inventory.software),
     }
@@ -151,15 +160,23 @@ def _alike(values: Iterable[int]) -> dict[int, int]:
     return {value: max(group, key=lambda each: counted[each]) for group in groups for value in group}
 
 
-def _bus(gpus: GpuReport) -> Bus:
-    """Bus ids by index, in short ("18:00") where the domain is 0."""
-    found = {gpu.index: (gpu.pci_bus_id or "").lower() for gpu in gpus.devices}
-    ids = (found.get(index, "") for index in range(gpus.count or 0))
-    return tuple(each.removeprefix("00000000:").partition(".")[0] or None for each in ids)
+def _layout(gpus: GpuReport) -> Layout:
+    """Where each GPU sits, by index."""
+    found = {gpu.index: gpu for gpu in gpus.devices}
+    indexes = range(gpus.count or 0)
+    columns = ([getattr(found.get(index), attribute, None) for index in indexes] for attribute in LAYOUT.values())
+    bus, *others = columns
+    return tuple(map(tuple, [map(_short_bus, bus), *others]))
 
 
-def _fits(bus: Bus, known_bus: Bus) -> bool:
-    """Whether a node with ``bus`` may be of the class with ``known_bus``: equal where the node knows."""
-    return len(bus) == len(known_bus) and all(
-        mine in (None, theirs) for mine, theirs in zip(bus, known_bus, strict=True)
+def _short_bus(bus: str | None) -> str | None:
+    """A bus id in short ("18:00") where the domain is 0."""
+    return (bus or "").lower().removeprefix("00000000:").partition(".")[0] or None
+
+
+def _fits(layout: Layout, whole: Layout) -> bool:
+    """Whether a node with ``layout`` may be of the class with ``whole``: equal where the node knows."""
+    return all(
+        len(mine) == len(theirs) and all(one in (None, other) for one, other in zip(mine, theirs, strict=True))
+        for mine, theirs in zip(layout, whole, strict=True)
     )

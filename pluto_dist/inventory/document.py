@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from . import budget, health, sdk
+from . import budget, health, interconnect, sdk
 from .classes import NodeClass, classify
 from .decoding import Json
 from .drift import differences
@@ -92,6 +92,7 @@ def _cluster(reported: Mapping[int, NodeInventory], nodes: int, world_size: int,
         "gpu_memory": min((gpu.memory for gpu in gpus if gpu.memory), default=None),
         "driver": _same(inventory.gpus.driver for inventory in every),
         "classes": classes,
+        "interconnect": interconnect.of_nodes(every),
         "collect_ms": max((inventory.collect_ms or 0 for inventory in every), default=None),
     }
     return sdk.known(summary)

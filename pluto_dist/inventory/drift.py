@@ -19,6 +19,7 @@ from typing import Any
 
 from .decoding import Json
 
+MOST_CHARACTERS = 80  # of one value in a warning
 MISSING, LOST, LIBRARY = "node", "gpu.lost", "gpu.library"
 SUBJECTS: dict[str, tuple[str, str]] = {
     MISSING: ("it did not report before the run began", "look for its host in the job's output"),
@@ -53,8 +54,11 @@ SUBJECTS: dict[str, tuple[str, str]] = {
     "shm": ("dataloader workers may run out of it", "give all containers the same --shm-size"),
     "memory.total": ("it has less room", "ask the scheduler for one kind of node"),
     "cpu.model": ("its dataloaders may be slower", "ask the scheduler for one kind of node"),
+    "gpu.confidential": ("what comes and goes over PCIe is encrypted on some only", "set the same mode on all"),
     "gpu.ecc": ("memory errors are corrected on some only", "set the same mode on all"),
     "gpu.persistence": ("opening the driver takes seconds there", "nvidia-smi -pm 1"),
+    "gpu.numa": ("ranks there may be bound far from their GPU", "set the same NUMA mode in the firmware of all"),
+    "gpu.cpus": ("ranks there may be bound far from their GPU", "set the same NUMA mode in the firmware of all"),
     "gpu.remapped_rows": ("its memory is wearing out", "watch it"),
     "gpu.retired_pages": ("its memory is wearing out", "watch it"),
     "kernel": ("", "use one image of the system on all nodes"),
@@ -85,9 +89,9 @@ class Difference:
     fix: str
 
     def __str__(self) -> str:
-        shown = ", ".join(f"{who} {_text(value)}".rstrip() for who, value in self.deviating[:3])
+        shown = ", ".join(f"{who} {_short(value)}".rstrip() for who, value in self.deviating[:3])
         more = f" and {len(self.deviating) - 3} more" if len(self.deviating) > 3 else ""
-        others = f", the others {_text(self.usual)}" if self.usual is not None else ""
+        others = f", the others {_short(self.usual)}" if self.usual is not None else ""
         return f"{self.field}: {shown}{more}{others}" + (f": {self.why}" if self.why else "")
 
     def to_json(self, most: int = 10) -> dict[str, Json]:
@@ -138,13 +142,29 @@ def _between_nodes(document: Mapping[str, Any]) -> Iterator[Difference]:
         known = [(who, value, count) for who, value, count in values if value is not None]
         counted: Counter[str] = Counter()
         for _, value, count in known:
-            counted[_text(value)] += count
+            counted[readable(value)] += count
         if name in _ALONE or len(counted) < 2:
             continue
         most, times = counted.most_common(1)[0]
-        usual = next(value for _, value, _ in known if _text(value) == most) if 2 * times > counted.total() else None
-        others = [(who, value) for who, value, _ in known if usual is None or _text(value) != most]
-        yield _difference(name, usual, others)
+        usual = next(value for _, value, _ in known if readable(value) == most) if 2 * times > counted.total() else None
+        others = [(who, value) for who, value, _ in known if usual is None or readable(value) != most]
+        shared = usual if usual is not None else _common([value for _, value in others])
+        yield _difference(name, usual, [(who, _unlike(value, shared)) for who, value in others])
+
+
+def _common(values: list[Json]) -> Json:
+    """What several lists all have; ``None`` where they are no lists."""
+    if not all(isinstance(value, list) for value in values):
+        return None
+    return [item for item in values[0] if all(item in value for value in values)]
+
+
+def _unlike(value: Json, usual: Json) -> Json:
+    """Of a list, what the usual one has not, else what it lacks itself: of nine ports the one that is down."""
+    if not (isinstance(value, list) and isinstance(usual, list)):
+        return value
+    more = [item for item in value if item not in usual]
+    return more or [f"no {readable([item])}" for item in usual if item not in value] or value
 
 
 def _members(document: Mapping[str, Any], classes: list[dict[str, Json]]) -> list[tuple[str, int, int]]:
@@ -169,11 +189,22 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Jso
             yield f"{prefix}{name}", item
 
 
-def _text(value: Json) -> str:
+def readable(value: Json) -> str:
+    """As a person reads it; of what is true, its name.
+
+    >>> readable([{"name": "mlx5_0", "rate_gbps": 400.0, "rdma": True}, {"name": "eth0"}])
+    'mlx5_0 400.0 rdma; eth0'
+    """
     if isinstance(value, list):
-        return "; ".join(" ".join(str(part) for part in item.values()) if isinstance(item, dict) else str(item)
-                         for item in value)  # fmt: skip
+        return "; ".join(map(readable, value))
+    if isinstance(value, dict):
+        return " ".join(name if part is True else str(part) for name, part in value.items())
     return str(value)
+
+
+def _short(value: Json) -> str:
+    text = readable(value)
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:

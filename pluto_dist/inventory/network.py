@@ -47,6 +47,7 @@ def _port(port: Path, name: str) -> Nic:
         layer=known(lambda: clean((port / "link_layer").read_text())),
         rate_gbps=known(lambda: _rate((port / "rate").read_text())),
         state=known(lambda: _state((port / "state").read_text())),
+        rdma=True,
     )
 
 

@@ -23,6 +23,7 @@ GONE = frozenset({"GpuIsLost", "ResetRequired"})
 """Errors after which a GPU is not asked again: a lost one can crash us in the driver (nvitop#139)."""
 
 P2P_READ, P2P_OK = 0, 0  # pynvml's own NVML_P2P_CAPS_INDEX_READ is a tuple by mistake (13.615)
+CONFIDENTIAL = 1  # NVML_CC_SYSTEM_FEATURE_ENABLED
 LARGEST_MEMORY = 2**50  # bytes; no GPU has a pebibyte
 LARGEST_PID = 2**22  # the kernel's PID_MAX_LIMIT on 64 bit
 
@@ -89,6 +90,7 @@ def _report(nvml: Any, init_ms: int) -> GpuReport:
             bad.append((index, str(failure) if isinstance(failure, GpuGoneError) else error_name(failure)))
     return GpuReport(
         p2p=known(lambda: _p2p(nvml, [gpu.index for gpu in devices])),
+        confidential=known(lambda: nvml.nvmlSystemGetConfComputeState().ccFeature == CONFIDENTIAL) or None,
         driver=known(lambda: clean(nvml.nvmlSystemGetDriverVersion())),
         cuda_driver=known(lambda: _cuda_version(nvml.nvmlSystemGetCudaDriverVersion())),
         devices=tuple(devices),

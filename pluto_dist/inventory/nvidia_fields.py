@@ -44,6 +44,7 @@ def fields(device: Device) -> dict[str, Any]:
     persistence = device.read("nvmlDeviceGetPersistenceMode")
     found = {
         "arch": ARCHITECTURES.get(device.read("nvmlDeviceGetArchitecture")),
+        "cores": device.read("nvmlDeviceGetNumGpuCores") or None,
         "vbios": clean(device.read("nvmlDeviceGetVbiosVersion")),
         "clock_sm_mhz": device.read("nvmlDeviceGetMaxClockInfo", SM) or None,
         "clock_mem_mhz": device.read("nvmlDeviceGetMaxClockInfo", MEMORY) or None,

@@ -64,6 +64,8 @@ class Gpu(Record):
     """"unified": the GPU has no memory of its own, ``memory`` is the host's."""
     compute_capability: str | None = optional(decode_text)
     """"9.0"."""
+    cores: int | None = optional(decode_int)
+    """CUDA's."""
     pci_bus_id: str | None = optional(decode_text)
     """"00000000:18:00.0": domain, bus, device, function."""
     temperature: int | None = optional(decode_int)
@@ -130,6 +132,8 @@ class GpuReport(Record):
     bad: tuple[tuple[int, str], ...] = optional(decode_bad, ())
     error: str | None = optional(decode_text)
     """"LibRmVersionMismatch", "DriverNotLoaded", "timeout", …"""
+    confidential: bool | None = optional(decode_bool)
+    """Whether confidential computing is on, which slows down what comes and goes over PCIe."""
     p2p: str | None = optional(one_of("all", "none", "partial"))
     """Whether every two of them read each other's memory directly."""
     count: int | None = optional(decode_int)
@@ -154,11 +158,13 @@ class Nic(Record):
     name: str | None = optional(decode_text)
     """"mlx5_0", "mlx5_0:2" (its second port), "eth0"."""
     layer: str | None = optional(decode_text)
-    """"InfiniBand", or "Ethernet", which is RoCE where the name is an adapter's."""
+    """"InfiniBand", or "Ethernet", which is RoCE on an ``rdma`` adapter."""
     rate_gbps: float | None = optional(decode_float)
     """Gbit/s in one direction."""
     state: str | None = optional(decode_text)
     """Where it is not the usual "ACTIVE": "DOWN", "INIT"."""
+    rdma: bool | None = optional(decode_bool)
+    """Whether it is an adapter that reads and writes another node's memory by itself (InfiniBand, RoCE, EFA)."""
 
 
 @dataclass(frozen=True, slots=True)

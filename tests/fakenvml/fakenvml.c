@@ -7,7 +7,7 @@
  * The profile: one KEY=VALUE a line; '#' starts a comment line; of equal keys the last one counts.
  *
  *   include=FILE              the lines of FILE, which lies beside the including file unless it is absolute
- *   driver= nvml= cuda= count=                             values of the whole system
+ *   driver= nvml= cuda= count= confidential=               values of the whole system
  *   dev.<i>.<key>=            a value of device i; dev.*.<key>= one of all devices that have none of their own
  *   <function>.rc=            the function returns this code (dev.<i>.<function>.rc= for one device)
  *   <function>.ms=            the function sleeps this many milliseconds before it answers
@@ -62,6 +62,9 @@ typedef struct {
 typedef struct {
     unsigned gpu, memory;
 } nvmlUtilization_t;
+typedef struct {
+    unsigned environment, ccFeature, devToolsMode;
+} nvmlConfComputeSystemState_t;
 typedef struct {
     unsigned pid;
     unsigned long long usedGpuMemory;
@@ -271,6 +274,16 @@ Code nvmlSystemGetCudaDriverVersion_v2(int *out) {
     return cuda_version(out);
 }
 
+Code nvmlSystemGetConfComputeState(nvmlConfComputeSystemState_t *out) {
+    ENTER(-1);
+    const char *value = system_value("confidential");
+    if (!value)
+        return (Code)NOT_SUPPORTED;
+    memset(out, 0, sizeof *out);
+    out->ccFeature = (unsigned)atoi(value);
+    return (Code)OK;
+}
+
 /* ---- handles ---- */
 
 static unsigned device_count(void) {
@@ -443,14 +456,12 @@ Code nvmlDeviceGetCpuAffinity(nvmlDevice_t handle, unsigned words, unsigned long
     if (!value)
         return (Code)NOT_SUPPORTED;
     memset(out, 0, words * sizeof *out);
-    unsigned first, last;
-    int length;
-    while (sscanf(value, "%u-%u%n", &first, &last, &length) == 2) {
+    for (char *end; *value; value = *end ? end + 1 : end) {
+        unsigned first = (unsigned)strtoul(value, &end, 10), last = first;
+        if (*end == '-')
+            last = (unsigned)strtoul(end + 1, &end, 10);
         for (; first <= last && first < words * 8 * sizeof *out; first++)
             out[first / 64] |= 1ul << (first % 64);
-        value += length;
-        if (*value++ != ',')
-            break;
     }
     return (Code)OK;
 }

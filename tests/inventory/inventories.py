@@ -127,6 +127,10 @@ def h100_node(name: str, *, power_w: dict[int, int] | None = None, lost: tuple[i
             power_limit_w=(power_w or {}).get(i, 700),
             pids=(4242 + i,),
             mig=False,
+            nvlinks=18,
+            nvlinks_up=18,
+            numa=i // 4,
+            cpus="0-55,112-167" if i < 4 else "56-111,168-223",
         )
         for i in range(8)
         if i not in lost
@@ -152,7 +156,10 @@ def h100_node(name: str, *, power_w: dict[int, int] | None = None, lost: tuple[i
             shm=1082000000000 + len(name) * 2048,
             disk=7_500_000_000_000_000,
             disk_type="lustre",
-            nics=(*(Nic(f"mlx5_{i}", "InfiniBand", 400.0) for i in range(8)), Nic("eth0", "Ethernet", 100.0)),
+            nics=(
+                *(Nic(f"mlx5_{i}", "InfiniBand", 400.0, rdma=True) for i in range(8)),
+                Nic("eth0", "Ethernet", 100.0),
+            ),
             container="kubernetes",
             k8s_pod=f"{name}-pod",
             boot_time=1.7e9,

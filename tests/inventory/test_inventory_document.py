@@ -214,6 +214,8 @@ def test_a_lost_gpu_is_left_out_and_named(leader):
     assert document["nodes"][0]["bad"] == {"0": "GpuIsLost"} and len(document["nodes"][0]["gpus"]) == 7
     (only,) = document["node_classes"]
     assert only["gpu"]["bus"] == [f"{n}b:00" for n in range(8)]
+    assert only["gpu"]["numa"] == [0] * 4 + [1] * 4
+    assert only["gpu"]["cpus"] == ["0-55,112-167"] * 4 + ["56-111,168-223"] * 4
     assert (document["cluster"]["gpus"], document["cluster"]["gpus_bad"]) == (16, 1)
 
 
@@ -242,6 +244,7 @@ def test_the_cluster_is_flat_and_filterable():
         "gpu_memory": 85520809984,
         "driver": "550.54.15",
         "classes": 1,
+        "interconnect": "nvlink+ib",
         "collect_ms": 25,
     }
     assert document["hosts"] == ["a", "(missing)", "c"]
@@ -326,7 +329,7 @@ def test_a_class_has_the_machine_and_the_code():
 
     assert only["cpu"]["allowed"] == 224 and only["disk"] == {"total": 7_500_000_000_000_000, "type": "lustre"}
     assert only["nic"][7:] == [
-        {"name": "mlx5_7", "layer": "InfiniBand", "rate_gbps": 400.0},
+        {"name": "mlx5_7", "layer": "InfiniBand", "rate_gbps": 400.0, "rdma": True},
         {"name": "eth0", "layer": "Ethernet", "rate_gbps": 100.0},
     ]
     assert (only["packages"], only["env"], only["commit"]) == ("0123456789abcdef", "fedcba9876543210", "a" * 40)

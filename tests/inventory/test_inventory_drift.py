@@ -47,6 +47,18 @@ def software(node: NodeInventory, **changes: Any) -> NodeInventory:
     return dataclasses.replace(node, software=dataclasses.replace(node.software, **changes))
 
 
+def port(number: int) -> dict[str, Any]:
+    """An adapter of the usual node."""
+    return {"name": f"mlx5_{number}", "layer": "InfiniBand", "rate_gbps": 400.0, "rdma": True}
+
+
+def nics(node: NodeInventory, number: int, *, drop: bool = False, **changes: Any) -> NodeInventory:
+    """``node`` with one port changed, or without it."""
+    ports = [dataclasses.replace(nic, **changes) if n == number else nic for n, nic in enumerate(node.host.nics)]
+    kept = ports[:number] + ports[number + drop :]
+    return dataclasses.replace(node, host=dataclasses.replace(node.host, nics=tuple(kept)))
+
+
 USUAL = h100_node("x")
 
 
@@ -72,6 +84,11 @@ def test_nodes_that_are_alike_have_no_drift():
         (gpu(USUAL, 5, power_limit_w=400), "gpu.power_limit_w", None, (("odd GPU 5", 400),)),
         (gpu(USUAL, 6, throttle=("temperature",)), "gpu.throttle", None, (("odd GPU 6", "temperature"),)),
         (h100_node("x", lost=[3]), "gpu.lost", None, (("odd GPU 3", "GpuIsLost"),)),
+        (nics(USUAL, 2, state="DOWN"), "nic", None, (("odd", [port(2) | {"state": "DOWN"}]),)),
+        (nics(USUAL, 7, name="eth1"), "nic", None, (("odd", [port(7) | {"name": "eth1"}]),)),
+        (nics(USUAL, 7, drop=True), "nic", None, (("odd", ["no mlx5_7 InfiniBand 400.0 rdma"]),)),
+        (gpu(USUAL, 4, numa=0), "gpu.numa", [0] * 4 + [1] * 4, (("odd", [0] * 5 + [1] * 3),)),
+        (gpu(USUAL, 4, cpus="0-3"), "gpu.cpus", None, (("odd", ["0-3"]),)),
         (None, MISSING, None, (("node 1", "missing"),)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -97,6 +114,23 @@ def test_two_nodes_have_no_majority():
     """Both are named with what they have."""
     (found,) = differences(document(a=USUAL, b=driver(USUAL, "535.1")))
     assert (found.usual, dict(found.deviating)) == (None, {"a": "550.54.15", "b": "535.1"})
+
+
+def test_of_two_nodes_with_other_ports():
+    """Neither is the usual one: each is named with what the other has not."""
+    (found,) = differences(document(a=USUAL, b=nics(USUAL, 2, state="DOWN")))
+    assert dict(found.deviating) == {"a": [port(2)], "b": [port(2) | {"state": "DOWN"}]}
+    assert str(found) == (
+        "nic: a mlx5_2 InfiniBand 400.0 rdma, b mlx5_2 InfiniBand 400.0 DOWN rdma: "
+        "the slowest port sets the pace of every collective"
+    )
+
+
+def test_a_long_value_is_cut_in_the_warning():
+    (found,) = differences(document(a=USUAL, odd=nics(USUAL, 2, state="DOWN"), c=USUAL))
+    others = str(found).partition(", the others ")[2]
+    assert others.startswith("mlx5_0 InfiniBand 400.0 rdma; ")
+    assert "..." in others[:81]
 
 
 def test_what_is_unknown_differs_from_nothing():

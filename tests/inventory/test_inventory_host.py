@@ -85,10 +85,10 @@ def test_no_limit_is_unknown(tmp_path, files):
 def test_ports_have_layer_rate_and_state(tmp_path):
     """Adapters in the order of their numbers, each port once; virtual interfaces and IPoIB are left out."""
     assert network.probe(lay_out("dgx_h100", tmp_path)) == (
-        Nic("mlx5_0", "InfiniBand", 400.0),
-        Nic("mlx5_2", "InfiniBand", 10.0, "DOWN"),
-        Nic("mlx5_10:1", "Ethernet", 100.0),
-        Nic("mlx5_10:2", "Ethernet", None, "INIT"),
+        Nic("mlx5_0", "InfiniBand", 400.0, rdma=True),
+        Nic("mlx5_2", "InfiniBand", 10.0, "DOWN", rdma=True),
+        Nic("mlx5_10:1", "Ethernet", 100.0, rdma=True),
+        Nic("mlx5_10:2", "Ethernet", None, "INIT", rdma=True),
         Nic("eth0", "Ethernet", 25.0),
         Nic("eth2", "Ethernet", None, "DOWN"),
     )

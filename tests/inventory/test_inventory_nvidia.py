@@ -29,6 +29,21 @@ def test_eight_gpus_are_reported_whole(node):
     assert (gpu.compute_capability, gpu.pci_bus_id) == ("9.0", "00000000:3B:00.0")
     assert (gpu.temperature, gpu.power_limit_w, gpu.pids) == (31, 700, (4242, 4243))
     assert (gpu.mig, gpu.mig_instances) == (False, ())
+    assert (gpu.arch, gpu.cores, gpu.vbios) == ("Hopper", 16896, "96.00.5E.00.01")
+    assert (gpu.clock_sm_mhz, gpu.clock_mem_mhz, gpu.throttle) == (1980, 2619, ())
+    assert (gpu.ecc, gpu.persistence) == (True, True)
+    assert (gpu.pcie_gen, gpu.pcie_width, gpu.pcie_gen_max, gpu.pcie_width_max) == (5, 16, 5, 16)
+    assert (gpu.nvlinks, gpu.nvlinks_up, gpu.nvlink_version) == (18, 18, 4)
+    assert [(each.numa, each.cpus) for each in gpus.devices] == [(0, "0-47,96-143")] * 4 + [(1, "48-95,144-191")] * 4
+    assert (gpus.p2p, gpus.confidential) == ("all", None)
+
+
+def test_confidential_computing_is_told_where_it_is_on(node):
+    """It is of the whole node, and one of the things in which nodes may differ."""
+    on = node.collect("h100", "confidential=1")
+    assert on.gpus.confidential is True
+    document = compose({0: on.inventory}, leader_node=0, world_size=8, first_ranks={0: 0})
+    assert document["node_classes"][0]["gpu"]["confidential"] is True
 
 
 @pytest.mark.parametrize(

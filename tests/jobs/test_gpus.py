@@ -27,6 +27,7 @@ def test_one_worker_asks_the_driver_and_the_run_has_every_gpu(tracker, torchrun,
         **{"schema": 1, "collect_ms": 0, "nodes": 1, "nodes_reported": 1, "world_size": 4, "classes": 1},
         **{"gpus": 8, "gpus_bad": 0, "gpu_name": "NVIDIA H100 80GB HBM3", "gpu_memory": 85520809984},
         "driver": "550.54.15",
+        "interconnect": "nvlink",
     }
     assert len(metadata["nodes"][0]["gpus"]) == 8
     assert metadata["gpu"]["nvidia"]["count"] == 8

@@ -1,0 +1,60 @@
+"""What connects the GPUs of a job? One word for inside a node, one for between nodes: "nvlink+ib".
+
+Pure. It is what the hardware offers, not what NCCL came to use: NCCL_DEBUG=INFO tells that.
+
+>>> from pluto_dist.inventory.records import HostReport
+>>> one = NodeInventory(host=HostReport(nics=(Nic("mlx5_0", "InfiniBand", 400.0, rdma=True),)))
+>>> of_nodes([one]), of_nodes([one, one])
+(None, 'ib')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .records import GpuReport, Nic, NodeInventory
+
+BETWEEN = ("ib", "roce", "rdma", "ethernet")
+"""The ways between nodes, the best first."""
+
+
+def of_nodes(nodes: Sequence[NodeInventory]) -> str | None:
+    """The words for a job, "mixed" where nodes differ; ``None`` where there is nothing to connect, or to know.
+
+    Args:
+        nodes: all that reported.
+    """
+    inside = _one({_inside(node.gpus) for node in nodes} - {None})
+    between = None if len(nodes) < 2 else "nvlink" if _is_one_fabric(nodes) else _one({_between(n) for n in nodes})
+    return "+".join(dict.fromkeys(word for word in (inside, between) if word)) or None
+
+
+def _one(words: set[str | None]) -> str | None:
+    return next(iter(words), None) if len(words) < 2 else "mixed"
+
+
+def _inside(gpus: GpuReport) -> str | None:
+    """How the GPUs of a node reach each other: NVLink where all of them have it."""
+    if len(gpus.devices) < 2:
+        return None
+    return "nvlink" if all(gpu.nvlinks_up for gpu in gpus.devices) else "pcie"
+
+
+def _between(node: NodeInventory) -> str | None:
+    """The best network that is up."""
+    found = {_kind(nic) for nic in node.host.nics if nic.state is None}
+    return next((word for word in BETWEEN if word in found), None)
+
+
+def _kind(nic: Nic) -> str:
+    if nic.layer == "InfiniBand":
+        return "ib"
+    if not nic.rdma:
+        return "ethernet"
+    return "roce" if nic.layer == "Ethernet" else "rdma"  # AWS's EFA has a link layer of its own
+
+
+def _is_one_fabric(nodes: Sequence[NodeInventory]) -> bool:
+    """Whether NVLink reaches from node to node (GB200 NVL72)."""
+    places = {(gpu.fabric_cluster, gpu.fabric_clique) for node in nodes for gpu in node.gpus.devices}
+    return len(places) == 1 and all(cluster for cluster, _ in places) and all(node.gpus.devices for node in nodes)
