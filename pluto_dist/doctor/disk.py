@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pluto_dist.doctor.family import Family, Machine
 from pluto_dist.doctor.finding import Finding, ok, problem, size, warning
+from pluto_dist.inventory import disks
 from pluto_dist.inventory.reading import known
 from pluto_dist.settings import spool_folder
 
@@ -61,26 +62,7 @@ def look(machine: Machine) -> DiskSeen:
         refused = f"{there}: {error.strerror}"
     status = known(lambda: os.statvfs(there))
     free = None if status is None else status.f_bavail * status.f_frsize
-    mounts = known(lambda: (machine.proc / "self" / "mountinfo").read_text(errors="surrogateescape")) or ""
-    return DiskSeen(folder, refused, free, filesystem_of(there.resolve(), mounts))
-
-
-def filesystem_of(path: Path, mountinfo: str) -> str | None:
-    """The type of the filesystem that ``path`` is on.
-
-    >>> filesystem_of(Path("/home/u"), "22 1 0:1 / / rw - ext4 /dev/a rw\\n30 22 0:9 / /home rw - nfs4 srv:/h rw\\n")
-    'nfs4'
-    """
-    found: tuple[int, str] | None = None
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        fields = before.split()
-        if len(fields) < 5 or not after.split():
-            continue
-        point = Path(fields[4].replace("\\040", " "))
-        if (point == path or point in path.parents) and len(point.parts) >= (found or (0,))[0]:
-            found = len(point.parts), after.split()[0]
-    return found[1] if found else None
+    return DiskSeen(folder, refused, free, known(lambda: disks.type_of(there, machine.root)))
 
 
 def spool(seen: DiskSeen) -> Finding:

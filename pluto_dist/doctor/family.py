@@ -29,15 +29,13 @@ class Machine:
         environ: the environment of the job to come.
         offline: ask no network.
         timeout: seconds; a look that takes longer is given up.
-        proc, sys, shm: where procfs, sysfs and the shared memory are.
+        root: where its files are.
     """
 
     environ: Mapping[str, str]
     offline: bool = False
     timeout: float = TIMEOUT
-    proc: Path = Path("/proc")
-    sys: Path = Path("/sys")
-    shm: Path = Path("/dev/shm")
+    root: Path = Path("/")
 
 
 @dataclass(frozen=True, slots=True)

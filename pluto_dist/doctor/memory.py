@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import resource
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from pluto_dist.doctor.family import Family, Machine
 from pluto_dist.doctor.finding import Finding, not_applicable, ok, size, warning
+from pluto_dist.inventory import cgroups
 from pluto_dist.inventory.reading import known
 
 SHM_ENOUGH = 1 << 30  # bytes; docker's default is 64 MiB, which one batch of images of a worker fills
@@ -45,16 +45,16 @@ class MemorySeen:
 
 
 def look(machine: Machine) -> MemorySeen:
-    status = known(lambda: os.statvfs(machine.shm))
-    limit, used = control_group(machine.proc, machine.sys)
-    adapters = known(lambda: sorted(path.name for path in (machine.sys / "class" / "infiniband").iterdir())) or []
+    status = known(lambda: os.statvfs(machine.root / "dev/shm"))
+    group = cgroups.limits(machine.root)
+    adapters = known(lambda: sorted(path.name for path in (machine.root / "sys/class/infiniband").iterdir())) or []
     world_size = machine.environ.get("WORLD_SIZE", "")
     return MemorySeen(
         shm=None if status is None else status.f_blocks * status.f_frsize,
         shm_free=None if status is None else status.f_bavail * status.f_frsize,
-        total=known(lambda: _total(machine.proc)),
-        limit=limit,
-        used=used,
+        total=known(lambda: _total(machine.root)),
+        limit=group.memory,
+        used=group.memory_used,
         open_files=_soft_limit(resource.RLIMIT_NOFILE),
         memlock=_soft_limit(resource.RLIMIT_MEMLOCK),
         infiniband=tuple(adapters),
@@ -62,32 +62,8 @@ def look(machine: Machine) -> MemorySeen:
     )
 
 
-def control_group(proc: Path, sys: Path) -> tuple[int | None, int | None]:
-    """Limit and use of memory of this process's control group or the tightest above it; versions 1 and 2."""
-    lines = (known((proc / "self" / "cgroup").read_text) or "").splitlines()
-    groups = {names: path for _, names, path in (line.split(":", 2) for line in lines if line.count(":") >= 2)}
-    found: list[tuple[int, int | None]] = []
-    for names, path in groups.items():
-        if names and "memory" not in names.split(","):
-            continue
-        root = sys / "fs" / "cgroup" / ("memory" if names else "")
-        limit_file, used_file = (
-            ("memory.limit_in_bytes", "memory.usage_in_bytes") if names else ("memory.max", "memory.current")
-        )
-        inner = root / path.lstrip("/")
-        for folder in (inner, *(parent for parent in inner.parents if parent == root or root in parent.parents)):
-            limit = known(partial(_number, folder / limit_file))
-            if limit is not None and limit < 1 << 60:  # version 1 says 2**63 less a page for "no limit"
-                found.append((limit, known(partial(_number, folder / used_file))))
-    return min(found, key=lambda pair: pair[0], default=(None, None))
-
-
-def _number(file: Path) -> int:
-    return int(file.read_text())
-
-
-def _total(proc: Path) -> int:
-    line = next(line for line in (proc / "meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
+def _total(root: Path) -> int:
+    line = next(line for line in (root / "proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:"))
     return int(line.split()[1]) * 1024
 
 

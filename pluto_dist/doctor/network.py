@@ -50,10 +50,10 @@ class NameSeen:
 
 
 def look(machine: Machine) -> NetworkSeen:
-    names = known(lambda: sorted(path.name for path in (machine.sys / "class" / "net").iterdir())) or []
+    names = known(lambda: sorted(path.name for path in (machine.root / "sys/class/net").iterdir())) or []
     addresses = _addresses()
     return NetworkSeen(
-        tuple(Interface(name, _is_up(machine.sys, name), addresses.get(name, ())) for name in names),
+        tuple(Interface(name, _is_up(machine.root, name), addresses.get(name, ())) for name in names),
         machine.environ.get(GLOO, ""),
         machine.environ.get(NCCL, ""),
         _nodes(machine.environ),
@@ -77,9 +77,9 @@ def _named(machine: Machine, name: str) -> NameSeen:
     return NameSeen(network, name, addresses, str(getattr(error, "strerror", None) or error or ""))
 
 
-def _is_up(sys: Path, name: str) -> bool:
+def _is_up(root: Path, name: str) -> bool:
     """IFF_UP: what ``ip link`` shows as UP. A loopback's operstate is "unknown", so that does not tell."""
-    flags = known(lambda: int((sys / "class" / "net" / name / "flags").read_text(), 16))
+    flags = known(lambda: int((root / "sys/class/net" / name / "flags").read_text(), 16))
     return bool((flags or 0) & 1)
 
 

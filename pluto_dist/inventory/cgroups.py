@@ -15,13 +15,23 @@ from pathlib import Path, PurePosixPath
 from .decoding import LARGEST_INTEGER
 from .reading import known
 
+MEMORY_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
+"""What a cgroup allows and what it uses, v2 and v1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``None`` is no limit. ``cpus``: cores' worth of time; ``memory``: bytes."""
+    """``None`` is no limit.
+
+    Attributes:
+        cpus: cores' worth of time.
+        memory: bytes.
+        memory_used: bytes that are in use of those, page cache included.
+    """
 
     cpus: float | None = None
     memory: int | None = None
+    memory_used: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +52,17 @@ def limits(root: Path = Path("/")) -> Limits:
     places = known(lambda: membership((root / "proc/self/cgroup").read_text("utf-8", "replace"))) or {}
     of_cpu, of_memory = (list(_folders(root, mounted, places, name)) for name in ("cpu", "memory"))
     cpus = [known(partial(read, folder)) for folder in of_cpu for read in (_cpus_v2, _cpus_v1)]
-    files = [folder / name for folder in of_memory for name in ("memory.max", "memory.limit_in_bytes")]
-    memory = [known(partial(_bytes, file)) for file in files]
+    memory = [
+        (limit, folder / used)
+        for folder in of_memory
+        for allowed, used in MEMORY_FILES
+        if (limit := known(partial(_bytes, folder / allowed))) is not None
+    ]
+    narrowest, used = min(memory, key=lambda found: found[0], default=(None, None))
     return Limits(
         min((each for each in cpus if each is not None), default=None),
-        min((each for each in memory if each is not None), default=None),
+        narrowest,
+        None if used is None else known(partial(_bytes, used)),
     )
 
 

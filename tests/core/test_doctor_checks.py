@@ -15,9 +15,8 @@ from pluto_dist.doctor import FAMILIES, Machine, Report, examine
 from pluto_dist.doctor.disk import DiskSeen
 from pluto_dist.doctor.family import Family
 from pluto_dist.doctor.gpus import GpusSeen
-from pluto_dist.doctor.memory import MemorySeen, control_group
+from pluto_dist.doctor.memory import MemorySeen
 from pluto_dist.doctor.network import Interface, NameSeen, NetworkSeen
-from pluto_dist.doctor.nvml import Health
 from pluto_dist.doctor.tracker import TrackerSeen
 from pluto_dist.errors import (
     AuthenticationError,
@@ -69,25 +68,26 @@ GPUS = GpusSeen(
         cuda_driver="12.4",
         count=2,
         init_ms=900,
-        devices=(Gpu(0, name="H100", uuid="GPU-aaaa-1"), Gpu(1, name="H100", uuid="GPU-aabb-2")),
-    ),
-    health=tuple(
-        Health(
-            index=index,
-            busy=0,
-            pcie_gen=5,
-            pcie_width=16,
-            pcie_gen_max=5,
-            pcie_width_max=16,
-            nvlinks=18,
-            nvlinks_up=18,
-            ecc_errors=0,
-            remapped_pending=False,
-            remapped_failed=False,
-            persistence=True,
-            slowdowns=(),
-        )
-        for index in (0, 1)
+        devices=tuple(
+            Gpu(
+                index=index,
+                name="H100",
+                uuid=uuid,
+                busy=0,
+                pcie_gen=5,
+                pcie_width=16,
+                pcie_gen_max=5,
+                pcie_width_max=16,
+                nvlinks=18,
+                nvlinks_up=18,
+                ecc_errors=0,
+                remap_pending=False,
+                remap_failed=False,
+                persistence=True,
+                throttle=(),
+            )
+            for index, uuid in enumerate(("GPU-aaaa-1", "GPU-aabb-2"))
+        ),
     ),
     software=SoftwareReport(torch="2.4.0+cu121", cuda="12.1"),
     nvidia_ml_py="13.615.71",
@@ -102,7 +102,11 @@ def gpus(**report: object) -> GpusSeen:
 
 def sick(**health: object) -> GpusSeen:
     """The second GPU is not well."""
-    return replace(GPUS, health=(GPUS.health[0], replace(GPUS.health[1], **health)))
+    well, other = GPUS.report.devices
+    return gpus(devices=(well, replace(other, **health)))
+
+
+UNTOLD = gpus(devices=(Gpu(0),))
 
 
 def seeing(value: str, ranks: int | None = None) -> GpusSeen:
@@ -200,15 +204,15 @@ TABLE = [
     ("PCIe", sick(pcie_width=8), "warning", "GPU 1: x8 of x16"),
     ("NVLink", GPUS, "ok", "18 links up"),
     ("NVLink", sick(nvlinks_up=16), "warning", "GPU 1: 16 of 18 up"),
-    ("NVLink", replace(GPUS, health=(Health(0),)), "not applicable", "no NVLink"),
+    ("NVLink", UNTOLD, "not applicable", "no NVLink"),
     ("GPU memory", GPUS, "ok", "no uncorrected error"),
     ("GPU memory", sick(ecc_errors=3), "problem", "GPU 1: 3 uncorrected"),
-    ("GPU memory", sick(remapped_failed=True), "problem", "no spare row"),
-    ("GPU memory", sick(remapped_pending=True), "warning", "waits for a reset"),
+    ("GPU memory", sick(remap_failed=True), "problem", "no spare row"),
+    ("GPU memory", sick(remap_pending=True), "warning", "waits for a reset"),
     ("GPU memory", sick(retired_pages=2), "warning", "2 pages retired"),
-    ("GPU memory", replace(GPUS, health=(Health(0),)), "not applicable", "counts no errors"),
+    ("GPU memory", UNTOLD, "not applicable", "counts no errors"),
     ("GPU clocks", GPUS, "ok", "not held down"),
-    ("GPU clocks", sick(slowdowns=("temperature",)), "warning", "GPU 1: temperature"),
+    ("GPU clocks", sick(throttle=("temperature",)), "warning", "GPU 1: temperature"),
     ("GPU clocks", NO_GPU, "not applicable", "no NVIDIA library"),
     ("shared memory", MEMORY, "ok", "64 GiB"),
     ("shared memory", replace(MEMORY, shm=64 << 20, shm_free=64 << 20), "warning", "64 MiB"),
@@ -248,36 +252,6 @@ def test_every_check_is_in_the_table():
     assert {name for name, _, verdict, _ in TABLE if verdict in ("warning", "problem")} == set(CHECKS)
 
 
-@pytest.mark.parametrize(
-    ("groups", "files", "limit"),
-    [
-        (
-            "0::/job/step\n",
-            {"job/step/memory.max": "max", "job/memory.max": "2048", "job/memory.current": "7"},
-            (2048, 7),
-        ),
-        ("0::/\n", {"memory.max": "4096", "memory.current": "9"}, (4096, 9)),
-        ("4:memory:/a\n1:cpu:/b\n", {"memory/a/memory.limit_in_bytes": str(2**63 - 4096)}, (None, None)),
-        (
-            "4:memory:/a\n",
-            {"memory/a/memory.limit_in_bytes": "512", "memory/a/memory.usage_in_bytes": "5"},
-            (512, 5),
-        ),
-        ("", {}, (None, None)),
-        ("nonsense", {}, (None, None)),
-    ],
-)
-def test_the_control_groups_limit(tmp_path, groups, files, limit):
-    """The tightest limit on the way up counts, in versions 1 and 2; no limit is none."""
-    (tmp_path / "self").mkdir()
-    (tmp_path / "self" / "cgroup").write_text(groups)
-    for name, content in files.items():
-        file = tmp_path / "fs" / "cgroup" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content + "\n")
-    assert control_group(tmp_path, tmp_path) == limit
-
-
 def test_the_readme_shows_a_sick_machine():
     """The README's example is what the command prints for this node; PLUTO_DIST_WRITE_SNAPSHOTS=1 writes it there."""
     seen = [
@@ -292,7 +266,7 @@ def test_the_readme_shows_a_sick_machine():
         replace(NETWORK, nccl="ib"),
         LOOPBACK,
         ADDRESS,
-        replace(sick(pcie_width=8, nvlinks_up=16, remapped_pending=True), visible="0,1,2"),
+        replace(sick(pcie_width=8, nvlinks_up=16, remap_pending=True), visible="0,1,2"),
         replace(MEMORY, shm=64 << 20, shm_free=64 << 20, limit=64 * GIB, used=3 * GIB),
         replace(DISK, filesystem="nfs4"),
     ]

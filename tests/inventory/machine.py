@@ -1,6 +1,8 @@
 """The files of machines that this one is not, as their kernel shows them.
 
-A recording (``machines/*.tree``) has a line ``== path`` before the content of each file.
+A tree (``machines/*.tree``) has a line ``== path`` before the content of each file; its first line says what machine it
+is. Those that name a kernel's and systemd's version were recorded there, byte by byte, by a process of the cgroup or
+container in question; the others were written after the formats of the kernel's documentation.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ RECORDINGS = Path(__file__).parent / "machines"
 def lay_out(recording: str, root: Path) -> Path:
     """The files of ``recording`` under ``root``."""
     text = (RECORDINGS / f"{recording}.tree").read_text()
-    return write(root, dict(part.split("\n", 1) for part in text.split("\n== ")[1:]))
+    parts = (part.partition("\n") for part in text.split("\n== ")[1:])
+    return write(root, {name: content for name, _, content in parts})
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

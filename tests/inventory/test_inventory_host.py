@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from machine import lay_out, write
 
+from pluto_dist.doctor import Machine, memory
 from pluto_dist.inventory import cgroups, container, disks, host, network
 from pluto_dist.inventory.cgroups import Limits
 from pluto_dist.inventory.records import Nic
@@ -27,6 +28,31 @@ def test_the_narrowest_limit_of_cgroup_v2_holds(tmp_path):
 def test_cgroup_v1_is_read_inside_docker(tmp_path):
     """The path of the host that /proc shows is not looked for below the container's own mount."""
     assert cgroups.limits(lay_out("docker_cgroup_v1", tmp_path)) == Limits(cpus=3.5, memory=64 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("recording", "cpus", "memory"),
+    [("systemd_cgroup_v2", 1.5, 3 * GIB), ("container_cgroup_v2", 2.5, GIB), ("hybrid_cgroup", 1.5, 3 * GIB)],
+)
+def test_recorded_machines(tmp_path, recording, cpus, memory):
+    """A unit in a slice that allows less than the unit; a container, which sees its own cgroup as the top; v1 and v2 at
+    once, where cgroup2 is mounted and has no controller."""
+    assert cgroups.limits(lay_out(recording, tmp_path)) == Limits(cpus=cpus, memory=memory)
+
+
+@pytest.mark.parametrize(
+    ("recording", "file"),
+    [
+        ("systemd_cgroup_v2", "sys/fs/cgroup/training.slice/memory.current"),
+        ("hybrid_cgroup", "sys/fs/cgroup/memory/training.slice/memory.usage_in_bytes"),
+    ],
+)
+def test_what_is_used_is_of_the_narrowest_cgroup(tmp_path, recording, file):
+    """Not of the unit in it, which may have another limit."""
+    root = write(lay_out(recording, tmp_path), {file: "4096\n"})
+    assert cgroups.limits(root).memory_used == 4096
+    seen = memory.look(Machine({}, root=root))
+    assert (seen.limit, seen.used) == (3 * GIB, 4096)
 
 
 def test_a_limit_that_this_kernel_sets_is_read(tmp_path):
