@@ -9,8 +9,8 @@ from pluto_dist.doctor import health
 from pluto_dist.doctor.asking import Asked
 from pluto_dist.doctor.family import Family, Machine
 from pluto_dist.doctor.finding import Finding, not_applicable, ok, problem, warning
-from pluto_dist.doctor.nvml import Health, installed_version, probe
-from pluto_dist.inventory import GpuReport, SoftwareReport, software
+from pluto_dist.doctor.installed import installed_version
+from pluto_dist.inventory import Gpu, GpuReport, SoftwareReport, nvidia, software
 from pluto_dist.inventory.reading import attempt
 
 SLOW_INIT_MS = 2000
@@ -35,7 +35,6 @@ class GpusSeen:
     """Attributes: ``pynvml`` and ``nvidia_ml_py`` are installed versions; ``local_world_size`` the ranks here."""
 
     report: GpuReport
-    health: tuple[Health, ...] = ()
     software: SoftwareReport = field(default_factory=SoftwareReport)
     pynvml: str | None = None
     nvidia_ml_py: str | None = None
@@ -53,15 +52,14 @@ class GpusSeen:
 
 
 def look(machine: Machine) -> GpusSeen:
-    asked = Asked(probe)
+    asked = Asked(nvidia.probe)
     found = software.probe()
     installed = {name: installed_version(name) for name in ("pynvml", "nvidia-ml-py")}
     answered, error = attempt(lambda: asked.answer(0.9 * machine.timeout))
-    report, how_they_do = answered or (GpuReport(error="timeout" if error else None), ())
+    report = answered or GpuReport(error="timeout" if error else None)
     ranks = machine.environ.get("LOCAL_WORLD_SIZE", "")
     return GpusSeen(
         report,
-        how_they_do,
         found,
         installed["pynvml"],
         installed["nvidia-ml-py"],
@@ -182,17 +180,17 @@ def opening(seen: GpusSeen) -> Finding:
     """Without persistence mode the driver closes idle GPUs, and opening them takes seconds for each."""
     if seen.missing:
         return not_applicable(seen.missing)
-    off = [each.index for each in seen.health if each.persistence is False]
+    off = [each.index for each in seen.report.devices if each.persistence is False]
     took = f"the driver opened in {(seen.report.init_ms or 0) / 1000:.1f} s"
     if off:
         return warning(f"off on {_gpus(off)}; {took}", "nvidia-smi -pm 1, or run nvidia-persistenced.")
     if (seen.report.init_ms or 0) > SLOW_INIT_MS:
         return warning(took, "nvidia-smi -pm 1, or run nvidia-persistenced.")
-    return ok(f"on; {took}" if any(each.persistence for each in seen.health) else took)
+    return ok(f"on; {took}" if any(each.persistence for each in seen.report.devices) else took)
 
 
-def _of_each(check: Callable[[tuple[Health, ...]], Finding]) -> Callable[[GpusSeen], Finding]:
-    return lambda seen: check(seen.health) if seen.health else not_applicable(seen.missing or health.UNTOLD)
+def _of_each(check: Callable[[tuple[Gpu, ...]], Finding]) -> Callable[[GpusSeen], Finding]:
+    return lambda seen: not_applicable(seen.missing) if seen.missing else check(seen.report.devices)
 
 
 def _gpus(indexes: list[int]) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pluto_dist.doctor.finding import Finding, not_applicable, ok, problem, warning
-from pluto_dist.doctor.nvml import Health
+from pluto_dist.inventory import Gpu
+from pluto_dist.inventory.health import BUSY_PERCENT
 
-BUSY_PERCENT = 50
 UNTOLD = "the driver does not tell"
 RESET = "nvidia-smi --gpu-reset with no process on it, or reboot; if it comes back, replace the GPU."
 
 
-def pcie(seen: Sequence[Health]) -> Finding:
+def pcie(seen: Sequence[Gpu]) -> Finding:
     """The width never changes by itself. The generation does: an idle GPU lowers it, so only a busy one tells."""
     known = [each for each in seen if each.pcie_width and each.pcie_width_max]
     if not known:
@@ -34,7 +34,7 @@ def pcie(seen: Sequence[Health]) -> Finding:
     return ok(widths + (", idle ones at a lower generation" if idle else ""))
 
 
-def nvlink(seen: Sequence[Health]) -> Finding:
+def nvlink(seen: Sequence[Gpu]) -> Finding:
     linked = [each for each in seen if each.nvlinks]
     if not linked:
         return not_applicable("no NVLink")
@@ -48,26 +48,26 @@ def nvlink(seen: Sequence[Health]) -> Finding:
     return ok(_each(f"{each.nvlinks} links up" for each in linked))
 
 
-def memory(seen: Sequence[Health]) -> Finding:
+def memory(seen: Sequence[Gpu]) -> Finding:
     """Uncorrected errors end the process they hit. Rows that were remapped are repaired, unless spares ran out."""
-    worn = [f"GPU {each.index}: no spare row is left" for each in seen if each.remapped_failed]
+    worn = [f"GPU {each.index}: no spare row is left" for each in seen if each.remap_failed]
     errors = [f"GPU {each.index}: {each.ecc_errors} uncorrected ECC errors" for each in seen if each.ecc_errors]
-    pending = [f"GPU {each.index}: a row waits for a reset" for each in seen if each.remapped_pending]
+    pending = [f"GPU {each.index}: a row waits for a reset" for each in seen if each.remap_pending]
     retired = [f"GPU {each.index}: {each.retired_pages} pages retired" for each in seen if each.retired_pages]
     if worn or errors:
         return problem(", ".join(worn + errors + pending), RESET)
     if pending or retired:
         return warning(", ".join(pending + retired), RESET)
-    if all(each.ecc_errors is None and each.remapped_failed is None for each in seen):
+    if all(each.ecc_errors is None and each.remap_failed is None for each in seen):
         return not_applicable("the driver counts no errors")
     return ok("no uncorrected error since the driver was loaded")
 
 
-def clocks(seen: Sequence[Health]) -> Finding:
-    slowed = [f"GPU {each.index}: {', '.join(each.slowdowns)}" for each in seen if each.slowdowns]
+def clocks(seen: Sequence[Gpu]) -> Finding:
+    slowed = [f"GPU {each.index}: {', '.join(each.throttle)}" for each in seen if each.throttle]
     if slowed:
         return warning(f"held down ({'; '.join(slowed)})", "Check cooling and power; nvidia-smi -q -d PERFORMANCE.")
-    if all(each.slowdowns is None for each in seen):
+    if all(each.throttle is None for each in seen):
         return not_applicable(UNTOLD)
     return ok("not held down")
 

@@ -13,9 +13,11 @@ from typing import Any
 
 from pluto_dist.doctor import driver_calls
 from pluto_dist.doctor.asking import Asked
-from pluto_dist.doctor.nvml import MOST_NVLINKS, import_pynvml, installed_version
+from pluto_dist.doctor.installed import installed_version
 from pluto_dist.doctor.recording import SYSTEM, Recorder
 from pluto_dist.inventory.decoding import MIG_LIMIT
+from pluto_dist.inventory.nvidia import import_pynvml
+from pluto_dist.inventory.nvidia_fields import MOST_NVLINKS
 from pluto_dist.inventory.reading import attempt
 from pluto_dist.version import __version__
 

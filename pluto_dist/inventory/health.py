@@ -11,20 +11,25 @@ from __future__ import annotations
 from .decoding import Json
 from .records import Gpu, GpuReport
 
+BUSY_PERCENT = 50
+
 
 def faults(gpu: Gpu) -> dict[str, Json]:
     """The faults of one GPU, by name.
 
-    The generation of its PCIe link is none: an idle GPU lowers it to save power.
+    A low generation of its PCIe link is one while the GPU is busy only: an idle one lowers it to save power.
     """
+    is_busy = (gpu.busy or 0) >= BUSY_PERCENT
     found: dict[str, Json] = {
         "pcie.width": _below(gpu.pcie_width, gpu.pcie_width_max),
+        "pcie.gen": _below(gpu.pcie_gen, gpu.pcie_gen_max) if is_busy else None,
         "nvlink.up": _below(gpu.nvlinks_up, gpu.nvlinks),
         "ecc_errors": gpu.ecc_errors or None,
         "remapped_rows": gpu.remapped_rows or None,
         "remap_pending": gpu.remap_pending or None,
+        "remap_failed": gpu.remap_failed or None,
         "retired_pages": gpu.retired_pages or None,
-        "throttle": ", ".join(gpu.throttle) or None,
+        "throttle": ", ".join(gpu.throttle or ()) or None,
     }
     return {name: value for name, value in found.items() if value is not None}
 

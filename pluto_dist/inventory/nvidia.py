@@ -40,7 +40,7 @@ def probe() -> GpuReport:
     a container whose device permissions a ``systemctl daemon-reload`` took (nvidia-container-toolkit#48),
     "NoPermission", "DriverNotLoaded". No library at all is a node without NVIDIA GPUs.
     """
-    nvml, error = attempt(_import_pynvml)
+    nvml, error = attempt(import_pynvml)
     if nvml is None:
         return GpuReport(error=error_name(error))
     began = time.monotonic()
@@ -67,7 +67,7 @@ def error_name(error: Exception | None) -> str:
     return name.removeprefix("NVMLError_")
 
 
-def _import_pynvml() -> Any:
+def import_pynvml() -> Any:
     """The ``pynvml`` module: nvidia-ml-py's, or that of the abandoned package of the same name.
 
     pynvml 11.x on PyPI installs its own folder over nvidia-ml-py's file; up to 11.4 it answers bytes, as

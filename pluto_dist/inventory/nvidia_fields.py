@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from .decoding import clean
 
-MOST_NVLINKS = 18  # of an H100 or B200; NVML knows up to 36
+MOST_NVLINKS = 36  # NVML_NVLINK_MAX_LINKS; an H100 or B200 has 18
 UNCORRECTED, SINCE_LOADED = 1, 0  # NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC
 SM, MEMORY = 1, 2  # NVML_CLOCK_SM, NVML_CLOCK_MEM
 CPU_WORDS = 64  # of 64 bits: 4,096 CPUs, Linux's usual limit
@@ -42,6 +42,7 @@ def fields(device: Device) -> dict[str, Any]:
     """The fields of ``records.Gpu`` that are read here, by name; what cannot be read is left out."""
     ecc = device.read("nvmlDeviceGetEccMode")
     persistence = device.read("nvmlDeviceGetPersistenceMode")
+    rates = device.read("nvmlDeviceGetUtilizationRates")
     found = {
         "arch": ARCHITECTURES.get(device.read("nvmlDeviceGetArchitecture")),
         "cores": device.read("nvmlDeviceGetNumGpuCores") or None,
@@ -58,6 +59,7 @@ def fields(device: Device) -> dict[str, Any]:
         "numa": device.read("nvmlDeviceGetNumaNodeId"),
         "cpus": cpu_list(device.read("nvmlDeviceGetCpuAffinity", CPU_WORDS) or ()),
         "throttle": _slowdowns(device),
+        "busy": None if rates is None else rates.gpu,
         **_worn_memory(device),
         **_nvlinks(device),
         **_fabric(device),
@@ -78,22 +80,22 @@ def cpu_list(words: Iterable[int]) -> str | None:
     return ",".join(spans) or None
 
 
-def _slowdowns(device: Device) -> tuple[str, ...]:
+def _slowdowns(device: Device) -> tuple[str, ...] | None:
     reasons = device.read("nvmlDeviceGetCurrentClocksEventReasons")
     if reasons is None:  # its name before driver 535
-        reasons = device.read("nvmlDeviceGetCurrentClocksThrottleReasons") or 0
-    return tuple(word for bit, word in SLOWDOWNS.items() if reasons & bit)
+        reasons = device.read("nvmlDeviceGetCurrentClocksThrottleReasons")
+    return None if reasons is None else tuple(word for bit, word in SLOWDOWNS.items() if reasons & bit)
 
 
 def _worn_memory(device: Device) -> dict[str, Any]:
-    """Rows that were remapped (since Ampere), or pages that were retired (before); only where there are some."""
+    """Rows that were remapped (since Ampere), or pages that were retired (before) for errors of one bit and of two."""
     rows = device.read("nvmlDeviceGetRemappedRows")
     if rows is not None:
         corrected, uncorrected, pending, failed = rows
-        wait = bool(pending) or bool(failed)
-        return {"remapped_rows": corrected + uncorrected or None, "remap_pending": wait or None}
+        flags = {"remap_pending": bool(pending), "remap_failed": bool(failed)}
+        return {"remapped_rows": corrected + uncorrected, **flags}
     pages = [found for cause in (0, 1) if (found := device.read("nvmlDeviceGetRetiredPages", cause)) is not None]
-    return {"retired_pages": sum(map(len, pages)) or None}
+    return {"retired_pages": sum(map(len, pages)) if pages else None}
 
 
 def _nvlinks(device: Device) -> dict[str, Any]:

@@ -78,8 +78,10 @@ class Gpu(Record):
     clock_sm_mhz: int | None = optional(decode_int)
     """The highest that its multiprocessors can run at, as ``clock_mem_mhz`` is its memory's."""
     clock_mem_mhz: int | None = optional(decode_int)
-    throttle: tuple[str, ...] = optional(several(decode_text, 16), ())
+    throttle: tuple[str, ...] | None = optional(several(decode_text, 16))
     """Why its clocks are held down, but for being idle or at its power limit: "temperature", …"""
+    busy: int | None = optional(decode_int)
+    """Percent of the last moment in which a kernel ran on it."""
     ecc: bool | None = optional(decode_bool)
     """Whether its memory's errors are corrected."""
     ecc_errors: int | None = optional(decode_int)
@@ -89,11 +91,13 @@ class Gpu(Record):
     remapped_rows: int | None = optional(decode_int)
     """Rows of its memory that were replaced (since Ampere)."""
     remap_pending: bool | None = optional(decode_bool)
-    """Whether a row waits for a reset to be replaced, or cannot be."""
+    """Whether a row waits for a reset to be replaced."""
+    remap_failed: bool | None = optional(decode_bool)
+    """Whether a row could not be replaced, for no spare one was left."""
     persistence: bool | None = optional(decode_bool)
     """Whether the driver keeps it open between jobs."""
     pcie_gen: int | None = optional(decode_int)
-    """Of its link now, which an idle GPU lowers to save power."""
+    """Of its link now, which an idle GPU lowers to save power: it tells something of a ``busy`` one only."""
     pcie_width: int | None = optional(decode_int)
     """Lanes of its link now."""
     pcie_gen_max: int | None = optional(decode_int)

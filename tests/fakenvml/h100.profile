@@ -33,6 +33,7 @@ dev.*.topo=40
 dev.*.p2p=0
 dev.*.vbios=96.00.5E.00.01
 dev.*.util=97,41
+dev.*.throttle=0
 dev.*.pids=4242,4243
 dev.0.uuid=GPU-5fd4f087-86f3-7a43-b711-4771313afc50
 dev.0.pci=00000000:0B:00.0

@@ -138,19 +138,6 @@ def test_a_node_that_is_not_well(node):
     assert found["visible GPUs"][0] == "problem"
 
 
-def test_gpus_that_are_lost_meanwhile(node):
-    """A GPU that is lost after the inventory's look is a bad one, is not asked again, and hides no other; what was
-    opened is closed."""
-    lines = ("dev.3.nvmlDeviceGetNvLinkState.rc=15",)
-    output, calls = node.python("from pluto_dist.doctor.nvml import probe; print(probe())", "h100", *lines)
-
-    assert "bad=((3, 'GpuIsLost'),)" in output and output.count("Health(index=") == 7
-    functions = [call.function for call in calls]
-    assert [call.function for call in calls if call.device == 3][-1] == "nvmlDeviceGetNvLinkState"
-    assert functions[-1] == "nvmlShutdown"
-    assert functions.count("nvmlInitWithFlags") == functions.count("nvmlShutdown")
-
-
 @pytest.mark.exhaustive
 def test_the_profile_of_an_old_driver(node_without):
     """A function that the driver does not have is a note in the profile, and costs nothing else."""

@@ -80,6 +80,8 @@ def test_nodes_that_are_alike_have_no_drift():
         (software(USUAL, commit="b" * 40), "commit", None, None),
         (gpu(USUAL, 2, pcie_width=4, pcie_width_max=16), "gpu.pcie.width", None, (("odd GPU 2", "4 of 16"),)),
         (gpu(USUAL, 3, nvlinks=18, nvlinks_up=16), "gpu.nvlink.up", None, (("odd GPU 3", "16 of 18"),)),
+        (gpu(USUAL, 3, pcie_gen=3, pcie_gen_max=5, busy=97), "gpu.pcie.gen", None, (("odd GPU 3", "3 of 5"),)),
+        (gpu(USUAL, 3, remap_failed=True), "gpu.remap_failed", None, (("odd GPU 3", True),)),
         (gpu(USUAL, 4, ecc_errors=2), "gpu.ecc_errors", None, (("odd GPU 4", 2),)),
         (gpu(USUAL, 5, power_limit_w=400), "gpu.power_limit_w", None, (("odd GPU 5", 400),)),
         (gpu(USUAL, 6, throttle=("temperature",)), "gpu.throttle", None, (("odd GPU 6", "temperature"),)),
@@ -108,6 +110,13 @@ def test_one_node_that_is_not_as_the_others(odd, field, usual, deviating):
     assert field in str(difference)
     assert made["cluster"]["drift"] == len(found)
     assert field in [each["field"] for each in made["drift"]]
+
+
+def test_an_idle_gpu_lowers_its_link():
+    """Which is no fault of it; a busy one has the link that it is going to have."""
+    idle, busy = (gpu(USUAL, 3, pcie_gen=1, pcie_gen_max=5, busy=percent) for percent in (0, 97))
+    assert differences(document(a=USUAL, odd=idle, c=USUAL)) == ()
+    assert differences(document(a=USUAL, odd=busy, c=USUAL)) != ()
 
 
 def test_two_nodes_have_no_majority():

@@ -83,6 +83,7 @@ def test_the_calls_of_a_gpu_are_few(node):
         "dev.3.nvmlDeviceGetName.rc=15",
         "dev.3.nvmlDeviceGetTemperature.rc=15",
         "dev.3.nvmlDeviceGetMemoryInfo.rc=15",
+        "dev.3.nvmlDeviceGetNvLinkState.rc=15",
         "dev.3.nvmlDeviceGetGraphicsRunningProcesses_v3.rc=15",
     ],
 )
