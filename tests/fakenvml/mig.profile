@@ -1,9 +1,24 @@
-# 8 x H100, the first one cut into two instances
+# 8 x A100, the first one cut into two instances
 include=h100.profile
+dev.*.name=NVIDIA A100-SXM4-40GB
+dev.*.mem.total=42949672960
+dev.*.cc=8.0
+dev.*.arch=7
+dev.*.cores=6912
+dev.*.power.limit_mw=400000
+dev.*.clock.0=1410
+dev.*.clock.1=1410
+dev.*.clock.2=1215
+dev.*.pcie.gen=4
+dev.*.pcie.gen_max=4
+dev.*.nvlink.links=12
+dev.*.nvlink.version=3
+dev.*.fabric.state=0
+dev.*.vbios=92.00.19.00.01
 dev.0.mig=1
 dev.0.mig.0=40
 dev.0.mig.1=41
 dev.40.uuid=MIG-377e0049-554c-540b-93c6-d0976f8426cb
-dev.40.name=NVIDIA H100 80GB HBM3 MIG 3g.40gb
+dev.40.name=NVIDIA A100-SXM4-40GB MIG 3g.20gb
 dev.41.uuid=MIG-fe59bfcd-3946-5d58-a00e-183ee397373b
-dev.41.name=NVIDIA H100 80GB HBM3 MIG 3g.40gb
+dev.41.name=NVIDIA A100-SXM4-40GB MIG 3g.20gb

@@ -206,7 +206,7 @@ def test_mig_instances_are_listed(node):
     """A GPU in MIG mode names its slices; the others have none."""
     gpus = node.collect("mig").gpus
 
-    profile = "NVIDIA H100 80GB HBM3 MIG 3g.40gb"
+    profile = "NVIDIA A100-SXM4-40GB MIG 3g.20gb"
     assert [gpu.mig for gpu in gpus.devices] == [True] + [False] * 7
     assert gpus.devices[0].mig_instances == (
         MigInstance(uuid="MIG-377e0049-554c-540b-93c6-d0976f8426cb", name=profile),
@@ -218,7 +218,7 @@ def test_mig_slots_may_have_gaps(node):
     """An empty slot does not hide those after it."""
     gpus = node.collect("mig", "dev.0.mig.6=42", "dev.42.uuid=MIG-6").gpus
 
-    assert gpus.devices[0].mig_instances[-1] == MigInstance(uuid="MIG-6", name="NVIDIA H100 80GB HBM3")
+    assert gpus.devices[0].mig_instances[-1] == MigInstance(uuid="MIG-6", name="NVIDIA A100-SXM4-40GB")
 
 
 def test_a_stalled_driver_costs_the_deadline_and_no_more(node):
@@ -281,7 +281,7 @@ def test_what_the_fake_reports_makes_a_document(node):
 
     (only,) = document["nodes"]
     assert only["bad"] == {"3": "GpuIsLost"} and len(only["gpus"]) == 7
-    assert [part["profile"] for part in only["mig"]] == ["3g.40gb", "3g.40gb"]
+    assert [part["profile"] for part in only["mig"]] == ["3g.20gb", "3g.20gb"]
     assert only["diff"] == {"gpu.mig": {"0": True}}
     nvidia_card = document["gpu"]["nvidia"]
     assert (nvidia_card["count"], len(nvidia_card["devices"])) == (8, 7)
