@@ -106,7 +106,7 @@ def _print(console: Console, document: dict[str, Any], found: Sequence[Differenc
         for node in nodes
     ]
     _table(console, "nodes", NODES, rows)
-    gpus = [(node.get("host"), index, uuid, _ranks(node, index)) for node in nodes for index, uuid in _numbered(node)]
+    gpus = [(node.get("host"), *row) for node in nodes for row in _gpus(node)]
     _table(console, "GPUs", ("host", "GPU", "UUID", "rank"), gpus)
     if not found:
         console.print("the nodes are alike")
@@ -142,13 +142,20 @@ def _numbered(node: dict[str, Any]) -> Iterable[tuple[int, str]]:
     return zip(numbers, uuids, strict=False)
 
 
-def _ranks(node: dict[str, Any], gpu: int) -> str:
-    """The global ranks that use a GPU of ``node``, where that is known."""
-    first, used = node.get("rank"), node.get("gpu_of_rank")
-    if not isinstance(first, int) or not isinstance(used, list):
-        return ""
-    ranks = node.get("ranks") or range(first, first + len(used))
-    return ", ".join(str(rank) for rank, index in zip(ranks, used, strict=False) if index == gpu)
+def _gpus(node: dict[str, Any]) -> Iterable[tuple[Any, ...]]:
+    """The GPUs of ``node`` with the global ranks that use them; last those that only their rank's torch saw."""
+    used = _by_rank(node, "gpu_of_rank")
+    for number, uuid in _numbered(node):
+        yield number, uuid, ", ".join(str(rank) for rank, gpu in used if gpu == number)
+    yield from (("", uuid, rank) for rank, uuid in _by_rank(node, "uuid_of_rank") if uuid is not None)
+
+
+def _by_rank(node: dict[str, Any], name: str) -> list[tuple[int, Any]]:
+    """What ``node`` has under ``name`` of each of its ranks, with the rank."""
+    first, values = node.get("rank"), node.get(name)
+    if not isinstance(first, int) or not isinstance(values, list):
+        return []
+    return list(zip(node.get("ranks") or range(first, first + len(values)), values, strict=False))
 
 
 def _notes(node: dict[str, Any]) -> str:

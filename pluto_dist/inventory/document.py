@@ -23,7 +23,7 @@ from typing import Any
 from . import budget, health, interconnect, sdk
 from .classes import NodeClass, classify
 from .decoding import Json
-from .drift import differences
+from .drift import NOT_OURS, differences
 from .ranks import RankGpu
 from .records import Gpu, GpuReport, MigInstance, NodeInventory, Process
 
@@ -87,7 +87,7 @@ def _cluster(reported: Mapping[int, NodeInventory], nodes: int, world_size: int,
         "nodes_reported": len(every),
         "world_size": world_size,
         "gpus": sum(inventory.gpus.count or 0 for inventory in every),
-        "gpus_bad": sum(len(inventory.gpus.bad) for inventory in every),
+        "gpus_bad": sum(error != NOT_OURS for inventory in every for _, error in inventory.gpus.bad),
         "gpu_name": _same(gpu.name for gpu in gpus),
         "gpu_memory": min((gpu.memory for gpu in gpus if gpu.memory), default=None),
         "driver": _same(inventory.gpus.driver for inventory in every),

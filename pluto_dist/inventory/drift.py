@@ -20,7 +20,8 @@ from typing import Any
 from .decoding import Json
 
 MOST_CHARACTERS = 80  # of one value in a warning
-MISSING, LOST, LIBRARY = "node", "gpu.lost", "gpu.library"
+MISSING, LOST, LIBRARY, HIDDEN = "node", "gpu.lost", "gpu.library", "gpu.hidden"
+NOT_OURS = "NoPermission"  # a GPU that is well, and that a cgroup or a container keeps for others
 SUBJECTS: dict[str, tuple[str, str]] = {
     MISSING: ("it did not report before the run began", "look for its host in the job's output"),
     LIBRARY: ("NVML does not answer, so nothing is known of its GPUs", "run pluto-dist doctor there"),
@@ -59,6 +60,7 @@ SUBJECTS: dict[str, tuple[str, str]] = {
     "gpu.confidential": ("what comes and goes over PCIe is encrypted on some only", "set the same mode on all"),
     "gpu.ecc": ("memory errors are corrected on some only", "set the same mode on all"),
     "gpu.persistence": ("opening the driver takes seconds there", "nvidia-smi -pm 1"),
+    HIDDEN: ("the job may not use it", "ask the scheduler for whole nodes, if it should"),
     "gpu.numa": ("ranks there may be bound far from their GPU", "set the same NUMA mode in the firmware of all"),
     "gpu.cpus": ("ranks there may be bound far from their GPU", "set the same NUMA mode in the firmware of all"),
     "gpu.remapped_rows": ("its memory is wearing out", "watch it"),
@@ -124,7 +126,7 @@ def _of_single_ones(document: Mapping[str, Any]) -> Iterator[Difference]:
         if node.get("gpu_error"):
             seen.setdefault(LIBRARY, []).append((host, node["gpu_error"]))
         for index, error in _items(node.get("bad")):
-            seen.setdefault(LOST, []).append((f"{host} GPU {index}", error))
+            seen.setdefault(HIDDEN if error == NOT_OURS else LOST, []).append((f"{host} GPU {index}", error))
         for field in ("health", "diff"):
             for name, values in _items(node.get(field)):
                 dotted = name if name.startswith("gpu.") else f"gpu.{name}"

@@ -16,20 +16,31 @@ from .reading import known
 def uuid_in_use(torch: Any, local_rank: int | None) -> str | None:
     """The UUID of this rank's GPU, as CUDA has it: without NVML's "GPU-"; ``None`` where it cannot be told.
 
-    A script that has set no current device (it is 0 then) uses ``cuda:LOCAL_RANK``, as torchrun's and torch's
-    examples have it, or the only GPU that it sees.
-
     Args:
         torch: the module, or ``None`` where the process has not imported it.
         local_rank: this process's, where its launcher tells.
     """
-    return known(lambda: _ask(torch.cuda, local_rank)) if torch is not None else None
+    return None if torch is None else known(lambda: _ask(torch, local_rank))
 
 
-def _ask(cuda: Any, local_rank: int | None) -> str | None:
-    if not cuda.is_initialized():
+def _ask(torch: Any, local_rank: int | None) -> str | None:
+    if not torch.cuda.is_initialized():
         return None
-    device, wanted = cuda.current_device(), local_rank or 0
-    if device == 0 and wanted < cuda.device_count():
-        device = wanted
-    return clean(str(cuda.get_device_properties(device).uuid))
+    device = _device(torch, local_rank)
+    return None if device is None else clean(str(torch.cuda.get_device_properties(device).uuid))
+
+
+def _device(torch: Any, local_rank: int | None) -> int | None:
+    """The current device if one was set, else the only one that is there, or that this process has a context on.
+
+    The current device is 0 where none was set. Such a script uses ``cuda:LOCAL_RANK``, as torch's examples have it.
+    """
+    current, count = torch.cuda.current_device(), torch.cuda.device_count()
+    if current or count == 1:
+        return int(current)
+    # No public function tells (torch 2.13); a build that has not this one tells no contexts.
+    has_context = getattr(torch._C, "_cuda_hasPrimaryContext", None)
+    in_use = [device for device in range(count) if has_context and has_context(device)]
+    if len(in_use) == 1:
+        return in_use[0]
+    return local_rank if local_rank is not None and local_rank < count else None

@@ -16,6 +16,7 @@ from inventory.inventories import h100_node
 
 from pluto_dist.inventory import NodeInventory, compose
 from pluto_dist.inventory.drift import MISSING, SUBJECTS, differences
+from pluto_dist.inventory.ranks import RankGpu
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -191,6 +192,27 @@ def test_the_command_reads_a_file(tmp_path: Path):
     told = json.loads(nodes_command("-", "--json", text=json.dumps({"systemMetadata": made})).stdout)
     assert [each["field"] for each in told["drift"]] == ["gpu.driver", "gpu.pcie.width"]
     assert told["drift"][0]["fix"]
+
+
+def test_the_command_shows_which_rank_is_where():
+    """Ranks that alternate between nodes stand beside their own GPUs; a GPU that only torch saw has its UUID."""
+    dealt = [
+        dataclasses.replace(USUAL, ranks=(RankGpu(first, gpu=7), RankGpu(first + 2, uuid=f"seen-by-{first + 2}")))
+        for first in (0, 1)
+    ]
+    made = document(a=dealt[0], b=dealt[1])
+    shown = nodes_command("-", text=json.dumps(made)).stdout
+    rows = {tuple(line.split()) for line in shown.splitlines()}
+    uuid = USUAL.gpus.devices[7].uuid
+    assert {("a", "7", uuid, "0"), ("b", "7", uuid, "1"), ("a", "seen-by-2", "2"), ("b", "seen-by-3", "3")} <= rows
+
+
+def test_a_gpu_that_the_job_may_not_use():
+    """A cgroup keeps it for another job: that is no lost GPU, and nothing to drain a node for."""
+    hidden = dataclasses.replace(h100_node("x", lost=(3,)).gpus, bad=((3, "NoPermission"),))
+    made = document(a=USUAL, b=dataclasses.replace(USUAL, gpus=hidden))
+    assert [each.field for each in differences(made)] == ["gpu.hidden"]
+    assert made["cluster"]["gpus_bad"] == 0
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,9 @@ def test_the_gpu_that_torch_names():
 class Cuda:
     """torch.cuda of a process that sees GPUs with these UUIDs, for the machine of the tests has none."""
 
-    uuids: tuple[str, ...]
+    uuids: str
     current: int = 0
+    contexts: tuple[int, ...] = ()
     up: bool = True
     asked: list[str] = field(default_factory=list)
 
@@ -117,26 +118,42 @@ class Cuda:
     def get_device_properties(self, device: int) -> SimpleNamespace:
         return SimpleNamespace(uuid=self.uuids[device])
 
+    def torch(self) -> SimpleNamespace:
+        return SimpleNamespace(
+            cuda=self, _C=SimpleNamespace(_cuda_hasPrimaryContext=lambda device: device in self.contexts)
+        )
 
-def uuid_of(cuda: object, local_rank: int | None) -> str | None:
-    return torch_cuda.uuid_in_use(SimpleNamespace(cuda=cuda), local_rank)
 
-
-def test_torch_is_asked_for_the_gpu_of_this_rank():
-    """The current device if one was set; else the rank's own place, or the only GPU there is."""
-    four = ("a", "b", "c", "d")
-    assert uuid_of(Cuda(four, current=3), 1) == "d"
-    assert [uuid_of(Cuda(four), rank) for rank in range(4)] == ["a", "b", "c", "d"]
-    assert uuid_of(Cuda(("c",)), 2) == uuid_of(Cuda(("c",)), None) == "c"
+@pytest.mark.parametrize(
+    ("cuda", "local_rank", "uuid"),
+    [
+        (Cuda("abcd", current=3), 1, "d"),
+        (Cuda("abcd", current=3, contexts=(0,)), 1, "d"),
+        (Cuda("abcd", contexts=(2,)), 1, "c"),
+        (Cuda("abcd", contexts=(2,)), None, "c"),
+        (Cuda("abcd", contexts=(0, 2)), 1, "b"),
+        (Cuda("abcd"), 1, "b"),
+        (Cuda("abcd"), 0, "a"),
+        (Cuda("abcd"), None, None),
+        (Cuda("abcd"), 4, None),
+        (Cuda("c"), 2, "c"),
+        (Cuda("c"), None, "c"),
+        (Cuda(""), 0, None),
+        (Cuda("a", up=False), 0, None),
+    ],
+)
+def test_torch_is_asked_for_the_gpu_of_this_rank(cuda, local_rank, uuid):
+    """The current device if one was set; else the one with a context, the rank's own place, or the only GPU."""
+    assert torch_cuda.uuid_in_use(cuda.torch(), local_rank) == uuid
 
 
 def test_torch_without_cuda_is_left_alone():
-    """No question to CUDA where it is not initialised, and none that fails gets further than this."""
-    down = Cuda(("a",), up=False)
-    assert uuid_of(down, 0) is None
+    """No question to CUDA where it is not initialised, for it would bring it up; what fails is unknown."""
+    down = Cuda("a", up=False)
+    assert torch_cuda.uuid_in_use(down.torch(), 0) is None
     assert down.asked == []
-    assert uuid_of(Cuda(()), 0) is None
     assert torch_cuda.uuid_in_use(SimpleNamespace(), 0) is None
+    assert torch_cuda.uuid_in_use(SimpleNamespace(cuda=Cuda("ab"), _C=None), 1) == "b"
     assert torch_cuda.uuid_in_use(None, 0) is None
 
 
