@@ -102,6 +102,15 @@ def test_workers_of_torchrun_that_all_see_the_same_say_nothing():
     assert seconds < VIEW_SECONDS
 
 
+def test_workers_of_torchrun_of_which_one_has_cuda_up():
+    """It says so; the other one sees what all of them inherited."""
+    node = Node()
+    node.leader.run(1).count("joined", 2)
+    found, seconds = node.inventory(plan(TWO_OF_TORCHRUN, uuid="5fd4f087"))
+    assert found["inventory"]["ranks"] == [{"rank": 0, "uuid": "5fd4f087"}, {"rank": 1}]
+    assert seconds < VIEW_SECONDS
+
+
 def test_a_process_alone_tells_the_gpu_that_torch_uses():
     """Nobody knows which GPUs a program of one process will use, until torch has one in use."""
     assert "ranks" not in Node().inventory(plan({}))[0]["inventory"]

@@ -52,9 +52,11 @@ def test_a_stalled_driver_costs_the_metadata_and_not_the_run(tracker, torchrun, 
     assert run["status"] == "COMPLETED"
 
 
+# A node waits a second for what its ranks see, so these begin together, as scripts do that init a process group first.
 OWN_LIST = """
-import os, pluto_dist
+import os, torch, pluto_dist
 from reporting import report
+torch.distributed.init_process_group("gloo")
 os.environ["CUDA_VISIBLE_DEVICES"] = str(7 - int(os.environ["LOCAL_RANK"]))
 report(pluto_dist.init(project="gpus"))
 """
@@ -65,8 +67,9 @@ CUDA_IS_UP = """
 import os, types, torch, pluto_dist
 from reporting import report
 UUIDS = [f"5fd4f087-86f3-7a43-b711-4771313afc5{n}" for n in (7, 0, 1, 2, 3, 4, 5, 6)]
+torch.distributed.init_process_group("gloo")
 rank = int(os.environ["LOCAL_RANK"])
-torch.cuda.is_initialized = lambda: rank != 2
+torch.cuda.is_initialized = lambda: True
 torch.cuda.current_device = lambda: rank
 torch.cuda.device_count = lambda: len(UUIDS)
 torch.cuda.get_device_properties = lambda device: types.SimpleNamespace(uuid=UUIDS[device])
@@ -92,9 +95,9 @@ def test_workers_that_choose_their_gpu_by_themselves(tracker, torchrun, fake_lib
 
 
 def test_the_gpu_that_torch_has_in_use(tracker, torchrun, fake_library, tmp_path):
-    """Ranks with CUDA up say which GPU they use, by its UUID; that of the one without stays unknown."""
+    """Ranks with CUDA up say which GPU they use, by its UUID: of unlike GPUs their numbers would not tell."""
     node = node_of(tracker, torchrun, fake_library, tmp_path, CUDA_IS_UP, "dev.7.name=NVIDIA H200")
-    assert node["gpu_of_rank"] == [7, 0, None, 2]
+    assert node["gpu_of_rank"] == [7, 0, 1, 2]
     assert "uuid_of_rank" not in node
 
 

@@ -32,6 +32,15 @@ report(run, **{name.lower()[6:]: os.environ.get(name) for name in names})
 if sys.argv[1:] == ["train"] and "SLURM_RESTART_COUNT" not in os.environ:
     time.sleep(120)  # until the requeue
 """
+# A node waits a second for what its ranks see, so these begin together; on this machine they share two cores.
+TOGETHER = """
+import os, time, torch.distributed
+from pathlib import Path
+here = Path(os.environ["MEETING"])
+(here / os.environ["SLURM_PROCID"]).touch()
+while len(list(here.iterdir())) < int(os.environ["SLURM_NTASKS"]):
+    time.sleep(0.01)
+"""
 RESUME = {"PLUTO_DIST_RESUME": "1"}
 BEGIN_SECONDS, JOB_SECONDS = 60.0, 120.0
 
@@ -56,7 +65,8 @@ def user(slurm, torchrun, tracker) -> Iterator[User]:
 def gpus_of_every_node(fake_library, tmp_path) -> dict[str, str]:
     """What gives every node eight GPUs."""
     profile = build.write_profile(tmp_path / "node.profile", "h100")
-    return build.environ(fake_library, profile, tmp_path / "calls.log")
+    (tmp_path / "meeting").mkdir()
+    return build.environ(fake_library, profile, tmp_path / "calls.log") | {"MEETING": str(tmp_path / "meeting")}
 
 
 @dataclass
@@ -134,7 +144,7 @@ def nodes_of(tracker) -> list[dict[str, Any]]:
 
 def test_gpus_per_task(tracker, user, gpus_of_every_node):
     """Each task has a list of its own of GPUs, which one process of the node alone would not know."""
-    tasks = ["srun", "-N1", "-n4", "--gpus-per-task=2", sys.executable, user.jobs.write(SCRIPT)]
+    tasks = ["srun", "-N1", "-n4", "--gpus-per-task=2", sys.executable, user.jobs.write(TOGETHER + SCRIPT)]
     job = user.run(*tasks, environ=gpus_of_every_node)
     check_one_run(tracker, job, ranks=4)
     (node,) = nodes_of(tracker)
@@ -146,7 +156,7 @@ def test_gpus_per_task(tracker, user, gpus_of_every_node):
 def test_ranks_that_alternate_between_nodes(tracker, user, gpus_of_every_node):
     """Slurm deals ranks out to nodes in turn where it is told so; the run says which are where, and on which GPU."""
     tasks = ["srun", "-N2", "--ntasks-per-node=2", "--distribution=cyclic", "--gpus-per-node=4"]
-    command = [*tasks, sys.executable, user.jobs.write(SCRIPT)]
+    command = [*tasks, sys.executable, user.jobs.write(TOGETHER + SCRIPT)]
     job = user.run(*command, environ=gpus_of_every_node | {"MASTER_ADDR": "localhost"})
     check_one_run(tracker, job, ranks=4)
     first, second = nodes_of(tracker)
