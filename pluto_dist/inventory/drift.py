@@ -72,6 +72,8 @@ SUBJECTS: dict[str, tuple[str, str]] = {
 
 _ALONE = frozenset({"n", "gpu.bus", "disk.total", "disk.type", "memory.swap", "cpu.freq_max_mhz"})
 """What nodes that are alike may have of their own."""
+_BY_INDEX = frozenset({"gpu.numa", "gpu.cpus"})
+"""Lists with a value for each GPU; ``None`` for one that does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +144,9 @@ def _between_nodes(document: Mapping[str, Any]) -> Iterator[Difference]:
     classes = [dict(_flat(each)) for each in _dicts(document.get("node_classes"))]
     members = _members(document, classes)
     for name in dict.fromkeys(name for each in classes for name in each):
-        values = [(who, classes[place].get(name), count) for who, place, count in members]
-        known = [(who, value, count) for who, value, count in values if value is not None]
+        of_class = [each.get(name) for each in classes]
+        of_class = _filled(of_class) if name in _BY_INDEX else of_class
+        known = [(who, of_class[place], count) for who, place, count in members if of_class[place] is not None]
         counted: Counter[str] = Counter()
         for _, value, count in known:
             counted[readable(value)] += count
@@ -154,6 +157,21 @@ def _between_nodes(document: Mapping[str, Any]) -> Iterator[Difference]:
         others = [(who, value) for who, value, _ in known if usual is None or readable(value) != most]
         shared = usual if usual is not None else _common([value for _, value in others])
         yield _difference(name, usual, [(who, _unlike(value, shared)) for who, value in others])
+
+
+def _filled(of_class: list[Json]) -> list[Json]:
+    """Values by GPU, where a lost GPU of one class has what that of another one has in its place.
+
+    >>> _filled([[0, 1], [0, None], None])
+    [[0, 1], [0, 1], None]
+    """
+    lists = [value for value in of_class if isinstance(value, list)]
+
+    def filled(value: list[Json]) -> list[Json]:
+        columns = ([each[place] for each in (value, *lists) if len(each) > place] for place in range(len(value)))
+        return [next((item for item in column if item is not None), None) for column in columns]
+
+    return [filled(value) if isinstance(value, list) else value for value in of_class]
 
 
 def _common(values: list[Json]) -> Json:

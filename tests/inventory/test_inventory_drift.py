@@ -207,6 +207,13 @@ def test_the_command_shows_which_rank_is_where():
     assert {("a", "7", uuid, "0"), ("b", "7", uuid, "1"), ("a", "seen-by-2", "2"), ("b", "seen-by-3", "3")} <= rows
 
 
+def test_a_lost_gpu_has_no_place_of_its_own():
+    """A node that differs in something else too is a class of its own, which knows of seven GPUs where they sit."""
+    made = document(a=USUAL, b=driver(h100_node("x", lost=(3,)), "535.1"))
+    assert [each["gpu"]["numa"][3] for each in made["node_classes"]] == [0, None]
+    assert [each.field for each in differences(made)] == ["gpu.lost", "gpu.driver"]
+
+
 def test_a_gpu_that_the_job_may_not_use():
     """A cgroup keeps it for another job: that is no lost GPU, and nothing to drain a node for."""
     hidden = dataclasses.replace(h100_node("x", lost=(3,)).gpus, bad=((3, "NoPermission"),))
