@@ -19,14 +19,21 @@ BETWEEN = ("ib", "roce", "rdma", "ethernet")
 
 
 def of_nodes(nodes: Sequence[NodeInventory]) -> str | None:
-    """The words for a job, "mixed" where nodes differ; ``None`` where there is nothing to connect, or to know.
+    """The words for a job; ``None`` where there is nothing to connect, or nothing is known.
+
+    "mixed" is for nodes that differ. "unknown" is for several nodes that show no network, as in many containers:
+    "nvlink" alone means that NVLink reaches from node to node.
 
     Args:
         nodes: all that reported.
     """
     inside = _one({_inside(node.gpus) for node in nodes} - {None})
-    between = None if len(nodes) < 2 else "nvlink" if _is_one_fabric(nodes) else _one({_between(n) for n in nodes})
-    return "+".join(dict.fromkeys(word for word in (inside, between) if word)) or None
+    if len(nodes) < 2:
+        return inside
+    between = "nvlink" if _is_one_fabric(nodes) else _one({_between(node) for node in nodes})
+    if inside is None:
+        return between
+    return "+".join(dict.fromkeys((inside, between or "unknown")))
 
 
 def _one(words: set[str | None]) -> str | None:

@@ -36,6 +36,8 @@ def node(
         ([node(EFA, ETHERNET)] * 2, "nvlink+rdma"),
         ([node(IB_DOWN, ETHERNET)] * 2, "nvlink+ethernet"),
         ([node(gpus=1, links=None)] * 2, None),
+        ([node()] * 2, "nvlink+unknown"),
+        ([node(IB), node()], "nvlink+mixed"),
         ([node(ETHERNET, gpus=0)] * 2, "ethernet"),
         ([node(IB), node(ROCE)], "nvlink+mixed"),
         ([node(IB), node(IB, links=None)], "mixed+ib"),
