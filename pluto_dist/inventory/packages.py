@@ -23,7 +23,8 @@ def installed(path: Iterable[str]) -> tuple[str, ...]:
     versions: dict[str, str] = {}
     for entry in dict.fromkeys(path):
         for folder in known(partial(os.listdir, entry or ".")) or ():
-            if found := _FOLDER.fullmatch(folder):
+            # Most names are no package's, and the expression takes 20 times as long to see it.
+            if folder.endswith("-info") and (found := _FOLDER.fullmatch(folder)):
                 versions.setdefault(normalised(found["name"]), found["version"])
     lines = (clean(f"{name}=={version}") for name, version in sorted(versions.items()))
     return tuple([line for line in lines if line][:PACKAGE_LIMIT])
