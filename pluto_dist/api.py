@@ -135,9 +135,8 @@ def _plan(given: Arguments, environ: Mapping[str, str], process: Process, began:
         _warn_of_losses(prepared)
     config, host = prepared.config.value, socket.gethostname()
     fork_of, nth = prepared.fork_of, process.runs
-    torch = sys.modules.get("torch") if "gpu" in chosen.metadata else None
-    uuid = torch_cuda.uuid_in_use(torch, context.topology.local_rank)
-    return Plan(chosen, context, decision, prepared.request, config, nth, host, began, fork_of, environ, uuid)
+    device = torch_cuda.current_device(sys.modules.get("torch")) if "gpu" in chosen.metadata else None
+    return Plan(chosen, context, decision, prepared.request, config, nth, host, began, fork_of, environ, device)
 
 
 def _join(plan: Plan, process: Process, *, wait: bool) -> Run:

@@ -27,7 +27,7 @@ class Plan:
         began: when ``init()`` was called, on the monotonic clock.
         fork_of: the display id of the run to fork from, where it was named so.
         environ: this process's environment, for what describes the job; not shown, for it holds secrets.
-        cuda_uuid: the GPU that torch uses in this process, as CUDA names it; ``None`` where CUDA is not up.
+        cuda_device: torch's current device in the thread that called ``init()``; ``None`` where CUDA is not up.
     """
 
     settings: Settings
@@ -40,7 +40,7 @@ class Plan:
     began: float
     fork_of: str = ""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
-    cuda_uuid: str | None = None
+    cuda_device: int | None = None
 
     @property
     def deadline(self) -> float:

@@ -9,6 +9,7 @@ of their own, or where torch has CUDA up. Other launchers place ranks and GPUs a
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -18,7 +19,7 @@ from typing import Any
 from pluto_dist.console import logger
 from pluto_dist.errors import ExchangeError, PlutoDistError
 from pluto_dist.exchange import Exchange, SignedId
-from pluto_dist.inventory import visible
+from pluto_dist.inventory import torch_cuda, visible
 from pluto_dist.inventory.collect import collect
 from pluto_dist.inventory.decoding import clean
 from pluto_dist.inventory.ranks import RankView
@@ -82,7 +83,7 @@ def _collect_and_publish(exchange: Exchange, agreed: Future[SignedId], plan: Pla
 def _speaks(plan: Plan) -> bool:
     """Whether this rank tells its node what it sees; each decides for itself, as a rule all alike."""
     topology = plan.context.topology
-    untold = plan.context.launcher != "torchrun" or plan.cuda_uuid is not None or _has_own_list(plan)
+    untold = plan.context.launcher != "torchrun" or plan.cuda_device is not None or _has_own_list(plan)
     return topology.world_size > 1 and untold
 
 
@@ -93,8 +94,10 @@ def _has_own_list(plan: Plan) -> bool:
 
 
 def _view(plan: Plan) -> RankView:
+    topology, device = plan.context.topology, plan.cuda_device
     listed = plan.environ.get(visible.VISIBLE) if "gpu" in plan.settings.metadata else None
-    return RankView(plan.context.topology.rank, clean(listed), plan.cuda_uuid)
+    uuid = None if device is None else torch_cuda.uuid_in_use(sys.modules["torch"], device, topology.local_rank)
+    return RankView(topology.rank, clean(listed), uuid)
 
 
 def _views(exchange: Exchange, plan: Plan, until: float) -> tuple[list[RankView], int]:

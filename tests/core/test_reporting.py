@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,14 +25,21 @@ RANK_1 = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}
 TWO_OF_TORCHRUN = TORCHRUN | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
 
 
-def plan(environ: dict[str, str], uuid: str | None = None, **arguments: Any) -> Plan:
+def plan(environ: dict[str, str], cuda_device: int | None = None, **arguments: Any) -> Plan:
     prepared = prepare(Arguments(**arguments), environ)
     context = detect(environ)
     decision = decide(context)
     began = time.monotonic()
-    return Plan(
-        prepared.settings, context, decision, prepared.request, {}, 1, "here", began, environ=environ, cuda_uuid=uuid
-    )
+    given = (prepared.settings, context, decision, prepared.request, {}, 1, "here", began)
+    return Plan(*given, environ=environ, cuda_device=cuda_device)
+
+
+@pytest.fixture
+def cuda_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch as it is in a process that uses a GPU, which this machine has not."""
+    properties = SimpleNamespace(uuid="5fd4f087")
+    cuda = SimpleNamespace(device_count=lambda: 1, get_device_properties=lambda device: properties)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
 
 
 class Node:
@@ -102,19 +111,19 @@ def test_workers_of_torchrun_that_all_see_the_same_say_nothing():
     assert seconds < VIEW_SECONDS
 
 
-def test_workers_of_torchrun_of_which_one_has_cuda_up():
+def test_workers_of_torchrun_of_which_one_has_cuda_up(cuda_is_up):
     """It says so; the other one sees what all of them inherited."""
     node = Node()
     node.leader.run(1).count("joined", 2)
-    found, seconds = node.inventory(plan(TWO_OF_TORCHRUN, uuid="5fd4f087"))
+    found, seconds = node.inventory(plan(TWO_OF_TORCHRUN, cuda_device=0))
     assert found["inventory"]["ranks"] == [{"rank": 0, "uuid": "5fd4f087"}, {"rank": 1}]
     assert seconds < VIEW_SECONDS
 
 
-def test_a_process_alone_tells_the_gpu_that_torch_uses():
+def test_a_process_alone_tells_the_gpu_that_torch_uses(cuda_is_up):
     """Nobody knows which GPUs a program of one process will use, until torch has one in use."""
     assert "ranks" not in Node().inventory(plan({}))[0]["inventory"]
-    found, _ = Node().inventory(plan({}, uuid="5fd4f087"))
+    found, _ = Node().inventory(plan({}, cuda_device=0))
     assert found["inventory"]["ranks"] == [{"rank": 0, "uuid": "5fd4f087"}]
 
 

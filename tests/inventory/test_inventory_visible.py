@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -124,6 +125,11 @@ class Cuda:
         )
 
 
+def uuid_of(torch: Any, local_rank: int | None) -> str | None:
+    device = torch_cuda.current_device(torch)
+    return None if device is None else torch_cuda.uuid_in_use(torch, device, local_rank)
+
+
 @pytest.mark.parametrize(
     ("cuda", "local_rank", "uuid"),
     [
@@ -144,19 +150,19 @@ class Cuda:
 )
 def test_torch_is_asked_for_the_gpu_of_this_rank(cuda, local_rank, uuid):
     """The current device if one was set; else the one with a context, the rank's own place, or the only GPU."""
-    assert torch_cuda.uuid_in_use(cuda.torch(), local_rank) == uuid
+    assert uuid_of(cuda.torch(), local_rank) == uuid
 
 
 def test_torch_without_cuda_is_left_alone():
     """No question to CUDA where it is not initialised, for it would bring it up; what fails is unknown."""
     down = Cuda("a", up=False)
-    assert torch_cuda.uuid_in_use(down.torch(), 0) is None
+    assert torch_cuda.current_device(down.torch()) is None
     assert down.asked == []
-    assert torch_cuda.uuid_in_use(SimpleNamespace(), 0) is None
-    assert torch_cuda.uuid_in_use(SimpleNamespace(cuda=Cuda("ab"), _C=None), 1) == "b"
-    assert torch_cuda.uuid_in_use(None, 0) is None
+    assert torch_cuda.current_device(SimpleNamespace()) is torch_cuda.current_device(None) is None
+    assert uuid_of(SimpleNamespace(cuda=Cuda("ab"), _C=None), 1) == "b"
+    assert torch_cuda.uuid_in_use(SimpleNamespace(), 3, 0) is None
 
 
 def test_the_real_torch():
     """A build without CUDA has a torch.cuda all the same."""
-    assert torch_cuda.uuid_in_use(torch, 0) is None or torch.cuda.is_initialized()
+    assert torch_cuda.current_device(torch) is None or torch.cuda.is_initialized()
