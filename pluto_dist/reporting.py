@@ -75,7 +75,8 @@ def _collect_and_publish(exchange: Exchange, agreed: Future[SignedId], plan: Pla
         return  # the ranks disagree or have lost each other, and the run's thread says so
     try:
         inventory = _with_ranks(inventory, exchange, plan, began + VIEW_SECONDS)
-        exchange.publish_inventory(inventory.to_json(), _first_rank(plan, inventory))
+        first_rank = min((each.rank for each in inventory.ranks), default=None)
+        exchange.publish_inventory(inventory.to_json(), first_rank)
     except ExchangeError as error:
         logger.debug("this node's inventory could not be handed to the leader: %s", error)
 
@@ -84,7 +85,7 @@ def _speaks(plan: Plan) -> bool:
     """Whether this rank tells its node what it sees; each decides for itself, as a rule all alike."""
     topology = plan.context.topology
     untold = plan.context.launcher != "torchrun" or plan.cuda_device is not None or _has_own_list(plan)
-    return topology.world_size > 1 and untold
+    return bool(plan.settings.metadata) and topology.world_size > 1 and untold
 
 
 def _has_own_list(plan: Plan) -> bool:
@@ -146,10 +147,3 @@ def _with_ranks(inventory: NodeInventory, exchange: Exchange, plan: Plan, until:
     found = visible.of_ranks(inventory.gpus, views, size=size, in_bus_order=in_bus_order)
     has_one_list = all(each.visible is None for each in found)
     return dataclasses.replace(inventory, ranks=found, visible=inventory.visible if has_one_list else None)
-
-
-def _first_rank(plan: Plan, inventory: NodeInventory) -> int:
-    """The lowest global rank of this node."""
-    topology = plan.context.topology
-    assumed = topology.rank - (topology.local_rank or 0)
-    return min((each.rank for each in inventory.ranks), default=assumed)

@@ -136,3 +136,12 @@ def test_without_gpus_in_the_metadata_no_list_is_told():
     found, _ = node.inventory(plan(TWO_OF_MPI | environ, **off))
     assert ranks_in(found) == [(0, None), (1, None)]
     assert "visible" not in found["inventory"]
+
+
+def test_without_metadata_nobody_is_asked():
+    """No rank speaks, and none is waited for: what they see would be told nowhere."""
+    node = Node()
+    report(node.place(1), Future(), plan(TWO_OF_MPI | RANK_1, metadata=False))
+    assert node.store.add("0/views/0", 0) == 0
+    _, seconds = Node().inventory(plan(TWO_OF_MPI, metadata=False))
+    assert seconds < VIEW_SECONDS
