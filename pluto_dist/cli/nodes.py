@@ -16,7 +16,7 @@ from pluto_dist import keychain, settings
 from pluto_dist.client import Client
 from pluto_dist.errors import PlutoDistError
 from pluto_dist.identity import is_display_id
-from pluto_dist.inventory.drift import Difference, differences, readable
+from pluto_dist.inventory.drift import Difference, differences, short
 from pluto_dist.version import __version__
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SECONDS = 20.0  # how long the tracker is asked
 SUMMARY = ("nodes", "nodes_reported", "world_size", "gpus", "gpus_bad", "classes", "interconnect")
 NODES = ("node", "host", "first rank", "class", "GPUs", "driver", "torch", "NCCL", "kernel", "notes")
+CELL = 60  # characters of one value
 DRIFT = ("field", "who", "value", "the others", "why", "what to do")
 
 
@@ -120,8 +121,8 @@ def _rows(difference: Difference) -> Iterable[Sequence[Any]]:
         yield (
             difference.field if first else "",
             who,
-            _short(value),
-            _short(difference.usual) if first else "",
+            "" if value is None else short(value, CELL),
+            short(difference.usual, CELL) if first and difference.usual is not None else "",
             difference.why if first else "",
             difference.fix if first else "",
         )
@@ -173,8 +174,3 @@ def _table(console: Console, title: str, columns: Sequence[str], rows: Iterable[
         table.add_row(*(Text("" if value is None else str(value)) for value in row))
     if table.row_count:
         console.print(table)
-
-
-def _short(value: Any) -> str:
-    text = "" if value is None else readable(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -70,8 +70,7 @@ class Exchange:
         raise ExchangeError("the store holds 1000 attempts of this launch; is another launch writing to it?")
 
     def _sign_up_node(self, attempt: int) -> None:
-        text = dump({"node": self.member.node, "host": self.member.host})
-        self.store.set(f"{attempt}/nodes/{self.store.add(f'{attempt}/nodes', 1)}", text)
+        self._append(f"{attempt}/nodes", {"node": self.member.node, "host": self.member.host})
 
     def agree_on_token(self, node_count: int | None, seconds: float) -> str:
         """The launch's token: one that a store or a node still knows, else one that a rank makes.
@@ -147,8 +146,7 @@ class Exchange:
 
     def tell_view(self, view: Mapping[str, Any]) -> None:
         """Tell this node's leader what this rank sees of the node's GPUs."""
-        place = f"{self.attempt}/views/{self.member.node}"
-        self.store.set(f"{place}/{self.store.add(place, 1)}", dump(view))
+        self._append(f"{self.attempt}/views/{self.member.node}", view)
 
     def await_view(self, number: int, seconds: float) -> bool:
         """Whether the ``number``-th rank of this node (from 1) had told what it sees within ``seconds``."""
@@ -156,28 +154,19 @@ class Exchange:
 
     def views(self) -> list[dict[str, Any]]:
         """What the ranks of this node told so far; a garbled one is left out."""
-        found = []
-        for _, text in self._unread(f"views/{self.member.node}", {}):
-            try:
-                found.append(load(text, {"rank": int}))
-            except ExchangeError as error:
-                logger.debug("what a rank sees cannot be read: %s", error)
-        return found
+        found = (_read(text, {"rank": int}) for _, text in self._unread(f"views/{self.member.node}", {}))
+        return [view for view in found if view is not None]
 
     def publish_inventory(self, document: Mapping[str, Any], first_rank: int | None = None) -> None:
         """Hand this node's inventory to the leader, with the node's lowest global rank (else this rank)."""
         rank = self.member.rank if first_rank is None else first_rank
-        text = dump({"node": self.member.node, "rank": rank, "inventory": document})
-        self.store.set(f"{self.attempt}/inventories/{self.store.add(f'{self.attempt}/inventories', 1)}", text)
+        entry = {"node": self.member.node, "rank": rank, "inventory": document}
+        self._append(f"{self.attempt}/inventories", entry)
 
     def inventories(self) -> dict[str, dict[str, Any]]:
         """What the nodes published so far, by node; each is read once, and a garbled one is left out."""
         for n, text in self._unread("inventories", self._inventories):
-            try:
-                self._inventories[n] = load(text, {"node": str, "rank": int, "inventory": dict})
-            except ExchangeError as error:
-                logger.debug("an inventory cannot be read: %s", error)
-                self._inventories[n] = None
+            self._inventories[n] = _read(text, {"node": str, "rank": int, "inventory": dict})
         return {entry["node"]: entry for entry in self._inventories.values() if entry is not None}
 
     def await_inventory(self, number: int, seconds: float) -> bool:
@@ -190,6 +179,9 @@ class Exchange:
             fields = load(text, {"node": str, "host": str})
             self._nodes[n] = (fields["node"], fields["host"])
         return dict(self._nodes[n] for n in sorted(self._nodes))
+
+    def _append(self, counter: str, message: Mapping[str, Any]) -> None:
+        self.store.set(f"{counter}/{self.store.add(counter, 1)}", dump(message))
 
     def _unread(self, counter: str, read: Mapping[int, object]) -> list[tuple[int, str]]:
         # A writer takes its number before it writes, so a number may be there before its words.
@@ -215,3 +207,12 @@ class Exchange:
     def run(self, nth: int) -> RunExchange:
         """The ``nth`` run (from 1) of this attempt."""
         return RunExchange(self, nth, self.token)
+
+
+def _read(text: str, shape: Mapping[str, type]) -> dict[str, Any] | None:
+    """The message in ``text``; ``None`` for a garbled one, which costs the reader nothing else."""
+    try:
+        return load(text, shape)
+    except ExchangeError as error:
+        logger.debug("what a rank told of its hardware cannot be read: %s", error)
+        return None

@@ -5,7 +5,7 @@ What is a node's own is not here: its name, its pod, its boot time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .records import HostReport, SoftwareReport
@@ -52,3 +52,13 @@ def of_software(software: SoftwareReport) -> dict[str, Any]:
 def sizes(host: HostReport) -> list[int]:
     """The sizes of ``host`` in bytes that firmware, kernel or filesystem make a little different from node to node."""
     return [value for value in (host.memory, host.swap, host.shm, host.disk) if value]
+
+
+def same(values: Iterable[str | None]) -> str | None:
+    """The one value that is known; "mixed" for several.
+
+    >>> same(["a", None, "a"]), same(["a", "b"]), same([None])
+    ('a', 'mixed', None)
+    """
+    found = {value for value in values if value is not None}
+    return next(iter(found), None) if len(found) < 2 else "mixed"

@@ -16,11 +16,11 @@ leader's node in the official SDK's words, because the Pluto UI parses them stri
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from . import budget, health, interconnect, sdk
+from .alike import same
 from .classes import NodeClass, classify
 from .decoding import Json
 from .drift import NOT_OURS, differences
@@ -88,20 +88,14 @@ def _cluster(reported: Mapping[int, NodeInventory], nodes: int, world_size: int,
         "world_size": world_size,
         "gpus": sum(inventory.gpus.count or 0 for inventory in every),
         "gpus_bad": sum(error != NOT_OURS for inventory in every for _, error in inventory.gpus.bad),
-        "gpu_name": _same(gpu.name for gpu in gpus),
+        "gpu_name": same(gpu.name for gpu in gpus),
         "gpu_memory": min((gpu.memory for gpu in gpus if gpu.memory), default=None),
-        "driver": _same(inventory.gpus.driver for inventory in every),
+        "driver": same(inventory.gpus.driver for inventory in every),
         "classes": classes,
         "interconnect": interconnect.of_nodes(every),
         "collect_ms": max((inventory.collect_ms or 0 for inventory in every), default=None),
     }
     return sdk.known(summary)
-
-
-def _same(values: Iterable[str | None]) -> str | None:
-    """The one value that is known; "mixed" for several."""
-    found = Counter(value for value in values if value is not None)
-    return next(iter(found), None) if len(found) < 2 else "mixed"
 
 
 def _host(inventory: NodeInventory | None) -> str:

@@ -95,9 +95,9 @@ class Difference:
     fix: str
 
     def __str__(self) -> str:
-        shown = ", ".join(f"{who} {_short(value)}".rstrip() for who, value in self.deviating[:3])
+        shown = ", ".join(f"{who} {short(value)}".rstrip() for who, value in self.deviating[:3])
         more = f" and {len(self.deviating) - 3} more" if len(self.deviating) > 3 else ""
-        others = f", the others {_short(self.usual)}" if self.usual is not None else ""
+        others = f", the others {short(self.usual)}" if self.usual is not None else ""
         return f"{self.field}: {shown}{more}{others}" + (f": {self.why}" if self.why else "")
 
     def to_json(self, most: int = 10) -> dict[str, Json]:
@@ -149,12 +149,12 @@ def _between_nodes(document: Mapping[str, Any]) -> Iterator[Difference]:
         known = [(who, of_class[place], count) for who, place, count in members if of_class[place] is not None]
         counted: Counter[str] = Counter()
         for _, value, count in known:
-            counted[readable(value)] += count
+            counted[_text(value)] += count
         if name in _ALONE or len(counted) < 2:
             continue
         most, times = counted.most_common(1)[0]
-        usual = next(value for _, value, _ in known if readable(value) == most) if 2 * times > counted.total() else None
-        others = [(who, value) for who, value, _ in known if usual is None or readable(value) != most]
+        usual = next(value for _, value, _ in known if _text(value) == most) if 2 * times > counted.total() else None
+        others = [(who, value) for who, value, _ in known if usual is None or _text(value) != most]
         shared = usual if usual is not None else _common([value for _, value in others])
         yield _difference(name, usual, [(who, _unlike(value, shared)) for who, value in others])
 
@@ -186,7 +186,7 @@ def _unlike(value: Json, usual: Json) -> Json:
     if not (isinstance(value, list) and isinstance(usual, list)):
         return value
     more = [item for item in value if item not in usual]
-    return more or [f"no {readable([item])}" for item in usual if item not in value] or value
+    return more or [f"no {_text([item])}" for item in usual if item not in value] or value
 
 
 def _members(document: Mapping[str, Any], classes: list[dict[str, Json]]) -> list[tuple[str, int, int]]:
@@ -211,22 +211,23 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Jso
             yield f"{prefix}{name}", item
 
 
-def readable(value: Json) -> str:
-    """As a person reads it; of what is true, its name.
+def short(value: Json, most: int = MOST_CHARACTERS) -> str:
+    """As a person reads it, in at most so many characters."""
+    text = _text(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
-    >>> readable([{"name": "mlx5_0", "rate_gbps": 400.0, "rdma": True}, {"name": "eth0"}])
+
+def _text(value: Json) -> str:
+    """All of it; of what is true, its name.
+
+    >>> _text([{"name": "mlx5_0", "rate_gbps": 400.0, "rdma": True}, {"name": "eth0"}])
     'mlx5_0 400.0 rdma; eth0'
     """
     if isinstance(value, list):
-        return "; ".join(map(readable, value))
+        return "; ".join(map(_text, value))
     if isinstance(value, dict):
         return " ".join(name if part is True else str(part) for name, part in value.items())
     return str(value)
-
-
-def _short(value: Json) -> str:
-    text = readable(value)
-    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 3]}..."
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .alike import same
 from .records import GpuReport, Nic, NodeInventory
 
 BETWEEN = ("ib", "roce", "rdma", "ethernet")
 """The ways between nodes, the best first."""
+UNKNOWN = "unknown"
 
 
 def of_nodes(nodes: Sequence[NodeInventory]) -> str | None:
@@ -27,17 +29,13 @@ def of_nodes(nodes: Sequence[NodeInventory]) -> str | None:
     Args:
         nodes: all that reported.
     """
-    inside = _one({_inside(node.gpus) for node in nodes} - {None})
+    inside = same(_inside(node.gpus) for node in nodes)
     if len(nodes) < 2:
         return inside
-    between = "nvlink" if _is_one_fabric(nodes) else _one({_between(node) for node in nodes})
-    if inside is None:
-        return between
-    return "+".join(dict.fromkeys((inside, between or "unknown")))
-
-
-def _one(words: set[str | None]) -> str | None:
-    return next(iter(words), None) if len(words) < 2 else "mixed"
+    between = "nvlink" if _is_one_fabric(nodes) else same(_between(node) for node in nodes)
+    if inside is None and between == UNKNOWN:
+        return None
+    return "+".join(dict.fromkeys(word for word in (inside, between) if word))
 
 
 def _inside(gpus: GpuReport) -> str | None:
@@ -47,10 +45,10 @@ def _inside(gpus: GpuReport) -> str | None:
     return "nvlink" if all(gpu.nvlinks_up for gpu in gpus.devices) else "pcie"
 
 
-def _between(node: NodeInventory) -> str | None:
+def _between(node: NodeInventory) -> str:
     """The best network that is up."""
     found = {_kind(nic) for nic in node.host.nics if nic.state is None}
-    return next((word for word in BETWEEN if word in found), None)
+    return next((word for word in BETWEEN if word in found), UNKNOWN)
 
 
 def _kind(nic: Nic) -> str:
