@@ -33,6 +33,7 @@ from ranks import Task, serve
 from pluto_dist import identity, launchers, pacing, store
 from pluto_dist.arguments import Arguments, prepare
 from pluto_dist.client import Client
+from pluto_dist.creating import run_name
 from pluto_dist.exchange import Exchange, Member, Outcome, RunExchange, SignedId
 from pluto_dist.exchange.messages import read_outcome
 from pluto_dist.gathering import GATHER_SECONDS, gather
@@ -40,6 +41,7 @@ from pluto_dist.inventory.collect import collect
 from pluto_dist.inventory.records import Gpu, GpuReport, NodeInventory
 from pluto_dist.joining import ROLL_CALL_SECONDS, agree, attach, follow, lead
 from pluto_dist.launch_folder import LaunchFolder
+from pluto_dist.outbox import Outbox
 from pluto_dist.plan import Plan
 from pluto_dist.wire import CreateRunRequest, CreateRunResponse
 
@@ -139,6 +141,7 @@ class Rank:
         self.signed = agree(self.plan, self.run, token)
         self.run.count("joined")
         if self.exchange.is_node_leader and self.inventory is not None:
+            self.exchange.views()  # of torchrun's workers nobody has said anything
             self.exchange.publish_inventory(self.inventory)
 
     def has_answer(self, key: str) -> bool:
@@ -330,8 +333,9 @@ class Leader(Crowd):
         nodes = gather(rank.plan.context.topology, rank.exchange, rank.run, began + GATHER_SECONDS)
         gathered = time.monotonic()
         client = _client(TimedClient, rank)
+        outbox = Outbox(None, run_name(rank.plan, rank.signed.reference), rank.exchange.token)
         try:
-            rank.outcome, _ = lead(rank.plan, rank.exchange, rank.run, rank.signed, client, nodes)
+            rank.outcome, _ = lead(rank.plan, rank.exchange, rank.run, rank.signed, client, outbox, nodes)
         finally:
             client.close()
         if rank.outcome.answer is None:
