@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -50,5 +51,8 @@ def run(report: Report, pairs: int = 10, epochs: int = 20) -> None:
 def _start(command: list[str], environ: dict[str, str]) -> float:
     own = {**os.environ, **NO_RESOLVER, **environ, "OMP_NUM_THREADS": "1"}
     began = time.perf_counter()
-    subprocess.run(command, env=own, check=True, timeout=300, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - began
+    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=300, check=False)
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return seconds
