@@ -8,7 +8,7 @@ Exits with an error unless the test accuracy reaches 95 %.
 from __future__ import annotations
 
 import torch.distributed as dist
-from plain_digits import arguments, learn
+from plain_digits import arguments, learn, leave
 
 import pluto_dist
 
@@ -23,7 +23,7 @@ def main() -> None:
         run.update_config({"test_accuracy": round(reached, 4)})
         if run.is_leader:
             print(f"test accuracy {reached:.1%} after {args.epochs} epochs on {run.world_size} ranks")
-    dist.destroy_process_group()
+    leave()
     if reached < WANTED_ACCURACY:
         raise SystemExit(f"test accuracy {reached:.1%} is below {WANTED_ACCURACY:.0%}")
 
