@@ -18,6 +18,8 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Protocol
 
+from pluto_dist import torch_calls
+
 
 class Ending(Protocol):
     """What wants to know."""
@@ -140,3 +142,4 @@ _armed: list[ExitHooks] = []
 def _on_exit() -> None:
     for hooks in list(_armed):
         hooks.on_exit()
+    torch_calls.end()

@@ -20,6 +20,7 @@ from pluto_dist.launch_folder import LaunchFolder
 from pluto_dist.launchers.context import LaunchContext
 from pluto_dist.store import LocalStore, Store, TorchStore
 from pluto_dist.topology import Topology
+from pluto_dist.torch_calls import torch_call
 
 if TYPE_CHECKING:
     import torch.distributed
@@ -76,12 +77,9 @@ _hosted: dict[tuple[str, int] | None, torch.distributed.TCPStore] = {}  # kept f
 
 def _host(host: str, port: int, deadline: float) -> torch.distributed.TCPStore:
     """Host a store in this process; torch's own store on the same port will share its server."""
-    import torch.distributed as dist
-
     if (address := (host, port)) not in _hosted:
-        seconds = timedelta(seconds=max(1.0, min(CONNECT_SECONDS, deadline - time.monotonic())))
         try:
-            _hosted[address] = dist.TCPStore(host, port, None, True, seconds, wait_for_workers=False, multi_tenant=True)
+            _hosted[address] = _tcp_store(host, port, deadline, hosts=True)
         except RuntimeError as error:
             raise ExchangeError(
                 f"rank 0 cannot host the ranks' shared store at {host}:{port}: {_first_line(error)}\n"
@@ -103,7 +101,8 @@ def _meet_at(
     stop: threading.Event,
 ) -> TorchStore:
     """The store that rank 0 hosts, as soon as it does. One of another launch, or with this seat taken, is not it."""
-    import torch.distributed  # noqa: F401  # 1 s and more, which rank 0 needs at the same time
+    with torch_call():
+        import torch.distributed  # noqa: F401  # 1 s and more, which rank 0 needs at the same time
 
     taken, found = False, address()
     if context.topology.is_leader and found is not None:
@@ -156,16 +155,27 @@ def _listens(host: str, port: int, deadline: float) -> bool:
 
 
 def _client(host: str, port: int, deadline: float) -> torch.distributed.Store:
-    import torch.distributed as dist
-
-    seconds = max(1.0, min(CONNECT_SECONDS, deadline - time.monotonic()))
+    seconds = _patience(deadline)
     try:
-        return dist.TCPStore(host, port, None, False, timedelta(seconds=seconds), wait_for_workers=False)
+        return _tcp_store(host, port, deadline, hosts=False)
     except RuntimeError as error:
         raise ExchangeError(
             f"the ranks' shared store did not answer at {host}:{port} within {seconds:.0f} s: {_first_line(error)}\n"
             "Check that MASTER_ADDR resolves and MASTER_PORT is reachable from this node."
         ) from error
+
+
+def _tcp_store(host: str, port: int, deadline: float, *, hosts: bool) -> torch.distributed.TCPStore:
+    with torch_call():
+        import torch.distributed as dist
+
+        seconds = timedelta(seconds=_patience(deadline))
+        return dist.TCPStore(host, port, None, hosts, seconds, wait_for_workers=False, multi_tenant=hosts)
+
+
+def _patience(deadline: float) -> float:
+    """Seconds that torch is given to connect."""
+    return max(1.0, min(CONNECT_SECONDS, deadline - time.monotonic()))
 
 
 def _beside_default(deadline: float) -> torch.distributed.Store:

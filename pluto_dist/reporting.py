@@ -26,6 +26,7 @@ from pluto_dist.inventory.ranks import RankView
 from pluto_dist.inventory.records import NodeInventory
 from pluto_dist.inventory.sources import Sources
 from pluto_dist.plan import Plan
+from pluto_dist.torch_calls import torch_call
 
 COLLECT_SECONDS = 1.5  # how long a node's driver may take; within the leader's wait, or the node is late
 VIEW_SECONDS = 1.0  # how long a node waits for its ranks, counted from when it began to collect
@@ -97,7 +98,10 @@ def _has_own_list(plan: Plan) -> bool:
 def _view(plan: Plan) -> RankView:
     topology, device = plan.context.topology, plan.cuda_device
     listed = plan.environ.get(visible.VISIBLE) if "gpu" in plan.settings.metadata else None
-    uuid = None if device is None else torch_cuda.uuid_in_use(sys.modules["torch"], device, topology.local_rank)
+    uuid = None
+    if device is not None:
+        with torch_call():
+            uuid = torch_cuda.uuid_in_use(sys.modules["torch"], device, topology.local_rank)
     return RankView(topology.rank, clean(listed), uuid)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pluto_dist.errors import ExchangeError
+from pluto_dist.torch_calls import torch_call
 
 if TYPE_CHECKING:
     import torch.distributed
@@ -92,9 +93,10 @@ class TorchStore:
     """
 
     def __init__(self, store: torch.distributed.Store, world_size: int) -> None:
-        import torch.distributed as dist
+        with torch_call():
+            import torch.distributed as dist
 
-        self._store: torch.distributed.Store | None = dist.PrefixStore(PREFIX, store)
+            self._store: torch.distributed.Store | None = dist.PrefixStore(PREFIX, store)
         # The store answers some 40,000 checks a second (2 cores); ranks that wait may use up a quarter of that.
         self._longest_pause = min(2.0, max(0.02, world_size / 10_000))
         self._waited_for, self._pause = "", 0.0
@@ -142,6 +144,7 @@ class TorchStore:
         if store is None:
             raise ExchangeError("this rank has left the store that the ranks share")
         try:
-            return getattr(store, method)(*arguments)
+            with torch_call():
+                return getattr(store, method)(*arguments)
         except RuntimeError as error:  # torch.distributed.DistError and all below it
             raise ExchangeError(f"the store that the ranks share is gone: {error}") from error

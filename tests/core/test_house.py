@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "settings", "parsing", "topology", "version", "console", "pacing", "attempts"}),
     frozenset({"launchers", "wire", "values"}),
     frozenset({"identity", "inventory", "launch_folder", "deadline", "responses", "keychain", "plan", "notes"}),
-    frozenset({"arguments"}),
+    frozenset({"arguments", "torch_calls"}),
     frozenset({"store", "meeting", "exchange", "client", "spool", "gathering", "reporting", "explanation", "handover"}),
     frozenset({"replay", "outbox", "creating", "joining", "rejoining"}),
     frozenset({"ending", "beating", "hooks", "lifecycle", "run", "process"}),
