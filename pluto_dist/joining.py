@@ -1,7 +1,8 @@
-"""How a run comes into being: the leader creates it with everything, the other ranks attach to it.
+"""How ranks come into one run: they agree which it is, one of them creates it, the others follow and attach.
 
 Functions, not state: each takes the :class:`Plan` of one ``init()`` and does one step over ``exchange`` and
-``client``. They run in the run's own thread; the create itself is ``creating``, what happens after ``lifecycle``.
+``client``. They run in the run's own thread; what the one that creates does is ``leading``, what happens after
+``lifecycle``.
 
 Why one create and then attaches (measured on the open-source server): ranks that race to create burn run
 numbers, make a new project answer 500 to some of them, and keep the metadata of an arbitrary rank; an attach
@@ -13,27 +14,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
 
-from pluto_dist import attempts, pacing
+from pluto_dist import pacing
 from pluto_dist.client import REQUEST_SECONDS, Client
-from pluto_dist.creating import Birth, create, create_request, run_name
-from pluto_dist.errors import (
-    PlutoDistError,
-    RunIdMismatchError,
-    TrackerError,
-    TrackerUnavailableError,
-    UnexpectedAnswerError,
-)
+from pluto_dist.creating import run_name
+from pluto_dist.errors import RunIdMismatchError, TrackerError, TrackerUnavailableError
 from pluto_dist.exchange import Exchange, Outcome, RunExchange, SignedId
-from pluto_dist.gathering import cluster_document, in_order, warn_of_drift
-from pluto_dist.identity import Named, NeedsLaunchToken, Reference
-from pluto_dist.inventory import Process
-from pluto_dist.outbox import Outbox
+from pluto_dist.identity import NeedsLaunchToken, Reference
 from pluto_dist.plan import Plan
 from pluto_dist.replay import resume_request
-from pluto_dist.settings import Settings
 from pluto_dist.wire import CreateRunRequest, CreateRunResponse
 
 ROLL_CALL_SECONDS = 5.0  # how long a node without memory waits to hear from the others
@@ -86,102 +75,13 @@ def _shown(value: str | None) -> str:
     return "not set" if value is None else repr(value[:80])
 
 
-def lead(
-    plan: Plan,
-    exchange: Exchange,
-    run: RunExchange,
-    signed: SignedId,
-    client: Client | None,
-    outbox: Outbox,
-    gathered: dict[str, dict[str, Any]],
-    describing: Callable[[], Process] = Process,
-) -> tuple[Outcome, bool]:
-    """Create the run and tell the others; what the tracker does not take is kept in ``outbox``.
-
-    Args:
-        gathered: the nodes' inventories.
-        describing: waits for the description of this process.
-
-    Returns:
-        What was told first, and whether this rank beats and ends the run: the leader does, unless another rank
-        reached the tracker in its place.
-    """
-    document = cluster_document(plan.context.topology, gathered, describing()) if plan.settings.metadata else None
-    birth = _birth(exchange, run, signed, document)
-    mine: Outcome | None = None
-    told = run.outcome()  # another rank was faster, or found that the ranks disagree
-    if told is None:
-        if birth.before is None:
-            run.begin()
-        mine = replace(_made(plan, birth, client, outbox), at=time.time())
-        told = run.publish_outcome(mine)
-        run.remember(told, tell=True)
-    is_mine = told == mine
-    leads = is_mine or told.kind != "online" if plan.is_leader else is_mine and _leads_in_place(told, run)
-    if leads and document is not None:
-        warn_of_drift(document, told.answer)
-    if leads and told.is_to_be_kept(plan.settings.on_error) and not outbox.waits:
-        _keep(plan, birth, outbox)
-    for node in exchange.nodes():
-        exchange.welcome(node)
-    return told, leads
-
-
-def _birth(exchange: Exchange, run: RunExchange, signed: SignedId, document: dict[str, Any] | None) -> Birth:
-    return Birth(
-        signed,
-        launch=exchange.token,
-        key=run.attempt_key(attempts.key(time.time())),
-        hosts=in_order(exchange.nodes()),
-        before=run.begun_before(),
-        failure=exchange.last_failure(),
-        metadata=document,
-    )
-
-
-def _keep(plan: Plan, birth: Birth, outbox: Outbox) -> None:
-    """Keep what creates the run; it began when ``init()`` was called, whenever the tracker hears of it."""
-    began = round(1000 * (time.time() - (time.monotonic() - plan.began)))
-    request = create_request(plan, birth)
-    given = request.created_at
-    outbox.keep(replace(request, created_at=began if given is None else given), birth.key, plan.fork_of)
-
-
-def _leads_in_place(told: Outcome, run: RunExchange) -> bool:
-    """Whether another rank than the leader leads, now that its word was the first: not where both are offline."""
-    return told.kind == "online" or not run.claimed("leader")
-
-
-def _made(plan: Plan, birth: Birth, client: Client | None, outbox: Outbox) -> Outcome:
-    """What comes of this rank's try to create the run."""
-    lived = birth.before is not None and birth.before.lived
-    if client is None:
-        return Outcome("offline", resumed=lived, message=_why_offline(plan.settings))
-    try:
-        if lived and outbox.look():  # an earlier attempt, which the tracker does not know of
-            _keep(plan, birth, outbox)
-            done = outbox.catch_up(client, plan.deadline, joins=True)
-            answer = None if done is None else done.answer
-        else:
-            answer = create(plan, birth, client)
-    except (TrackerUnavailableError, UnexpectedAnswerError) as error:
-        return Outcome("offline", resumed=lived, message=str(error))
-    except PlutoDistError as error:
-        return Outcome("error", error=type(error).__name__, message=str(error))
-    if answer is None:
-        return Outcome("offline", resumed=lived, message="the tracker did not take what an earlier attempt left")
-    # An id that this launch made up can only have been created by this launch, in an attempt that may have died
-    # before any script heard of it.
-    return Outcome("online", answer, resumed=lived or (answer.resumed and isinstance(plan.decision, Named)))
-
-
 def follow(plan: Plan, exchange: Exchange, run: RunExchange, take_over: Callable[[], Outcome]) -> Outcome | None:
     """The leader's word, or this rank's own where the leader stays silent.
 
     Returns:
         The outcome; ``None`` where the attempt that this rank signed in to turns out to be over.
     """
-    turn = 0
+    turn, mine = 0, None
     # The leader's node last: what keeps the leader from the tracker may keep all of its node.
     late = TAKE_OVER_EVERY / 2 if plan.context.topology.node_rank == 0 else 0.0
     outcome = run.outcome()
@@ -194,11 +94,13 @@ def follow(plan: Plan, exchange: Exchange, run: RunExchange, take_over: Callable
             return None
         if outcome is None and now > plan.deadline:
             silent = f"no rank answered within {plan.settings.timeout:.0f} s; is rank 0 calling init()?"
-            return run.publish_outcome(Outcome("offline", message=silent))
+            return run.publish_outcome(mine or Outcome("offline", message=silent))
         if outcome is None and now > next_turn:
             turn += 1
             if run.claim(f"taker {turn}"):
-                return take_over()
+                mine = take_over()
+                if mine.kind != "offline" or not run.claimed("leader"):
+                    return mine
     if was_there and not _is_of_this_attempt(plan, exchange):
         return None
     run.remember(outcome, tell=False)
@@ -278,9 +180,3 @@ def _attach_once(plan: Plan, signed: SignedId, outcome: Outcome, client: Client)
     name = plan.request.run_name or signed.reference.value
     project = outcome.answer.project_name if outcome.answer else plan.request.project_name
     return client.create(CreateRunRequest(name, project, signed.reference.value), deadline=deadline, retry=False)
-
-
-def _why_offline(settings: Settings) -> str:
-    if settings.mode == "offline":
-        return "mode is offline"
-    return "no API key: set PLUTO_API_KEY to record the run in a tracker"

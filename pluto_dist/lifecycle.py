@@ -17,7 +17,6 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from typing import Any
 
-from pluto_dist import launch_folder, notes
 from pluto_dist.beating import Pulse
 from pluto_dist.client import Client
 from pluto_dist.console import logger
@@ -28,8 +27,10 @@ from pluto_dist.exchange import Exchange, Failure, Outcome, RunExchange, SignedI
 from pluto_dist.gathering import GATHER_SECONDS, gather
 from pluto_dist.inventory import Process
 from pluto_dist.inventory.creator import describe
-from pluto_dist.joining import ROLL_CALL_SECONDS, agree, attach, follow, lead
+from pluto_dist.joining import ROLL_CALL_SECONDS, agree, attach, follow
+from pluto_dist.leading import lead
 from pluto_dist.meeting import hosts_a_store
+from pluto_dist.noting import is_recorded, is_supervised, note_failure, note_run
 from pluto_dist.outbox import Outbox
 from pluto_dist.plan import Plan
 from pluto_dist.rejoining import hear, keep_trying
@@ -94,7 +95,7 @@ class Participation:
             exchange, run, signed, outcome = self._join()
             if outcome.kind == "error":
                 self._linger()
-            self._note(exchange, signed, outcome)
+            note_run(self.plan, exchange, signed, outcome)
             self.settled.set_result(outcome)
             self._take_part(exchange, run, signed, outcome)
         except RunIdMismatchError as error:
@@ -120,11 +121,11 @@ class Participation:
             if late is None:
                 return
             self.late = outcome = late
-            self._note(exchange, signed, outcome)
+            note_run(self.plan, exchange, signed, outcome)
         if outcome.answer is None:
             return
         run_id = outcome.answer.run_id
-        pulse = Pulse(self.plan, exchange, run, client, outbox, run_id, self._stop, self._is_supervised)
+        pulse = Pulse(self.plan, exchange, run, client, outbox, run_id, self._stop, lambda: is_supervised(self.plan))
         if self._leads:
             pulse.beat(self._gathered)
         else:
@@ -140,33 +141,6 @@ class Participation:
             run.count("heard")
             while run.count("heard", 0) < ranks and time.monotonic() < until and not self._stop.wait(0.02):
                 pass
-
-    def _note(self, exchange: Exchange, signed: SignedId, outcome: Outcome) -> None:
-        """Tell the launcher above which run it is, where there is one: the run is its to end."""
-        if not (exchange.is_node_leader and self._is_supervised() and self._is_recorded(outcome)):
-            return
-        run_id, display_id = (outcome.answer.run_id, outcome.answer.display_id or "") if outcome.answer else (0, "")
-        name = run_name(self.plan, signed.reference)
-        note = notes.RunNote(
-            run_id,
-            display_id,
-            self.plan.nth,
-            launch_folder.attempt_nonce(self.plan.context),
-            self.plan.context.topology.node_rank or 0,
-            name.origin,
-            name.project,
-            name.reference.kind,
-            name.reference.value,
-            exchange.token,
-        )
-        notes.note_run(exchange.folder, note)
-
-    def _is_recorded(self, outcome: Outcome) -> bool:
-        """Whether a tracker has the run, or will have it once what is kept is sent."""
-        return outcome.answer is not None or outcome.is_to_be_kept(self.plan.settings.on_error)
-
-    def _is_supervised(self) -> bool:
-        return launch_folder.is_supervised(self.plan.context)
 
     def _join(self) -> tuple[Exchange, RunExchange, SignedId, Outcome]:
         while True:
@@ -227,9 +201,10 @@ class Participation:
         outcome = self._last_outcome(status)
         self._stop_thread(STOP_SECONDS if status == "COMPLETED" else HURRY_SECONDS)
         outcome = self.late or outcome
-        recorded = outcome is not None and self._is_recorded(outcome)
-        if self._is_supervised():
-            self._leave_word(cause)
+        recorded = outcome is not None and is_recorded(self.plan, outcome)
+        if is_supervised(self.plan):
+            if cause is not None and self._exchange is not None:
+                note_failure(self.plan, self._exchange, cause)
         elif self._run is not None and (recorded or hosts_a_store()):
             part = Part(self.plan, self._run, self._leads, self._settled_at)
             if part.is_mine_to_end(status) and recorded and outcome is not None and self.outbox is not None:
@@ -237,12 +212,6 @@ class Participation:
                 client = None if outcome.kind == "error" else self._new_client()  # a key that is refused stays so
                 part.post(client, self.outbox, UpdateStatusRequest.of(run_id, status, cause))
         self._disconnect()
-
-    def _leave_word(self, cause: dict[str, Any] | None) -> None:
-        """Tell the launcher why this rank ends, for it sees exit codes alone."""
-        if cause is not None and self._exchange is not None:
-            note = notes.FailureNote(time.time(), cause["rank"], cause["host"], cause["reason"], cause["traceback"])
-            notes.note_failure(self._exchange.folder, launch_folder.attempt_nonce(self.plan.context), note)
 
     def abandon(self, failure: Failure | None = None) -> None:
         """End this rank's part and leave the run as it is: another attempt will go on with it.

@@ -36,6 +36,7 @@ class Outbox:
         self._launch = launch
         self._spooled = RunSpool(root, name)
         self._keeps = False  # whether anything was kept, so that later requests must not overtake it
+        self._last: Entry | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -66,11 +67,20 @@ class Outbox:
         elif isinstance(request, UpdateStatusRequest):
             request = replace(request, status_updated=request.status_updated or now)
         kind = next(kind for kind, record in REQUESTS.items() if isinstance(request, record))
-        if not self._spooled.keep(Entry(self.name, self._launch, kind, spool.next_ms(), request, key, fork_of)):
+        self._last = Entry(self.name, self._launch, kind, spool.next_ms(), request, key, fork_of)
+        if not self._spooled.keep(self._last):
             why = self._spooled.warnings.pop()
             if not self._keeps and self.folder is not None:  # without a folder that was said when the run began
                 logger.warning("%s; what is recorded is lost if this process ends before the tracker answers", why)
         self._keeps = True
+
+    def take_back(self) -> None:
+        """Forget the one request that this process kept: it turns out that the tracker has it from another rank."""
+        with self._spooled.locked(0):  # who holds it sends what is forgotten here, to no other effect
+            for entry, file in self._spooled.entries():
+                if entry == self._last:
+                    self._spooled.drop(entry, file)
+        self._keeps = False
 
     def tell(self, client: Client | None, request: UpdateConfigRequest | UpdateStatusRequest, deadline: float) -> bool:
         """Send a request, or keep it where the tracker cannot be reached or others wait; whether it was sent.

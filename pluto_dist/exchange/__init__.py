@@ -1,7 +1,7 @@
 """What the ranks of a launch say to each other, and under which key of the store.
 
-This package carries messages; who sends which is ``joining`` and ``lifecycle``. Three scopes, because torchrun's
-store outlives the attempts of its launch:
+This package carries messages; who sends which is ``joining``, ``leading`` and ``lifecycle``. Three scopes, because
+torchrun's store outlives the attempts of its launch:
 
 - the launch: the token and the runs it began, meant to be found again by the next attempt; every node also
   remembers them in its launch folder, for the store may die with its host;

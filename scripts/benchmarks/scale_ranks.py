@@ -39,8 +39,9 @@ from pluto_dist.exchange.messages import read_outcome
 from pluto_dist.gathering import GATHER_SECONDS, gather
 from pluto_dist.inventory.collect import collect
 from pluto_dist.inventory.records import Gpu, GpuReport, NodeInventory
-from pluto_dist.joining import ROLL_CALL_SECONDS, agree, attach, follow, lead
+from pluto_dist.joining import ROLL_CALL_SECONDS, agree, attach, follow
 from pluto_dist.launch_folder import LaunchFolder
+from pluto_dist.leading import lead
 from pluto_dist.outbox import Outbox
 from pluto_dist.plan import Plan
 from pluto_dist.wire import CreateRunRequest, CreateRunResponse

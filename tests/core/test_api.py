@@ -24,9 +24,10 @@ from pluto_dist.client import Client
 from pluto_dist.creating import run_name
 from pluto_dist.exchange import Exchange, Member
 from pluto_dist.identity import Reference, decide
-from pluto_dist.joining import agree, lead
+from pluto_dist.joining import agree
 from pluto_dist.launch_folder import LaunchFolder
 from pluto_dist.launchers import detect
+from pluto_dist.leading import lead
 from pluto_dist.outbox import Outbox
 from pluto_dist.plan import Plan
 from pluto_dist.server import LocalServer

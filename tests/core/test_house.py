@@ -26,14 +26,14 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"identity", "inventory", "launch_folder", "deadline", "responses", "keychain", "plan", "notes"}),
     frozenset({"arguments", "torch_calls"}),
     frozenset({"store", "meeting", "exchange", "client", "spool", "gathering", "reporting", "explanation", "handover"}),
-    frozenset({"replay", "outbox", "creating", "joining", "rejoining"}),
+    frozenset({"replay", "outbox", "creating", "leading", "joining", "rejoining", "noting"}),
     frozenset({"ending", "beating", "hooks", "lifecycle", "run", "process"}),
     frozenset({"api", "launch", "server", "syncing", "doctor"}),
     frozenset({"wrapped"}),
     frozenset({"cli", "__main__", "__init__"}),
 )
 # Where one floor is a short ladder of its own. The design puts settings beside errors and run beside lifecycle;
-# plan, store, gathering, replay, outbox, creating, joining, beating and process are steps of its "identity",
+# plan, store, gathering, replay, outbox, creating, leading, joining, beating and process are steps of its "identity",
 # "exchange", "lifecycle" and "api".
 LADDERS = frozenset(
     {
@@ -49,8 +49,10 @@ LADDERS = frozenset(
         ("outbox", "replay"),
         ("creating", "replay"),
         ("joining", "replay"),
-        ("joining", "outbox"),
         ("joining", "creating"),
+        ("leading", "creating"),
+        ("leading", "outbox"),
+        ("noting", "creating"),
         ("rejoining", "outbox"),
         ("beating", "ending"),
         ("lifecycle", "beating"),
