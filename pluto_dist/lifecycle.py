@@ -40,6 +40,7 @@ from pluto_dist.wire import CreateRunResponse, UpdateConfigRequest, UpdateStatus
 INVENTORY_SECONDS = 2.0  # how long a process that ends waits for its probes; a stalled driver costs no more
 LINGER_SECONDS = 2.0  # how long a rank that hears of an error stays for the others to hear of it
 STOP_SECONDS = 12.0  # how long end() waits for this rank's thread: one turn to attach, one request
+APART_SECONDS = 0.2  # the same of one that has not met the others: there is nothing of its run to be lost
 _PATIENCE = {"COMPLETED": math.inf, "FAILED": 5.0, "TERMINATED": 0.5}
 
 
@@ -96,7 +97,8 @@ class Participation:
             if outcome.kind == "error":
                 self._linger()
             note_run(self.plan, exchange, signed, outcome)
-            self.settled.set_result(outcome)
+            if not self.settled.done():  # else the end came first
+                self.settled.set_result(outcome)
             self._take_part(exchange, run, signed, outcome)
         except RunIdMismatchError as error:
             self._linger()
@@ -258,7 +260,10 @@ class Participation:
         self._stop.set()
         if self._client is not None:
             self._client.stop()
-        self._thread.join(seconds)
+        self._thread.join(seconds if self._run is not None else APART_SECONDS)
+        self._fail(
+            ExchangeError("this rank's part in the run is over")
+        )  # who waits for what did not come waits no more
         if self._inventory is not None:
             # A thread that is importing while the interpreter ends holds the import's lock for ever, and whoever
             # imports then (a destructor, say) hangs (CPython 3.10 to 3.13).

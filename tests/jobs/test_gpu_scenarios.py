@@ -92,7 +92,7 @@ def test_a_driver(server: LocalServer, fake_library: Path, tmp_path: Path, name:
     metadata = run["systemMetadata"]
     assert said(metadata) == expected
     assert faults(metadata) == []
-    assert report["seconds"] < 4, "2 s for the driver, and what a busy machine adds"
+    assert report["seconds"] < 6, "2 s for the driver, and what a busy machine adds"
     assert whole < 20
     calls = build.read_log(log)
     functions = [call.function for call in calls]

@@ -16,7 +16,7 @@ MPIRUN = {
     "openmpi": (["mpirun.openmpi", "--oversubscribe", "-n", "4"], "openmpi-"),
     "mpich": (["mpirun.mpich", "-n", "4"], "hydra-"),
 }
-AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "PLUTO_DIST_TIMEOUT": "60"}
 # A rank's report needs its number, which MPI's ranks have under another name.
 RANKED = """
 import os

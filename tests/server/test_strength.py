@@ -91,7 +91,10 @@ def test_kills_in_the_middle_of_a_burst(serve: Callable[..., Process], db: Path,
         threads = [threading.Thread(target=burst.one, args=(n,)) for n in range(8)]
         for thread in threads:
             thread.start()
-        time.sleep(chance.uniform(0.3, 1.0))
+        give_up = time.monotonic() + 30
+        while not burst.created and time.monotonic() < give_up:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0.1, 0.8))
         server.end(signal.SIGKILL)
         for thread in threads:
             thread.join(30)
