@@ -75,7 +75,9 @@ def warn_of_drift(document: Mapping[str, Any], answer: CreateRunResponse | None)
     if len(found) > MOST_LINES:
         named = "RUN" if answer is None else answer.run_id
         lines.append(f"and {len(found) - MOST_LINES} more: pluto-dist nodes {named}")
-    logger.warning("the nodes of this job are not alike:\n  %s", "\n  ".join(lines))
+    several = document["cluster"]["nodes"] > 1
+    what = "the nodes of this job are not alike" if several else "this node is not as it should be"
+    logger.warning("%s:\n  %s", what, "\n  ".join(lines))
 
 
 def _inventory(node: str, entry: dict[str, Any]) -> NodeInventory | None:

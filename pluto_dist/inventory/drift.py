@@ -121,9 +121,10 @@ def differences(document: Mapping[str, Any]) -> tuple[Difference, ...]:
 def _of_single_ones(document: Mapping[str, Any]) -> Iterator[Difference]:
     """Missing nodes, GPUs that do not answer, and the faults of those that do."""
     seen: dict[str, list[tuple[str, Json]]] = {}
-    for node in _dicts(document.get("nodes")):
+    nodes = _dicts(document.get("nodes"))
+    for node in nodes:
         host = str(node.get("host", f"node {node.get('node')}"))
-        if node.get("missing"):
+        if node.get("missing") and len(nodes) > 1:  # an only node that is late is alike to itself
             seen.setdefault(MISSING, []).append((f"node {node.get('node')}", "missing"))
         if node.get("gpu_error"):
             seen.setdefault(LIBRARY, []).append((host, node["gpu_error"]))
