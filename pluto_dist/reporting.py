@@ -19,7 +19,7 @@ from typing import Any
 from pluto_dist.console import logger
 from pluto_dist.errors import ExchangeError, PlutoDistError
 from pluto_dist.exchange import Exchange, SignedId
-from pluto_dist.inventory import torch_cuda, visible
+from pluto_dist.inventory import hidden, kernel_gpus, torch_cuda, visible
 from pluto_dist.inventory.collect import collect
 from pluto_dist.inventory.decoding import clean
 from pluto_dist.inventory.ranks import RankView
@@ -102,7 +102,8 @@ def _view(plan: Plan) -> RankView:
     if device is not None:
         with torch_call():
             uuid = torch_cuda.uuid_in_use(sys.modules["torch"], device, topology.local_rank)
-    return RankView(topology.rank, clean(listed), uuid)
+    devices = kernel_gpus.openable() if "gpu" in plan.settings.metadata else None
+    return RankView(topology.rank, clean(listed), uuid, devices)
 
 
 def _views(exchange: Exchange, plan: Plan, until: float) -> tuple[list[RankView], int]:
@@ -147,7 +148,11 @@ def _read(document: dict[str, Any]) -> RankView | None:
 
 def _with_ranks(inventory: NodeInventory, exchange: Exchange, plan: Plan, until: float) -> NodeInventory:
     views, size = _views(exchange, plan, until)
+    gpus, mine = inventory.gpus, _view(plan)
+    if hidden.differs(gpus, [mine, *views]):
+        gpus = hidden.revealed(gpus, mine, views, kernel_gpus.present())
     in_bus_order = plan.environ.get(visible.ORDER) == "PCI_BUS_ID"
-    found = visible.of_ranks(inventory.gpus, views, size=size, in_bus_order=in_bus_order)
+    found = visible.of_ranks(gpus, views, size=size, in_bus_order=in_bus_order)
     has_one_list = all(each.visible is None for each in found)
-    return dataclasses.replace(inventory, ranks=found, visible=inventory.visible if has_one_list else None)
+    shown = inventory.visible if has_one_list else None
+    return dataclasses.replace(inventory, gpus=gpus, ranks=found, visible=shown)

@@ -161,7 +161,8 @@ def _by_rank(node: dict[str, Any], name: str) -> list[tuple[int, Any]]:
 
 def _notes(node: dict[str, Any]) -> str:
     bad = [f"GPU {index} {error}" for index, error in (node.get("bad") or {}).items()]
-    return ", ".join([*bad, *filter(None, [node.get("gpu_error"), "missing" if node.get("missing") else None])])
+    hidden = f"a cgroup hides {len(node['hidden'])} GPUs" if isinstance(node.get("hidden"), list) else None
+    return ", ".join([*bad, *filter(None, [node.get("gpu_error"), "missing" if node.get("missing") else None, hidden])])
 
 
 def _table(console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -84,7 +84,7 @@ class NodeClass:
         for name, attribute in PER_GPU.items():
             for gpu in gpus.devices:
                 value = _gpu_value(gpu, attribute, self.memories)
-                if value != usual.get(name):
+                if value != usual.get(name) and not (gpu.hidden and value is None):
                     found.setdefault(name, {})[str(gpu.index)] = value
         return found
 

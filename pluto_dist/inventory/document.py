@@ -117,6 +117,7 @@ def _node(
         "mig": [_mig(gpu, part) for gpu in gpus.devices for part in gpu.mig_instances],
         "diff": classes[place].differences(gpus),
         "health": health.of_node(gpus),
+        "hidden": [gpu.index for gpu in gpus.devices if gpu.hidden],
         "fabric": _fabric(gpus),
         "visible": inventory.visible,
         **_ranks(inventory.ranks),

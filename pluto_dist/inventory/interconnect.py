@@ -42,7 +42,7 @@ def _inside(gpus: GpuReport) -> str | None:
     """How the GPUs of a node reach each other: NVLink where all of them have it."""
     if len(gpus.devices) < 2:
         return None
-    return "nvlink" if all(gpu.nvlinks_up for gpu in gpus.devices) else "pcie"
+    return "nvlink" if all(gpu.nvlinks_up for gpu in gpus.devices if not gpu.hidden) else "pcie"
 
 
 def _between(node: NodeInventory) -> str:
@@ -61,5 +61,6 @@ def _kind(nic: Nic) -> str:
 
 def _is_one_fabric(nodes: Sequence[NodeInventory]) -> bool:
     """Whether NVLink reaches from node to node (GB200 NVL72)."""
-    places = {(gpu.fabric_cluster, gpu.fabric_clique) for node in nodes for gpu in node.gpus.devices}
+    asked = [gpu for node in nodes for gpu in node.gpus.devices if not gpu.hidden]
+    places = {(gpu.fabric_cluster, gpu.fabric_clique) for gpu in asked}
     return len(places) == 1 and all(cluster for cluster, _ in places) and all(node.gpus.devices for node in nodes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .decoding import Record, decode_int, decode_text, optional, required
+from .decoding import DEVICE_LIMIT, Record, decode_int, decode_text, optional, required, several
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,8 @@ class RankView(Record):
     """Its CUDA_VISIBLE_DEVICES, as it is."""
     uuid: str | None = optional(decode_text)
     """The GPU that its torch uses, by CUDA; known once CUDA is initialised."""
+    devices: tuple[int, ...] | None = optional(several(decode_int, DEVICE_LIMIT))
+    """The minors of the device files that it may open; ``None`` where there are none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,10 @@ class Gpu(Record):
     fabric_cluster: str | None = optional(decode_text)
     """The NVLink fabric that it has joined, 32 hexadecimal digits; its clique there is ``fabric_clique``."""
     fabric_clique: int | None = optional(decode_int)
+    minor: int | None = optional(decode_int)
+    """Of its device file, where ranks of its node may open different ones."""
+    hidden: bool | None = optional(decode_bool)
+    """Whether a cgroup keeps it from the process that asked NVML: what is known of it is the kernel's word."""
     pids: tuple[int, ...] = optional(several(decode_int, PID_LIMIT), ())
     """Processes on the GPU; of the host's or the container's numbering, depending on the driver."""
     mig: bool | None = optional(decode_bool)

@@ -3,7 +3,8 @@
 Pure. Where torch has CUDA up it knows its GPU's UUID, and that settles it. Else CUDA_VISIBLE_DEVICES tells: a list of
 numbers, of UUIDs (or beginnings of them), or of MIG instances; CUDA stops at the first entry that names nothing, and
 "" or "-1" hides all. Ranks that share a list use one entry each, as torchrun and torch's examples have it
-(``cuda:LOCAL_RANK``); a rank with a list of its own (``srun --gpus-per-task``) starts with its first.
+(``cuda:LOCAL_RANK``); a rank with a list of its own (``srun --gpus-per-task``) starts with its first. CUDA counts what
+the rank's cgroup lets it open.
 
 CUDA's numbers are NVML's only for GPUs in the order of their PCI bus: of unlike GPUs CUDA counts the fastest first
 (tensorflow#32881), so a number says nothing there unless CUDA_DEVICE_ORDER is PCI_BUS_ID.
@@ -12,6 +13,7 @@ CUDA's numbers are NVML's only for GPUs in the order of their PCI bus: of unlike
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from .ranks import RankGpu, RankView
 from .records import Gpu, GpuReport
@@ -40,6 +42,9 @@ def of_ranks(
     ([(0, 0), (1, 1)], [(4, 3), (5, 1)])
     >>> gpus_of(RankView(0, "3"), RankView(1, "2")), gpus_of(RankView(0, uuid="2a"), RankView(1, uuid="elsewhere"))
     ([(0, 3), (1, 2)], [(0, 2), (1, None)])
+    >>> four = GpuReport(count=4, devices=tuple(Gpu(index=n, name="H100", minor=3 - n) for n in range(4)))
+    >>> gpus_of(RankView(0, "0", devices=(0,)), RankView(1, "0", devices=(2, 3)))
+    [(0, 3), (1, 0)]
 
     Args:
         gpus: those of the node.
@@ -48,10 +53,10 @@ def of_ranks(
         in_bus_order: whether CUDA numbers GPUs in the order of their bus, as NVML does.
     """
     ordered = sorted(views, key=lambda view: view.rank)
-    shared = len({view.visible for view in ordered}) == 1
+    shared = len({(view.visible, view.devices) for view in ordered}) == 1
     found = []
     for place, view in enumerate(ordered):
-        visible = _visible(gpus, view.visible, in_bus_order=in_bus_order)
+        visible = _visible(_open_to(gpus, view), view.visible, in_bus_order=in_bus_order)
         if shared and (len(ordered) < size or len(visible) < size):  # whose entry is which?
             entry = None
         else:
@@ -60,6 +65,13 @@ def of_ranks(
         unseen = view.uuid if used is None else None
         found.append(RankGpu(view.rank, used, None if shared else view.visible, unseen))
     return tuple(found)
+
+
+def _open_to(gpus: GpuReport, view: RankView) -> GpuReport:
+    """Those of the node's GPUs that a rank may open."""
+    if view.devices is None or all(gpu.minor is None for gpu in gpus.devices):
+        return gpus
+    return replace(gpus, devices=tuple(gpu for gpu in gpus.devices if gpu.minor in view.devices))
 
 
 def _visible(gpus: GpuReport, listed: str | None, *, in_bus_order: bool) -> list[int | None]:

@@ -5,14 +5,17 @@ A virtual node's name does not resolve, so ranks on two of them are told to meet
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import gpu_cgroups
 import pytest
 from fakenvml import build
 from running import Job, Torchrun
@@ -41,6 +44,7 @@ here = Path(os.environ["MEETING"])
 while len(list(here.iterdir())) < int(os.environ["SLURM_NTASKS"]):
     time.sleep(0.01)
 """
+PATIENT = {"PLUTO_DIST_TIMEOUT": "60"}  # ranks on a busy machine may need half a minute to import torch
 RESUME = {"PLUTO_DIST_RESUME": "1"}
 BEGIN_SECONDS, JOB_SECONDS = 60.0, 120.0
 
@@ -57,7 +61,7 @@ def slurm() -> Iterator[Slurm]:
 @pytest.fixture
 def user(slurm, torchrun, tracker) -> Iterator[User]:
     """Starts jobs; none is left after the test."""
-    yield User(slurm, torchrun, tracker.environ() | slurm.environ)
+    yield User(slurm, torchrun, tracker.environ() | slurm.environ | PATIENT)
     slurm.cancel_all()
 
 
@@ -151,6 +155,39 @@ def test_gpus_per_task(tracker, user, gpus_of_every_node):
     assert node["visible_of_rank"] == ["0,1", "2,3", "4,5", "6,7"]
     assert node["gpu_of_rank"] == [0, 2, 4, 6]
     assert "visible" not in node
+
+
+def test_tasks_that_see_one_gpu_each(tracker, user, gpus_of_every_node, tmp_path):
+    """Where a cgroup shows each task its own GPU only, as number 0, the run has them all, each with its rank."""
+    if reason := gpu_cgroups.why_not():
+        pytest.skip(reason)
+    (tmp_path / "machine").mkdir()
+    with gpu_cgroups.one_gpu_per_task(tmp_path / "machine") as task:
+        script = user.jobs.write(TOGETHER + SCRIPT)
+        job = user.run("srun", "-N1", "-n4", task, sys.executable, script, environ=gpus_of_every_node)
+    run = check_one_run(tracker, job, ranks=4)
+    metadata = run["systemMetadata"]
+    (node,) = metadata["nodes"]
+    assert node["gpus"] == [gpu_cgroups.UUID.format(gpu) for gpu in range(4)]
+    assert node["gpu_of_rank"] == [3, 2, 1, 0]
+    assert node["visible_of_rank"] == ["0", "0", "0", "0"]
+    assert len(node["hidden"]) == 3
+    assert metadata["cluster"]["gpus"] == metadata["gpu"]["nvidia"]["count"] == 4
+    assert "drift" not in metadata
+    assert [each["memory"]["total"] for each in metadata["gpu"]["nvidia"]["devices"]] == [85520809984] * 4
+    assert len({call.pid for call in build.read_log(tmp_path / "calls.log")}) == 1
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    command = [
+        sys.executable,
+        "-c",
+        "from pluto_dist.cli import main; main()",
+        "nodes",
+        str(tmp_path / "metadata.json"),
+    ]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "4 x NVIDIA H100" in shown
+    assert "a cgroup hides 3 GPUs" in shown
+    print(shown)
 
 
 def test_ranks_that_alternate_between_nodes(tracker, user, gpus_of_every_node):
