@@ -16,6 +16,7 @@ the creator's node only.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pluto_dist.wire import Json
@@ -78,8 +79,20 @@ def hardware(metadata: Json) -> Hardware:
     if not nodes:
         nodes = tuple(_node({"node": n, "host": h}, []) for n, h in enumerate(_sequence(top.get("hosts"))))
     summary = tuple((label, text(cluster[key])) for key, label in _SUMMARY.items() if text(cluster.get(key)))
-    drift = tuple(text(each) for each in _sequence(cluster.get("drift")) or [cluster.get("drift")] if each)
+    drift = tuple(_difference(_mapping(each)) for each in _sequence(top.get("drift")))
     return Hardware(summary, drift, kinds, nodes)
+
+
+def _difference(found: dict[str, Json]) -> str:
+    """One difference between nodes, or a fault of a GPU, as a line.
+
+    >>> _difference({"field": "gpu.driver", "usual": "550.54", "nodes": {"b": "535.1"}, "more": 2})
+    'gpu.driver: b 535.1 and 2 more, usually 550.54'
+    """
+    deviating = ", ".join(f"{who} {text(value)}".rstrip() for who, value in _mapping(found.get("nodes")).items())
+    more = f" and {text(found['more'])} more" if found.get("more") else ""
+    usual = f", usually {text(found['usual'])}" if found.get("usual") is not None else ""
+    return f"{text(found.get('field'))}: {deviating}{more}{usual}"
 
 
 def text(value: Json) -> str:
@@ -121,10 +134,33 @@ def _node(node: dict[str, Json], classes: list[dict[str, Json]]) -> Node:
         kind=text(number),
         gpus=count,
         gpu_name=text(gpu.get("name")),
-        ids=tuple(text(each) for each in ids),
+        ids=tuple(_ids(node)),
         remarks=_remarks(node),
         missing=node.get("missing") is True,
     )
+
+
+def _ids(node: dict[str, Json]) -> Iterator[str]:
+    """The GPUs of a node that answer, each with the ranks that use it; then those that only their rank's torch saw.
+
+    >>> node = {"gpus": ["GPU-a", "GPU-c"], "bad": {"1": "GpuIsLost"}, "rank": 8, "gpu_of_rank": [0, 2]}
+    >>> list(_ids(node))
+    ['GPU-a, rank 8', 'GPU-c, rank 9']
+    """
+    uuids, bad = _sequence(node.get("gpus")), _mapping(node.get("bad"))
+    numbers = [number for number in range(len(uuids) + len(bad)) if str(number) not in bad]
+    used = _by_rank(node, "gpu_of_rank")
+    for number, uuid in zip(numbers, uuids, strict=False):
+        ranks = ", ".join(f"rank {text(rank)}" for rank, gpu in used if gpu == number)
+        yield ", ".join(filter(None, (text(uuid), ranks)))
+    yield from (f"{text(uuid)}, rank {text(rank)}" for rank, uuid in _by_rank(node, "uuid_of_rank") if uuid is not None)
+
+
+def _by_rank(node: dict[str, Json], name: str) -> list[tuple[Json, Json]]:
+    """What ``node`` has under ``name`` of each of its ranks, with the rank."""
+    first, values = node.get("rank"), _sequence(node.get(name))
+    ranks = _sequence(node.get("ranks")) or ([first + n for n in range(len(values))] if type(first) is int else [])
+    return list(zip(ranks, values, strict=False))
 
 
 def _remarks(node: dict[str, Json]) -> tuple[str, ...]:
@@ -137,6 +173,8 @@ def _remarks(node: dict[str, Json]) -> tuple[str, ...]:
         found.extend(f"GPU {index}: {key} = {text(value)}" for index, value in each.items())
         if not each:
             found.append(f"{key} = {text(values)}")
+    if hidden := _sequence(node.get("hidden")):
+        found.append(f"a cgroup hides GPU {', '.join(map(text, hidden))}")
     if node.get("gpu_error"):
         found.append(f"GPUs could not be read: {text(node['gpu_error'])}")
     return tuple(found)

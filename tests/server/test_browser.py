@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -10,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from inventory.inventories import h100_node
 
+from pluto_dist.inventory import compose
+from pluto_dist.inventory.ranks import RankGpu
 from pluto_dist.server import LocalServer
 
 from .conftest import Client
@@ -18,58 +22,10 @@ from .conftest import Client
 pytestmark = pytest.mark.browser
 WAIT_S = 20
 
-GPU = {
-    "vendor": "nvidia",
-    "count": 8,
-    "name": "NVIDIA H100 80GB HBM3",
-    "memory": 85899345920,
-    "driver": "550.163.01",
-    "cuda_driver": "12.4",
-    "power_limit_w": 700,
-    "nvlink": {"version": 4, "links": 18, "up": 18, "p2p": "all"},
-}
-METADATA = {
-    "cluster": {
-        "nodes": 3,
-        "nodes_reported": 2,
-        "world_size": 24,
-        "gpus": 16,
-        "gpus_bad": 1,
-        "gpu_name": "NVIDIA H100 80GB HBM3",
-        "driver": "550.163.01",
-        "interconnect": "nvlink+ib",
-        "classes": 1,
-        "drift": ["node-1 GPU 3: power limit 600 W, elsewhere 700 W"],
-    },
-    "hosts": ["node-0", "node-1", "node-2"],
-    "node_classes": [
-        {
-            "n": 2,
-            "gpu": GPU,
-            "cpu": {"model": "Intel Xeon Platinum 8480C", "physical": 112},
-            "memory": {"total": 2199023255552},
-            "nic": [{"name": f"mlx5_{n}", "layer": "InfiniBand", "rate_gbps": 400} for n in range(8)],
-            "os": "Ubuntu 22.04",
-            "python": "3.11.7",
-            "torch": "2.4.0",
-            "cuda": "12.4",
-            "nccl": "2.20.5",
-        }
-    ],
-    "nodes": [
-        {"node": 0, "host": "node-0", "class": 0, "rank": 0, "gpus": [f"GPU-0{n}-ab12" for n in range(8)]},
-        {
-            "node": 1,
-            "host": "node-1",
-            "class": 0,
-            "rank": 8,
-            "gpus": [f"GPU-1{n}-cd34" for n in range(8)],
-            "bad": {"5": "GpuIsLost"},
-            "diff": {"gpu.power_limit_w": {"3": 600}},
-        },
-        {"node": 2, "missing": True},
-    ],
-}
+LOST = dataclasses.replace(h100_node("node-1", power_w={3: 600}, lost=(5,)), ranks=(RankGpu(8, 0), RankGpu(9, 6)))
+METADATA = compose(
+    {0: h100_node("node-0"), 1: LOST, 2: None}, leader_node=0, world_size=24, first_ranks={0: 0, 1: 8, 2: 16}
+)
 CONFIG = {"lr": 0.001, "model": {"name": "resnet-50", "layers": [3, 4, 6, 3]}, "amp": True, "note": "<b>plain</b>"}
 
 
@@ -148,7 +104,12 @@ def test_from_the_index_to_the_run(browser: Any, server: LocalServer, run: dict[
     assert rows[0].find_element("css selector", ".ids").is_displayed()
     history = [item.text for item in browser.find_elements("css selector", "#history .pill")]
     assert history == ["RUNNING", "FAILED", "RUNNING", "COMPLETED"]
-    assert "power limit 600 W" in browser.find_element("id", "drift").text
+    drift = browser.find_element("id", "drift").text.splitlines()[1:]
+    assert drift == ["node: node 2 missing", "gpu.lost: node-1 GPU 5 GpuIsLost", "gpu.power_limit_w: node-1 GPU 3 600"]
+    rows[1].find_element("css selector", "summary").click()
+    used = [each.text for each in rows[1].find_elements("css selector", ".ids li")]
+    assert [each.rpartition(", ")[2] for each in used if "rank" in each] == ["rank 8", "rank 9"]
+    assert used[5].endswith("c56, rank 9")  # GPU 6: 5 does not answer
     assert "<b>plain</b>" in browser.find_element("id", "config").text
     assert len(browser.find_elements("css selector", "#attaches tbody tr")) == 3
     assert complaints(browser) == []

@@ -80,7 +80,11 @@ def test_pages_escape_and_forbid_scripts(client: Client) -> None:
         tags=[SCRIPT],
         config=json.dumps({SCRIPT: SCRIPT, "deep": {SCRIPT: [SCRIPT]}}),
         systemMetadata=json.dumps(
-            {"nodes": [{"host": SCRIPT, "gpus": [SCRIPT], "bad": {SCRIPT: SCRIPT}}], "cluster": {"drift": SCRIPT}}
+            {
+                "nodes": [{"host": SCRIPT, "gpus": [SCRIPT], "bad": {SCRIPT: SCRIPT}, "hidden": [SCRIPT]}],
+                "drift": [{"field": SCRIPT, "usual": SCRIPT, "nodes": {SCRIPT: SCRIPT}, "more": SCRIPT}],
+                "cluster": {"drift": SCRIPT},
+            }
         ),
     )
     client.session.headers["User-Agent"] = SCRIPT
@@ -236,7 +240,8 @@ def test_importing_the_package_is_light() -> None:
         '{"nodes":[1,null,"x",[],{"class":"a","gpus":5,"bad":[],"diff":{"a":1}}],"hosts":[1,null]}',
         '{"nodes":[{"class":true},{"class":-1},{"class":99},{"class":1.5}],"node_classes":[1,{"gpu":3,"nic":[1]}]}',
         '{"gpu":{"nvidia":{"devices":[1,{"memory":7}]}},"cpu":3,"platform":[]}',
-        '{"hosts":[["a"],{"b":1}],"cluster":{"drift":{"x":[1]},"gpus":null}}',
+        '{"hosts":[["a"],{"b":1}],"cluster":{"drift":{"x":[1]},"gpus":null},"drift":[5,{"nodes":[1]},{"field":{}}]}',
+        '{"nodes":[{"gpus":[1],"rank":true,"gpu_of_rank":[[0]],"ranks":{},"uuid_of_rank":[{}],"hidden":[[]]}],"drift":1}',
         '{"node_classes":[{"gpu":{"memory":"a lot","power_limit_w":[1],"nvlink":4},"nic":{},"memory":{"total":-1}}]}',
     ],
 )
