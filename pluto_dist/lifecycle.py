@@ -41,6 +41,7 @@ INVENTORY_SECONDS = 2.0  # how long a process that ends waits for its probes; a 
 LINGER_SECONDS = 2.0  # how long a rank that hears of an error stays for the others to hear of it
 STOP_SECONDS = 12.0  # how long end() waits for this rank's thread: one turn to attach, one request
 APART_SECONDS = 0.2  # the same of one that has not met the others: there is nothing of its run to be lost
+_OVER = "this rank's part in the run is over"
 _PATIENCE = {"COMPLETED": math.inf, "FAILED": 5.0, "TERMINATED": 0.5}
 
 
@@ -149,6 +150,8 @@ class Participation:
             if self.plan.is_leader:
                 self._describe()
             exchange = self._exchange = self._meet(self._stop)
+            if self._stop.is_set():
+                raise ExchangeError(_OVER)  # it met the others too late to begin one
             if not exchange.has_reported:
                 exchange.has_reported = True
                 self._inventory = report(exchange, self.agreed, self.plan)
@@ -261,9 +264,7 @@ class Participation:
         if self._client is not None:
             self._client.stop()
         self._thread.join(seconds if self._run is not None else APART_SECONDS)
-        self._fail(
-            ExchangeError("this rank's part in the run is over")
-        )  # who waits for what did not come waits no more
+        self._fail(ExchangeError(_OVER))  # who waits for what did not come waits no more
         if self._inventory is not None:
             # A thread that is importing while the interpreter ends holds the import's lock for ever, and whoever
             # imports then (a destructor, say) hangs (CPython 3.10 to 3.13).
