@@ -110,9 +110,10 @@ class TorchStore:
 
     def get(self, key: str, seconds: float = 0.0) -> str | None:
         # Store.wait would do, but prints two warnings from C++ whenever it runs out (torch 2.13), and lets no
-        # signal handler run meanwhile. Who waits for a key in several calls goes on with the pause it had reached.
+        # signal handler run meanwhile. Who waits for a key in several calls goes on with the pause it had reached,
+        # also if it looks at another one in between.
         until = time.monotonic() + seconds
-        if key != self._waited_for:
+        if seconds > 0 and key != self._waited_for:
             self._waited_for, self._pause = key, self._longest_pause / 10
         while not self._call("check", [key]):
             left = until - time.monotonic()

@@ -19,7 +19,7 @@ from pluto_dist.identity import TOKEN, Reference
 from pluto_dist.launch_folder import LaunchFolder
 from pluto_dist.launchers import LaunchContext
 from pluto_dist.meeting import connect
-from pluto_dist.store import PREFIX, LocalStore, Store
+from pluto_dist.store import PREFIX, LocalStore, Store, TorchStore
 from pluto_dist.topology import Topology
 from pluto_dist.wire import CreateRunResponse
 
@@ -501,3 +501,25 @@ def test_a_world_of_one_needs_no_torch():
     assert isinstance(
         connect(LaunchContext("single", Topology(0, 1)), LaunchFolder(None), "seat", deadline=0), LocalStore
     )
+
+
+class CountingStore(TorchStore):
+    """Counts what it asks."""
+
+    asked = 0
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        self.asked += method == "check"
+        return super()._call(method, *arguments)
+
+
+def test_many_who_wait_ask_ever_less_often():
+    """A rank that waits in slices, and looks at another key in between, goes on with the pause that it had reached."""
+    from torch.distributed import TCPStore
+
+    server = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+    store = CountingStore(server, world_size=10_000)
+    for _ in range(4):
+        assert store.get("outcome", 0.5) is None
+        assert store.get("attempt") is None
+    assert store.asked <= 4 + 14  # four looks at the other key; 20 at the outcome if each slice began anew
