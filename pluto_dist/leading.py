@@ -60,8 +60,7 @@ def lead(
         warn_of_drift(document, told.answer)
     if leads and told.is_to_be_kept(plan.settings.on_error) and not outbox.waits:
         _keep(plan, birth, outbox)
-    for node in exchange.nodes():
-        exchange.welcome(node)
+    exchange.welcome_others()
     return told, leads
 
 

@@ -14,7 +14,7 @@ of its own node knows that the attempt on record is over, and opens the next.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from pluto_dist.console import logger
@@ -195,6 +195,13 @@ class Exchange:
     def welcome(self, node: str) -> None:
         """Tell ``node`` that the leader lives in the attempt it signed in to."""
         self.store.set(f"{self.attempt}/welcome/{node}", "1")
+
+    def welcome_others(self, welcomed: Set[str] = frozenset()) -> set[str]:
+        """Tell the nodes that signed in, but for those in ``welcomed``; which that were."""
+        new = self.nodes().keys() - welcomed
+        for node in new:
+            self.welcome(node)
+        return set(new)
 
     def await_welcome(self, seconds: float) -> bool:
         """Whether the leader has seen this node sign in."""

@@ -8,14 +8,46 @@ import time
 import pytest
 
 from pluto_dist.arguments import Arguments, prepare
-from pluto_dist.errors import ExchangeError
+from pluto_dist.errors import ExchangeError, RunIdMismatchError
 from pluto_dist.exchange import Exchange, Member
 from pluto_dist.identity import decide
+from pluto_dist.joining import agree, follow
 from pluto_dist.launch_folder import LaunchFolder
 from pluto_dist.launchers import detect
 from pluto_dist.lifecycle import Participation
 from pluto_dist.plan import Plan
 from pluto_dist.store import LocalStore
+
+
+def test_a_node_that_finds_the_error_published_hears_it_in_time():
+    """The leader disagrees and is about to leave; another node must not take its word for an old attempt's."""
+    store = LocalStore()
+    store.set("token", "a" * 20)
+
+    def plan(rank: int, rendezvous_id: str) -> Plan:
+        environ = {"RANK": str(rank), "GROUP_RANK": str(rank), "WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "2"}
+        context = detect(
+            environ
+            | {"TORCHELASTIC_RUN_ID": rendezvous_id, "LOCAL_WORLD_SIZE": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+            | {"MASTER_ADDR": "here", "MASTER_PORT": "29400"}
+        )
+        prepared = prepare(Arguments(mode="offline"), {})
+        return Plan(prepared.settings, context, decide(context), prepared.request, {}, 1, "here", time.monotonic())
+
+    other, others_plan = Exchange(store, Member(1, "1", "n", "there"), LaunchFolder(None)), plan(1, "BBB")
+    run = other.run(1)
+    other.token = "a" * 20
+    agree(others_plan, run, other.token)
+    leaders_place = Exchange(store, Member(0, "0", "n", "here"), LaunchFolder(None))
+    leader = Participation(plan(0, "AAA"), lambda _stop: leaders_place, lambda: None)
+    assert run.outcome(20) is not None
+    outcome = follow(others_plan, other, run, lambda: pytest.fail("there is nothing to take over"))
+    assert outcome is not None
+    assert outcome.error == "RunIdMismatchError"
+    assert not leader.settled.done()
+    run.count("heard")
+    with pytest.raises(RunIdMismatchError):
+        leader.settled.result(timeout=20)
 
 
 @pytest.mark.parametrize("status", ["TERMINATED", "FAILED"])
