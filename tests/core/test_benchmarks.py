@@ -17,7 +17,7 @@ SMALL = {
     "document": (),
     "imports": (),
     "inventory": (),
-    "scale": ("--ranks", "32", "--rounds", "1"),
+    "scale": ("--ranks", "256", "--rounds", "1"),
 }
 
 
