@@ -95,19 +95,17 @@ class LateNodes:
         self._exchange = exchange
         self._wanted = topology.node_count or 0
         self._known = set(gathered)
-        self._welcomed: set[str] = set()
+        self._welcomed = 0
 
     @property
     def expected(self) -> bool:
         """Whether any node is still to come."""
-        return min(len(self._known), len(self._welcomed)) < self._wanted
+        return min(len(self._known), self._welcomed) < self._wanted
 
     def look(self) -> dict[str, Any]:
         """Welcome the nodes that came since the last look; what they add to the attempt's record, if any came."""
-        nodes = self._exchange.nodes()
-        for node in nodes.keys() - self._welcomed:
-            self._exchange.welcome(node)
-            self._welcomed.add(node)
+        nodes = self._exchange.welcome_nodes()
+        self._welcomed = len(nodes)
         fresh = {name: entry for name, entry in self._exchange.inventories().items() if name not in self._known}
         self._known.update(fresh)
         if not fresh:

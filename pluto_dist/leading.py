@@ -60,7 +60,7 @@ def lead(
         warn_of_drift(document, told.answer)
     if leads and told.is_to_be_kept(plan.settings.on_error) and not outbox.waits:
         _keep(plan, birth, outbox)
-    exchange.welcome_others()
+    exchange.welcome_nodes()
     return told, leads
 
 

@@ -140,12 +140,11 @@ class Participation:
         run, until, ranks = self._run, time.monotonic() + LINGER_SECONDS, self.plan.context.topology.world_size
         if run is None or self._exchange is None:
             return
-        welcomed: set[str] = set()
         with suppress(ExchangeError):  # it has ended already
             run.count("heard")
             while run.count("heard", 0) < ranks and time.monotonic() < until and not self._stop.wait(0.02):
                 if self.plan.is_leader:  # who came after the error was published waits to hear that it is no old one
-                    welcomed |= self._exchange.welcome_others(welcomed)
+                    self._exchange.welcome_nodes()
 
     def _join(self) -> tuple[Exchange, RunExchange, SignedId, Outcome]:
         while True:

@@ -79,7 +79,7 @@ def _host(host: str, port: int, deadline: float) -> torch.distributed.TCPStore:
     """Host a store in this process; torch's own store on the same port will share its server."""
     if (address := (host, port)) not in _hosted:
         try:
-            _hosted[address] = _tcp_store(host, port, deadline, hosts=True)
+            _hosted[address] = _tcp_store(host, port, _patience(deadline), hosts=True)
         except RuntimeError as error:
             raise ExchangeError(
                 f"rank 0 cannot host the ranks' shared store at {host}:{port}: {_first_line(error)}\n"
@@ -157,7 +157,7 @@ def _listens(host: str, port: int, deadline: float) -> bool:
 def _client(host: str, port: int, deadline: float) -> torch.distributed.Store:
     seconds = _patience(deadline)
     try:
-        return _tcp_store(host, port, deadline, hosts=False)
+        return _tcp_store(host, port, seconds, hosts=False)
     except RuntimeError as error:
         raise ExchangeError(
             f"the ranks' shared store did not answer at {host}:{port} within {seconds:.0f} s: {_first_line(error)}\n"
@@ -165,12 +165,12 @@ def _client(host: str, port: int, deadline: float) -> torch.distributed.Store:
         ) from error
 
 
-def _tcp_store(host: str, port: int, deadline: float, *, hosts: bool) -> torch.distributed.TCPStore:
+def _tcp_store(host: str, port: int, seconds: float, *, hosts: bool) -> torch.distributed.TCPStore:
     with torch_call():
         import torch.distributed as dist
 
-        seconds = timedelta(seconds=_patience(deadline))
-        return dist.TCPStore(host, port, None, hosts, seconds, wait_for_workers=False, multi_tenant=hosts)
+        timeout = timedelta(seconds=seconds)
+        return dist.TCPStore(host, port, None, hosts, timeout, wait_for_workers=False, multi_tenant=hosts)
 
 
 def _patience(deadline: float) -> float:

@@ -148,8 +148,9 @@ def _read(document: dict[str, Any]) -> RankView | None:
 
 def _with_ranks(inventory: NodeInventory, exchange: Exchange, plan: Plan, until: float) -> NodeInventory:
     views, size = _views(exchange, plan, until)
-    gpus, mine = inventory.gpus, _view(plan)
-    if hidden.differs(gpus, [mine, *views]):
+    gpus = inventory.gpus
+    if hidden.differs(gpus, views):
+        mine = next(view for view in views if view.rank == plan.context.topology.rank)
         gpus = hidden.revealed(gpus, mine, views, kernel_gpus.present())
     in_bus_order = plan.environ.get(visible.ORDER) == "PCI_BUS_ID"
     found = visible.of_ranks(gpus, views, size=size, in_bus_order=in_bus_order)

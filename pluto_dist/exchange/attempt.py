@@ -14,7 +14,7 @@ of its own node knows that the attempt on record is over, and opens the next.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 from pluto_dist.console import logger
@@ -47,6 +47,7 @@ class Exchange:
         self.has_reported = False  # whether this rank has done its part for its node's inventory
         self.token = ""  # once agreed
         self._nodes: dict[int, tuple[str, str]] = {}
+        self._welcomed: set[str] = set()
         self._inventories: dict[int, dict[str, Any] | None] = {}
 
     def goes_on_over(self, store: Store) -> bool:
@@ -196,12 +197,13 @@ class Exchange:
         """Tell ``node`` that the leader lives in the attempt it signed in to."""
         self.store.set(f"{self.attempt}/welcome/{node}", "1")
 
-    def welcome_others(self, welcomed: Set[str] = frozenset()) -> set[str]:
-        """Tell the nodes that signed in, but for those in ``welcomed``; which that were."""
-        new = self.nodes().keys() - welcomed
-        for node in new:
+    def welcome_nodes(self) -> dict[str, str]:
+        """Tell each node that signed in so, once; all of them, with their hosts."""
+        nodes = self.nodes()
+        for node in nodes.keys() - self._welcomed:
             self.welcome(node)
-        return set(new)
+            self._welcomed.add(node)
+        return nodes
 
     def await_welcome(self, seconds: float) -> bool:
         """Whether the leader has seen this node sign in."""

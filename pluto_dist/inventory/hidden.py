@@ -21,7 +21,7 @@ def differs(gpus: GpuReport, views: Sequence[RankView]) -> bool:
     return len(sets) > 1 and None not in sets and gpus.error is None
 
 
-def revealed(gpus: GpuReport, own: RankView, others: Sequence[RankView], present: Sequence[KernelGpu]) -> GpuReport:
+def revealed(gpus: GpuReport, own: RankView, views: Sequence[RankView], present: Sequence[KernelGpu]) -> GpuReport:
     """``gpus`` with those that only other ranks may open, all in the order of the bus and with their minors.
 
     NVML shows each rank its own GPUs as the first ones, so its numbers name none of the node.
@@ -35,10 +35,10 @@ def revealed(gpus: GpuReport, own: RankView, others: Sequence[RankView], present
     Args:
         gpus: what NVML told the process that asked.
         own: what that process may open.
-        others: what the other ranks of its node may.
+        views: what the ranks of its node may, it included or not.
         present: the machine's GPUs.
     """
-    opened = {minor for view in others for minor in view.devices or ()} - set(own.devices or ())
+    opened = {minor for view in views for minor in view.devices or ()} - set(own.devices or ())
     minors = {_place(gpu.bus): gpu.minor for gpu in present}
     memory = {gpu.name: gpu.memory for gpu in gpus.devices}
     seen = [dataclasses.replace(gpu, minor=minors.get(_place(gpu.pci_bus_id))) for gpu in gpus.devices]
