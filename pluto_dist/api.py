@@ -19,20 +19,22 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pluto_dist import identity, keychain, launchers, meeting, settings
-from pluto_dist.arguments import Arguments, Prepared, prepare
-from pluto_dist.client import Client
-from pluto_dist.console import logger, set_up
+from pluto_dist import environments, identity
+from pluto_dist.client.tracker_client import TrackerClient
+from pluto_dist.environments.context import ProcessFacts
 from pluto_dist.errors import AuthenticationError, ExchangeError, PlutoDistError, received
-from pluto_dist.exchange import Outcome
 from pluto_dist.identity import NeedsLaunchToken
-from pluto_dist.inventory import torch_cuda
-from pluto_dist.launchers import ProcessFacts
-from pluto_dist.lifecycle import Participation
-from pluto_dist.plan import Plan
+from pluto_dist.inventory.gpu import torch_device
+from pluto_dist.lifecycle.participant import Participant
+from pluto_dist.lifecycle.plan import Plan
+from pluto_dist.log import logger, set_up
 from pluto_dist.process import Process, current
+from pluto_dist.rendezvous import connect
+from pluto_dist.rendezvous.messages import Outcome
 from pluto_dist.run import Run
-from pluto_dist.values import summary
+from pluto_dist.serialization.types import summary
+from pluto_dist.settings import keychain, settings
+from pluto_dist.settings.arguments import Arguments, Prepared, prepare
 from pluto_dist.version import __version__
 
 
@@ -128,24 +130,24 @@ def _plan(given: Arguments, environ: Mapping[str, str], process: Process, began:
         environ, chosen = {}, replace(chosen, resume=None)
     if chosen.mode == "online":
         chosen = keychain.with_stored_key(chosen)
-    facts = ProcessFacts(group=meeting.process_group(), spawned=_is_spawned(environ))
-    context = launchers.detect(environ, facts)
+    facts = ProcessFacts(group=connect.process_group(), spawned=_is_spawned(environ))
+    context = environments.detect(environ, facts)
     decision = identity.decide(context, run_id=chosen.run_id, resume=chosen.resume)
-    if context.topology.is_leader:
+    if context.topology.is_rank_zero:
         _warn_of_losses(prepared)
     config, host = prepared.config.value, socket.gethostname()
     fork_of, nth = prepared.fork_of, process.runs
-    device = torch_cuda.current_device(sys.modules.get("torch")) if "gpu" in chosen.metadata else None
+    device = torch_device.current_device(sys.modules.get("torch")) if "gpu" in chosen.metadata else None
     return Plan(chosen, context, decision, prepared.request, config, nth, host, began, fork_of, environ, device)
 
 
 def _join(plan: Plan, process: Process, *, wait: bool) -> Run:
     if plan.settings.mode == "disabled":
         return Run(plan, None)
-    if plan.is_leader:
+    if plan.is_rank_zero:
         _warn_of_plain_http(plan.settings)
         _tell_of_requeue(plan)
-    participation = Participation(plan, lambda stop: process.meet(plan, stop), lambda: _client(plan))
+    participation = Participant(plan, lambda stop: process.meet(plan, stop), lambda: _client(plan))
     run = Run(plan, participation)
     try:
         _await(plan, participation, wait=wait)
@@ -158,7 +160,7 @@ def _join(plan: Plan, process: Process, *, wait: bool) -> Run:
     return run
 
 
-def _await(plan: Plan, participation: Participation, *, wait: bool) -> None:
+def _await(plan: Plan, participation: Participant, *, wait: bool) -> None:
     """Block until the run is settled (or only its id agreed), and no longer than the timeout."""
     left = max(0.0, plan.began + plan.settings.timeout - time.monotonic())
     try:
@@ -182,12 +184,12 @@ def _await(plan: Plan, participation: Participation, *, wait: bool) -> None:
 
 def _report(plan: Plan, outcome: Outcome) -> None:
     """What the leader says of the job, once."""
-    if plan.is_leader and outcome.answer is not None:
+    if plan.is_rank_zero and outcome.answer is not None:
         topology = plan.context.topology
         ranks = f"{topology.world_size} rank" + "s" * (topology.world_size > 1)
         again = ", resumed" if outcome.resumed else ""
         logger.info("run %s (%s%s) at %s", outcome.answer.display_id, ranks, again, outcome.answer.url)
-    elif plan.is_leader:
+    elif plan.is_rank_zero:
         logger.warning("going on offline%s: %s", _kept(plan), outcome.message)
 
 
@@ -207,7 +209,7 @@ def _report_late(plan: Plan, settled: Future[Outcome]) -> None:
 
 def _say_for_node(plan: Plan, message: str, *values: object) -> None:
     """Warn of what every rank of a node sees alike; one of them says it."""
-    first = plan.is_leader or plan.context.topology.local_rank in (None, 0)
+    first = plan.is_rank_zero or plan.context.topology.local_rank in (None, 0)
     logger.log(logging.WARNING if first else logging.DEBUG, message, *values)
 
 
@@ -229,12 +231,12 @@ def _tell_of_requeue(plan: Plan) -> None:
         )
 
 
-def _client(plan: Plan) -> Client | None:
+def _client(plan: Plan) -> TrackerClient | None:
     chosen, topology = plan.settings, plan.context.topology
     if chosen.mode == "offline" or chosen.api_key is None:
         return None
     agent = f"pluto-dist/{__version__} (rank {topology.rank} of {topology.world_size}; {plan.host})"
-    return Client(chosen.url_api, chosen.url_py, chosen.api_key, user_agent=agent)
+    return TrackerClient(chosen.url_api, chosen.url_py, chosen.api_key, user_agent=agent)
 
 
 def _is_spawned(environ: Mapping[str, str]) -> bool:

@@ -9,7 +9,7 @@ in one run cannot be told apart again. A rendezvous id never names a launch by i
 default, 123 stands in many scripts, a uuid may be a pod's), so by default it only goes before a token that
 the ranks of one launch agree on.
 
->>> from pluto_dist.launchers import detect
+>>> from pluto_dist.environments import detect
 >>> decide(detect({}), run_id="ablation-7").reference
 Reference(kind='external id', value='ablation-7')
 >>> decide(detect({"TORCHELASTIC_RUN_ID": "123", "RANK": "0", "WORLD_SIZE": "8"})).prefix
@@ -21,40 +21,17 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from pluto_dist.contract.run_ref import Reference, reference
+from pluto_dist.environments.context import LaunchContext
 from pluto_dist.errors import NoStableIdError
-from pluto_dist.launchers.context import LaunchContext
 
-_DISPLAY_ID = re.compile(r"[A-Z0-9]{1,4}-[0-9]+")
 _SLUG_LENGTH = 48
 TOKEN = re.compile(r"[a-z2-7]{20}")
 
 Row = Literal["run_id", "resume", "rendezvous id", "no rendezvous id", "no agent", "one process"]
 """The row of the identity table that applied."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """How a run is named to the tracker.
-
-    The official SDK takes an id of digits for the tracker's own number and one like ``MMP-12`` for a display
-    id; both mean a run that exists. Anything else is an external id, which create-run creates or continues.
-    """
-
-    kind: Literal["external id", "number", "display id"]
-    value: str
-
-    @classmethod
-    def of(cls, kind: Any, value: Any) -> Reference:
-        """The reference that travelled as these two.
-
-        Raises:
-            ValueError: they are none.
-        """
-        if kind not in ("external id", "number", "display id") or not isinstance(value, str):
-            raise ValueError(f"an id of unknown kind {str(kind)[:40]!r}")
-        return cls(kind, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,19 +128,6 @@ def _fresh(context: LaunchContext) -> NeedsLaunchToken:
     return NeedsLaunchToken(prefix, "a token of this launch: it has no rendezvous id", row)
 
 
-def reference(run_id: str) -> Reference:
-    """How the official SDK would read ``run_id``.
-
-    >>> reference("123").kind, reference("MMP-12").kind, reference("mmp-12").kind
-    ('number', 'display id', 'external id')
-    """
-    if run_id.isascii() and run_id.isdigit():
-        return Reference("number", run_id)
-    if is_display_id(run_id):
-        return Reference("display id", run_id)
-    return Reference("external id", run_id)
-
-
 def slug(text: str) -> str:
     """``text`` as it can stand in an external id: for the eye, not for telling ids apart.
 
@@ -187,12 +151,3 @@ def _no_stable_id(context: LaunchContext) -> NoStableIdError:
         "Export the same PLUTO_RUN_ID (or pass run_id=) on every launch, or start torchrun with "
         "--rdzv-backend=c10d --rdzv-id=NAME."
     )
-
-
-def is_display_id(value: Any) -> bool:
-    """Whether the SDK takes ``value`` for a display id.
-
-    >>> is_display_id("MMP-12"), is_display_id("mmp-12"), is_display_id(12)
-    (True, False, False)
-    """
-    return isinstance(value, str) and _DISPLAY_ID.fullmatch(value) is not None

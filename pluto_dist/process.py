@@ -10,13 +10,14 @@ import secrets
 import threading
 from dataclasses import dataclass, field
 
-from pluto_dist import launch_folder, meeting, store
-from pluto_dist.arguments import Arguments
-from pluto_dist.exchange import Exchange, Member
-from pluto_dist.launch_folder import LaunchFolder
-from pluto_dist.launchers import LaunchContext
-from pluto_dist.plan import Plan
+from pluto_dist.environments.context import LaunchContext
+from pluto_dist.lifecycle.plan import Plan
+from pluto_dist.rendezvous import connect, node_state, store
+from pluto_dist.rendezvous.membership import Membership
+from pluto_dist.rendezvous.messages import Member
+from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.run import Run
+from pluto_dist.settings.arguments import Arguments
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Process:
     given: Arguments = field(default_factory=Arguments)
     pid: int = field(default_factory=os.getpid)
     _seat: str = field(default_factory=lambda: secrets.token_hex(8))
-    _exchange: Exchange | None = None
+    _exchange: Membership | None = None
     _met: LaunchContext | None = None
 
     @property
@@ -46,7 +47,7 @@ class Process:
             self.run.survived()
         return None if self.run is None or self.run.finished else self.run
 
-    def meet(self, plan: Plan, stop: threading.Event) -> Exchange:
+    def meet(self, plan: Plan, stop: threading.Event) -> Membership:
         """This process's place among the ranks: found once, kept for its later runs, left by each run's end.
 
         Args:
@@ -56,14 +57,14 @@ class Process:
         Raises:
             LaunchError: the ranks share no store, or it does not answer.
         """
-        folder = launch_folder.find(plan.context)
+        folder = node_state.find(plan.context)
         kept = self._exchange if self._met == plan.context else None
         own = kept.store if kept is not None and isinstance(kept.store, store.LocalStore) else None
-        shared = own or meeting.connect(plan.context, folder, self._seat, deadline=plan.deadline, stop=stop)
-        if kept is None or not kept.goes_on_over(shared):
+        shared = own or connect.connect(plan.context, folder, self._seat, deadline=plan.deadline, stop=stop)
+        if kept is None or not kept.continues_on(shared):
             # Only torchrun starts workers again; elsewhere a launch that finds a memory is another launch.
-            memory = folder if plan.context.restart_count is not None else LaunchFolder(None)
-            kept = Exchange(shared, _member(plan), memory)
+            memory = folder if plan.context.restart_count is not None else NodeState(None)
+            kept = Membership(shared, _member(plan), memory)
         self._exchange, self._met = kept, plan.context
         return kept
 
@@ -85,6 +86,6 @@ def _member(plan: Plan) -> Member:
     return Member(
         rank=context.topology.rank,
         node=plan.host if context.topology.node_rank is None else str(context.topology.node_rank),
-        nonce="one" if context.store_address is None else launch_folder.attempt_nonce(context),
+        nonce="one" if context.store_address is None else node_state.attempt_nonce(context),
         host=plan.host,
     )

@@ -13,16 +13,17 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from pluto_dist import handover
-from pluto_dist.console import logger
-from pluto_dist.ending import cause_of
+from pluto_dist.contract.run_requests import CreateRunResponse
 from pluto_dist.errors import PlutoDistError
-from pluto_dist.exchange import Failure, Outcome, SignedId
-from pluto_dist.hooks import ExitHooks, TerminationHook
-from pluto_dist.lifecycle import Participation
-from pluto_dist.plan import Plan
-from pluto_dist.values import encode, summary
-from pluto_dist.wire import CreateRunResponse
+from pluto_dist.lifecycle import sdk
+from pluto_dist.lifecycle.exit_hooks import ExitHooks, TerminationHook
+from pluto_dist.lifecycle.participant import Participant
+from pluto_dist.lifecycle.plan import Plan
+from pluto_dist.lifecycle.shutdown import cause_of
+from pluto_dist.log import logger
+from pluto_dist.rendezvous.messages import AgreedId, Failure, Outcome
+from pluto_dist.serialization.encode import encode
+from pluto_dist.serialization.types import summary
 
 
 class Run:
@@ -33,16 +34,16 @@ class Run:
         participation: this rank's part in it; ``None`` for a run that does nothing.
     """
 
-    def __init__(self, plan: Plan, participation: Participation | None) -> None:
+    def __init__(self, plan: Plan, participation: Participant | None) -> None:
         self.plan = plan
         self._participation = participation
         self._finished = participation is None
         self._hooks = None if participation is None else ExitHooks(self)
         # Where a restart would go on, and where a launcher is above, SIGTERM is no end; other ranks tell none.
-        listens = participation is not None and plan.is_leader and not plan.context.restarts_left
+        listens = participation is not None and plan.is_rank_zero and not plan.context.restarts_left
         self._termination = TerminationHook(self) if listens and plan.context.supervisor is None else None
         self._caught: BaseException | None = None
-        self._exported: handover.Exported | None = None
+        self._exported: sdk.Exported | None = None
         self._sdk: list[Any] = []
 
     # Which run.
@@ -128,7 +129,7 @@ class Run:
     @property
     def is_leader(self) -> bool:
         """Whether this is rank 0, which creates and ends the run."""
-        return self.plan.is_leader
+        return self.plan.is_rank_zero
 
     @property
     def finished(self) -> bool:
@@ -179,14 +180,14 @@ class Run:
         if participation is None or self._finished or self._answer is None or self.run_id is None:
             logger.warning("attach_sdk(): this run is %s, so there is none to attach to", self.mode)
             return None
-        op = handover.attach(self.plan, self.run_id, samples=participation.is_node_leader, arguments=arguments)
+        op = sdk.attach(self.plan, self.run_id, samples=participation.is_node_leader, arguments=arguments)
         self._sdk.append(op)
         return op
 
     def hand_over(self) -> None:
         """Name this run to whatever reads the SDK's variables: a plain ``pluto.init()``, or a process started here."""
         if self._participation is not None and self._exported is None and (run_id := self.run_id) is not None:
-            self._exported = handover.export(run_id, self.project)
+            self._exported = sdk.export(run_id, self.project)
 
     def finish(self) -> None:
         """End the run as COMPLETED.
@@ -245,7 +246,7 @@ class Run:
         if self._participation is not None and not self._finished:
             self._let_go()
             for op in self._sdk:
-                handover.release(op)
+                sdk.release(op)
             self._participation.end(status, cause)
 
     def _let_go(self) -> None:
@@ -255,7 +256,7 @@ class Run:
         if self._termination is not None:
             self._termination.remove()
         if self._exported is not None:
-            handover.take_back(self._exported)
+            sdk.take_back(self._exported)
 
     # What is known so far.
 
@@ -275,7 +276,7 @@ class Run:
         return late.answer if late else outcome.answer if outcome else None
 
     @property
-    def _signed(self) -> SignedId | None:
+    def _signed(self) -> AgreedId | None:
         if self._participation is None:
             return None
         try:

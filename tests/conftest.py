@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from fakenvml.build import compile_fake
+from fakenvml.node import FakeNode
+from hypothesis import HealthCheck, settings
+
+# Without time limits: the first text that hypothesis makes takes seconds.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -22,3 +28,23 @@ def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def fake_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the compiled fake NVIDIA library; no compiler is a failure."""
     return compile_fake(tmp_path_factory.mktemp("fakenvml"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_resolver() -> Iterator[None]:
+    """torch 2.13's server asks for the name of each client; without a name server that takes 5 s now and then."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RES_OPTIONS", "timeout:1 attempts:1")
+        yield
+
+
+@pytest.fixture
+def node(fake_library: Path, tmp_path: Path) -> FakeNode:
+    """A machine with the fake driver."""
+    return FakeNode(fake_library, tmp_path)
+
+
+@pytest.fixture
+def node_without(tmp_path: Path) -> Callable[..., FakeNode]:
+    """Machines whose driver is too old to have the named functions."""
+    return lambda *absent: FakeNode(compile_fake(tmp_path / "old", absent=absent), tmp_path)

@@ -95,7 +95,7 @@ def _print_table(report: Report) -> None:
 
 
 def _write_profile(file: str, timeout: float, keep_ids: bool) -> None:
-    from pluto_dist.doctor import profile
+    from pluto_dist.doctor.nvml_profile import dump as profile
 
     content = profile.write(timeout, keep_ids=keep_ids)
     if file == "-":

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
+from pluto_dist.doctor.explain import Explanation
+from pluto_dist.doctor.explain import explain as explained
 from pluto_dist.errors import PlutoDistError
-from pluto_dist.explanation import Explanation
-from pluto_dist.explanation import explain as explained
 
 
 @click.command()

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pluto_dist import keychain, settings
-from pluto_dist.client import Client
+from pluto_dist.client.tracker_client import TrackerClient
+from pluto_dist.contract.run_ref import is_display_id
 from pluto_dist.errors import PlutoDistError
-from pluto_dist.identity import is_display_id
-from pluto_dist.inventory.drift import Difference, differences, short
+from pluto_dist.inventory.report.drift import Difference, differences, short
+from pluto_dist.settings import keychain, settings
 from pluto_dist.version import __version__
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _details(run: str, project: str | None) -> Any:
         key = chosen.api_key
         if key is None:
             raise click.ClickException(f"no API key: set PLUTO_API_KEY to a key of {chosen.url_api}")
-        client = Client(chosen.url_api, chosen.url_py, key, user_agent=f"pluto-dist/{__version__} (nodes)")
+        client = TrackerClient(chosen.url_api, chosen.url_py, key, user_agent=f"pluto-dist/{__version__} (nodes)")
         try:
             until = time.monotonic() + SECONDS
             number = int(run) if run.isdigit() else client.number_of(run, chosen.project, deadline=until)

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from pluto_dist import keychain, settings
 from pluto_dist.cli.wrap import init_arguments, run_options
-from pluto_dist.console import set_up
 from pluto_dist.errors import PlutoDistError
-from pluto_dist.settings import Settings
+from pluto_dist.log import set_up
+from pluto_dist.settings import keychain, settings
+from pluto_dist.settings.settings import Settings
 
 
 @click.command(
@@ -32,8 +32,8 @@ def run(*, dry_run: bool, command: tuple[str, ...], **options: Any) -> None:
     ends as the job does: COMPLETED, FAILED with the root cause, or TERMINATED. If it is cancelled in the tracker,
     all nodes stop, with exit code 77.
     """
-    from pluto_dist.launch import agent
-    from pluto_dist.launch import command as commands
+    from pluto_dist.launcher import agent
+    from pluto_dist.launcher import command as commands
 
     if not command:
         raise click.UsageError("name a script: pluto-dist run [OPTIONS] [TORCHRUN OPTIONS] SCRIPT [ARGS]...")

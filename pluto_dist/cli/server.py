@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from pluto_dist.server.db.api_keys import fault_in
+
 KEY_VARIABLE = "PLUTO_DIST_SERVER_KEY"
 
 
@@ -80,7 +82,6 @@ def default_database(environ: Mapping[str, str]) -> Path:
 
 def _given_key(file: Path | None, environ: Mapping[str, str]) -> str | None:
     """The key that the user chose: the file's before the environment's; never from the command line."""
-    from pluto_dist.server import keys
 
     if file is not None:
         try:
@@ -92,7 +93,7 @@ def _given_key(file: Path | None, environ: Mapping[str, str]) -> str | None:
         key, source = environ[KEY_VARIABLE].strip(), KEY_VARIABLE
     else:
         return None
-    if fault := keys.fault_in(key):
+    if fault := fault_in(key):
         raise click.ClickException(f"the API key in {source} cannot be used: {fault}")
     return key
 

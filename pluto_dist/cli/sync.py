@@ -10,14 +10,16 @@ from pathlib import Path
 
 import click
 
-from pluto_dist import keychain, settings, spool
-from pluto_dist.client import Client
+from pluto_dist.client.offline import queue
+from pluto_dist.client.offline.entry import Entry
+from pluto_dist.client.offline.queue import RunQueue
+from pluto_dist.client.offline.sync import Synced
+from pluto_dist.client.offline.sync import sync as send
+from pluto_dist.client.tracker_client import TrackerClient
+from pluto_dist.contract.run_requests import CreateRunRequest, UpdateStatusRequest
 from pluto_dist.errors import ConfigurationError
-from pluto_dist.spool import Entry, RunSpool
-from pluto_dist.syncing import Synced
-from pluto_dist.syncing import sync as send
+from pluto_dist.settings import keychain, settings
 from pluto_dist.version import __version__
-from pluto_dist.wire import CreateRunRequest, UpdateStatusRequest
 
 
 @click.command()
@@ -60,13 +62,13 @@ def _spool(path: Path | None, chosen: settings.Settings) -> Path:
     return chosen.spool
 
 
-def _waiting(root: Path) -> list[RunSpool]:
+def _waiting(root: Path) -> list[RunQueue]:
     if not root.exists():
         return []
     try:
-        for path in spool.foreign(root):
+        for path in queue.foreign(root):
             _say(f"{path} is no folder of yours, and is left alone")
-        return spool.runs(root)
+        return queue.runs(root)
     except OSError as error:
         raise click.ClickException(f"{root} cannot be read: {error.strerror or error}") from error
 
@@ -79,9 +81,9 @@ class _Clients:
         names = next(variable.names for variable in settings.VARIABLES if variable.setting == "url_api")
         self._set = chosen.url_api if to is None and any(environ.get(name) for name in names) else None
         self._settings = keychain.with_stored_key(chosen)
-        self._clients: dict[str, Client] = {}
+        self._clients: dict[str, TrackerClient] = {}
 
-    def __call__(self, origin: str) -> Client:
+    def __call__(self, origin: str) -> TrackerClient:
         if self._set is not None and self._set != origin:
             raise ConfigurationError(
                 f"it is for {origin}, and PLUTO_URL_API is {self._set}: no key of one tracker goes to another.\n"
@@ -91,7 +93,7 @@ class _Clients:
         if key is None:
             raise ConfigurationError(f"no API key: set PLUTO_API_KEY to a key of {target}")
         if target not in self._clients:
-            client = Client(target, target, key, user_agent=f"pluto-dist/{__version__} (sync)")
+            client = TrackerClient(target, target, key, user_agent=f"pluto-dist/{__version__} (sync)")
             self._stack.callback(client.close)
             self._clients[target] = client
         return self._clients[target]
@@ -124,7 +126,7 @@ def _lines(done: Synced) -> list[str]:
     return [f"{named}: sent{where}", *(f"  {note}" for note in done.replayed.notes)]
 
 
-def _described(spooled: RunSpool) -> str:
+def _described(spooled: RunQueue) -> str:
     entries = [entry for entry, _ in spooled.entries()]
     name = spooled.name
     ends = [entry.request.status for entry in entries if isinstance(entry.request, UpdateStatusRequest)]

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import click
 
-from pluto_dist import wrapped
-from pluto_dist.arguments import Arguments, prepare
 from pluto_dist.errors import ConfigurationError
-from pluto_dist.values.opening import opened
+from pluto_dist.launcher import script as wrapped
+from pluto_dist.serialization.source import opened
+from pluto_dist.settings.arguments import Arguments, prepare
 from pluto_dist.version import __version__
 
 PROGRAM = "python -m pluto_dist"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from pluto_dist.inventory.reading import attempt
+from pluto_dist.inventory.safe_read import attempt
 
 T = TypeVar("T")
 

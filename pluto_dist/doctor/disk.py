@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pluto_dist.doctor.family import Family, Machine
 from pluto_dist.doctor.finding import Finding, ok, problem, size, warning
-from pluto_dist.inventory import disks
-from pluto_dist.inventory.reading import known
-from pluto_dist.settings import spool_folder
+from pluto_dist.inventory.probes import disks
+from pluto_dist.inventory.safe_read import value_or_none
+from pluto_dist.settings.settings import spool_folder
 
 NETWORK = (
     "nfs",
@@ -60,9 +60,9 @@ def look(machine: Machine) -> DiskSeen:
         refused = None
     except OSError as error:
         refused = f"{there}: {error.strerror}"
-    status = known(lambda: os.statvfs(there))
+    status = value_or_none(lambda: os.statvfs(there))
     free = None if status is None else status.f_bavail * status.f_frsize
-    return DiskSeen(folder, refused, free, known(lambda: disks.type_of(there, machine.root)))
+    return DiskSeen(folder, refused, free, value_or_none(lambda: disks.type_of(there, machine.root)))
 
 
 def spool(seen: DiskSeen) -> Finding:

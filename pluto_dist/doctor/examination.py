@@ -13,8 +13,8 @@ from typing import Any
 from pluto_dist.doctor.asking import Asked
 from pluto_dist.doctor.family import REPORT_IT, AnyFamily, Machine
 from pluto_dist.doctor.finding import Finding, Verdict, not_applicable, problem
-from pluto_dist.inventory.reading import attempt
-from pluto_dist.settings import VARIABLES
+from pluto_dist.inventory.safe_read import attempt
+from pluto_dist.settings.settings import VARIABLES
 
 _KEYS = next(variable.names for variable in VARIABLES if variable.setting == "api_key")
 

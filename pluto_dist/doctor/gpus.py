@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from pluto_dist.doctor import health
+from pluto_dist.doctor import gpu_health
 from pluto_dist.doctor.asking import Asked
 from pluto_dist.doctor.family import Family, Machine
 from pluto_dist.doctor.finding import Finding, not_applicable, ok, problem, warning
 from pluto_dist.doctor.installed import installed_version
-from pluto_dist.inventory import Gpu, GpuReport, SoftwareReport, nvidia, software
-from pluto_dist.inventory.reading import attempt
+from pluto_dist.inventory.gpu import nvidia
+from pluto_dist.inventory.probes import software
+from pluto_dist.inventory.records import Gpu, GpuReport, SoftwareReport
+from pluto_dist.inventory.safe_read import attempt
 
 SLOW_INIT_MS = 2000
 NO_GPU = "no NVIDIA library on this machine"
@@ -205,10 +207,10 @@ CHECKS: Mapping[str, Callable[[GpusSeen], Finding]] = {
     "visible GPUs": visible,
     "MIG": mig,
     "persistence mode": opening,
-    "PCIe": _of_each(health.pcie),
-    "NVLink": _of_each(health.nvlink),
-    "GPU memory": _of_each(health.memory),
-    "GPU clocks": _of_each(health.clocks),
+    "PCIe": _of_each(gpu_health.pcie),
+    "NVLink": _of_each(gpu_health.nvlink),
+    "GPU memory": _of_each(gpu_health.memory),
+    "GPU clocks": _of_each(gpu_health.clocks),
 }
 
 FAMILY = Family(look, tuple(CHECKS.items()))

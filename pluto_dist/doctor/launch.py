@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from pluto_dist.doctor.explain import Explanation, explain
 from pluto_dist.doctor.family import Family, Machine
 from pluto_dist.doctor.finding import Finding, ok, problem
 from pluto_dist.errors import PlutoDistError
-from pluto_dist.explanation import Explanation, explain
 
 
 def look(machine: Machine) -> Explanation | PlutoDistError:

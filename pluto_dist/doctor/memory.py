@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pluto_dist.doctor.family import Family, Machine
 from pluto_dist.doctor.finding import Finding, not_applicable, ok, size, warning
-from pluto_dist.inventory import cgroups
-from pluto_dist.inventory.reading import known
+from pluto_dist.inventory.probes import cgroups
+from pluto_dist.inventory.safe_read import value_or_none
 
 SHM_ENOUGH = 1 << 30  # bytes; docker's default is 64 MiB, which one batch of images of a worker fills
 MEMORY_LOW = 1 << 30
@@ -45,14 +45,16 @@ class MemorySeen:
 
 
 def look(machine: Machine) -> MemorySeen:
-    status = known(lambda: os.statvfs(machine.root / "dev/shm"))
+    status = value_or_none(lambda: os.statvfs(machine.root / "dev/shm"))
     group = cgroups.limits(machine.root)
-    adapters = known(lambda: sorted(path.name for path in (machine.root / "sys/class/infiniband").iterdir())) or []
+    adapters = (
+        value_or_none(lambda: sorted(path.name for path in (machine.root / "sys/class/infiniband").iterdir())) or []
+    )
     world_size = machine.environ.get("WORLD_SIZE", "")
     return MemorySeen(
         shm=None if status is None else status.f_blocks * status.f_frsize,
         shm_free=None if status is None else status.f_bavail * status.f_frsize,
-        total=known(lambda: _total(machine.root)),
+        total=value_or_none(lambda: _total(machine.root)),
         limit=group.memory,
         used=group.memory_used,
         open_files=_soft_limit(resource.RLIMIT_NOFILE),

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pluto_dist.doctor.family import Family, Machine
 from pluto_dist.doctor.finding import Finding, not_applicable, ok, problem, warning
+from pluto_dist.environments import detect
 from pluto_dist.errors import PlutoDistError
-from pluto_dist.inventory.reading import attempt, known
-from pluto_dist.launchers import detect
+from pluto_dist.inventory.safe_read import attempt, value_or_none
 
 GLOO, NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 
@@ -50,7 +50,7 @@ class NameSeen:
 
 
 def look(machine: Machine) -> NetworkSeen:
-    names = known(lambda: sorted(path.name for path in (machine.root / "sys/class/net").iterdir())) or []
+    names = value_or_none(lambda: sorted(path.name for path in (machine.root / "sys/class/net").iterdir())) or []
     addresses = _addresses()
     return NetworkSeen(
         tuple(Interface(name, _is_up(machine.root, name), addresses.get(name, ())) for name in names),
@@ -79,7 +79,7 @@ def _named(machine: Machine, name: str) -> NameSeen:
 
 def _is_up(root: Path, name: str) -> bool:
     """IFF_UP: what ``ip link`` shows as UP. A loopback's operstate is "unknown", so that does not tell."""
-    flags = known(lambda: int((root / "sys/class/net" / name / "flags").read_text(), 16))
+    flags = value_or_none(lambda: int((root / "sys/class/net" / name / "flags").read_text(), 16))
     return bool((flags or 0) & 1)
 
 

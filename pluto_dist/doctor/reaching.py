@@ -9,17 +9,18 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from pluto_dist import keychain, settings
+from pluto_dist.contract.secret import Secret
 from pluto_dist.doctor.asking import Asked
 from pluto_dist.doctor.family import Family, Machine
 from pluto_dist.doctor.tracker import TrackerSeen, answer, api_key, clock, key_accepted, reachable, round_trip
 from pluto_dist.errors import AuthenticationError, ConfigurationError, TrackerError, UnexpectedAnswerError
-from pluto_dist.inventory.reading import attempt
-from pluto_dist.settings import Secret, Settings
+from pluto_dist.inventory.safe_read import attempt
+from pluto_dist.settings import keychain, settings
+from pluto_dist.settings.settings import Settings
 from pluto_dist.version import __version__
 
 if TYPE_CHECKING:
-    from pluto_dist.client import Client
+    from pluto_dist.client.tracker_client import TrackerClient
 
 KEYCHAIN_SHARE, NAME_SHARE, CONNECT_SHARE, ANSWER_SHARE = 0.15, 0.2, 0.2, 0.35
 """Of the timeout; the rest is for importing and for starting threads."""
@@ -84,9 +85,9 @@ def _proxy(url: str) -> str | None:
 
 def _answered(seen: TrackerSeen, chosen: Settings, key: Secret, timeout: float) -> TrackerSeen:
     """Asks twice, for the first answer pays for the connection."""
-    from pluto_dist.client import Client
+    from pluto_dist.client.tracker_client import TrackerClient
 
-    client = Client(chosen.url_api, chosen.url_py, key, user_agent=f"pluto-dist/{__version__} (doctor)")
+    client = TrackerClient(chosen.url_api, chosen.url_py, key, user_agent=f"pluto-dist/{__version__} (doctor)")
     deadline = time.monotonic() + timeout * ANSWER_SHARE
     try:
         _validate(client, chosen.url_api, deadline)
@@ -103,7 +104,7 @@ def _answered(seen: TrackerSeen, chosen: Settings, key: Secret, timeout: float) 
     return replace(seen, is_answered=told > 0, skew=skew)
 
 
-def _validate(client: Client, url: str, deadline: float) -> None:
+def _validate(client: TrackerClient, url: str, deadline: float) -> None:
     """Has the key validated, in three tries: the hosted server refuses a good key now and then.
 
     Raises:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .decoding import DEVICE_LIMIT, Record, decode_int, decode_text, optional, required, several
+from pluto_dist.inventory.limits import DEVICE_LIMIT
+from pluto_dist.serialization.codec import Record, decode_int, decode_text, optional, required, several
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from .decoding import (
+from pluto_dist.inventory.limits import (
     DEVICE_LIMIT,
     MIG_LIMIT,
     NIC_LIMIT,
@@ -25,6 +25,9 @@ from .decoding import (
     PID_LIMIT,
     RANK_LIMIT,
     VARIABLE_LIMIT,
+)
+from pluto_dist.inventory.ranks import RankGpu
+from pluto_dist.serialization.codec import (
     Record,
     decode_bad,
     decode_bool,
@@ -39,7 +42,6 @@ from .decoding import (
     required,
     several,
 )
-from .ranks import RankGpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,3 +298,6 @@ class Process(Record):
     konduktor: tuple[tuple[str, str], ...] = optional(pairs(decode_text, VARIABLE_LIMIT), ())
     """What names the job where that scheduler started it."""
     git: Git | None = dataclasses.field(default=None, metadata={"decode": record(Git)})
+
+
+NOT_OURS = "NoPermission"  # a GPU that is well, and that a cgroup or a container keeps for others

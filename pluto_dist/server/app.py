@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,40 +20,34 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from pluto_dist import wire
-from pluto_dist.server import addresses, display_id, listing, openapi, pages, parameters, queries, runs
-from pluto_dist.server.access import Access
-from pluto_dist.server.answers import AnswerError, AsciiJSONResponse, failure, invalid, not_found
-from pluto_dist.server.comparing_api import ComparingApi
-from pluto_dist.server.database import Database
-from pluto_dist.server.files import Signatures
-from pluto_dist.server.files_api import FILE_LIMIT, FilesApi
-from pluto_dist.server.filters import FilterError
-from pluto_dist.server.guard import Guard, Log, masked
-from pluto_dist.server.ingest_api import IngestApi
-from pluto_dist.server.notes_api import NotesApi
-from pluto_dist.server.openapi_parts import properties
-from pluto_dist.server.reading_api import ReadingApi
-from pluto_dist.server.records import Details, Landed, RefusalError, Visitor, iso
-from pluto_dist.server.series import group_of
-from pluto_dist.wire import CreateRunResponse, Issue, Json, ResumeRunRequest
+from pluto_dist.contract import run_requests
+from pluto_dist.contract.run_requests import CreateRunResponse, ResumeRunRequest
+from pluto_dist.contract.validation import Issue, Json
+from pluto_dist.server.db import display_id, run_list, run_queries, run_updates
+from pluto_dist.server.db.database import Database
+from pluto_dist.server.db.files import Signatures
+from pluto_dist.server.db.filters import FilterError
+from pluto_dist.server.db.metrics import group_of
+from pluto_dist.server.db.records import Details, Landed, RefusalError, Visitor, iso
+from pluto_dist.server.openapi import document
+from pluto_dist.server.openapi.schemas import properties
+from pluto_dist.server.pages import pages
+from pluto_dist.server.routes import urls
+from pluto_dist.server.routes.annotations import NotesApi
+from pluto_dist.server.routes.auth import Access
+from pluto_dist.server.routes.files import FilesApi
+from pluto_dist.server.routes.ingest import IngestApi
+from pluto_dist.server.routes.metrics import ComparingApi
+from pluto_dist.server.routes.queries import ReadingApi
+from pluto_dist.server.settings import Settings
+from pluto_dist.server.transport import query_params
+from pluto_dist.server.transport.host_guard import Guard, Log, masked
+from pluto_dist.server.transport.responses import AnswerError, AsciiJSONResponse, failure, invalid, not_found
 
-BODY_LIMIT = 32 * 1024 * 1024
 LIST_DEFAULT, LIST_LIMIT, OFFSET_LIMIT = 50, 200, 100_000
-_FIELDS = frozenset({*properties(wire.CreateRunRequest), *properties(ResumeRunRequest)})
+_FIELDS = frozenset({*properties(run_requests.CreateRunRequest), *properties(ResumeRunRequest)})
 
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How the server presents itself. ``hosts`` are names beyond loopback that it answers to."""
-
-    public_url: str
-    hosts: frozenset[str] = frozenset()
-    private_pages: bool = False
-    body_limit: int = BODY_LIMIT
-    file_limit: int = FILE_LIMIT
 
 
 def create_app(database: Database, settings: Settings, log: Log) -> Guard:
@@ -97,7 +90,7 @@ class Api:
         self._database = database
         self._access = access
         self._public_url = settings.public_url
-        self._document = openapi.document(settings.public_url)
+        self._document = document.document(settings.public_url)
 
     def routes(self) -> list[BaseRoute]:
         posts: dict[str, Handler] = {
@@ -128,8 +121,8 @@ class Api:
         return not_found() if number is None else AsciiJSONResponse({"runId": number})
 
     async def create(self, request: Request) -> Response:
-        organization, body, carried = await self._access.read(request, wire.CreateRunRequest)
-        landed = runs.create_run(self._database, organization, body, _visitor(request, carried))
+        organization, body, carried = await self._access.read(request, run_requests.CreateRunRequest)
+        landed = run_updates.create_run(self._database, organization, body, _visitor(request, carried))
         return AsciiJSONResponse(self._landed(organization, landed))
 
     async def resume(self, request: Request) -> Response:
@@ -138,23 +131,23 @@ class Api:
         if sum(value is not None for value in ids) != 1:
             message = "Exactly one of runId, displayId and externalId is needed"
             raise AnswerError(invalid((Issue((), message, {"code": "custom"}),)))
-        landed = runs.resume_run(self._database, organization, body, _visitor(request, carried))
+        landed = run_updates.resume_run(self._database, organization, body, _visitor(request, carried))
         answer = self._landed(organization, landed)
         return AsciiJSONResponse({k: v for k, v in answer.items() if k not in ("forkedFromRunId", "forkStep")})
 
     async def update_status(self, request: Request) -> Response:
-        organization, body, _ = await self._access.read(request, wire.UpdateStatusRequest)
-        runs.update_status(self._database, organization, body)
+        organization, body, _ = await self._access.read(request, run_requests.UpdateStatusRequest)
+        run_updates.update_status(self._database, organization, body)
         return AsciiJSONResponse({"success": True})
 
     async def update_config(self, request: Request) -> Response:
-        organization, body, _ = await self._access.read(request, wire.UpdateConfigRequest)
-        runs.update_config(self._database, organization, body.run_id, body.config)
+        organization, body, _ = await self._access.read(request, run_requests.UpdateConfigRequest)
+        run_updates.update_config(self._database, organization, body.run_id, body.config)
         return AsciiJSONResponse({"success": True})
 
     async def trigger(self, request: Request) -> Response:
-        organization, body, _ = await self._access.read(request, wire.TriggerRequest)
-        status = runs.heartbeat(self._database, organization, body.run_id)
+        organization, body, _ = await self._access.read(request, run_requests.TriggerRequest)
+        status = run_updates.heartbeat(self._database, organization, body.run_id)
         return AsciiJSONResponse({"status": status, "triggers": None})
 
     async def details(self, request: Request) -> Response:
@@ -166,36 +159,36 @@ class Api:
         if math.isnan(number):
             detail = {"code": "invalid_type", "expected": "number", "received": "nan"}
             raise AnswerError(invalid((Issue(("runId",), "Expected number, received nan", detail),)))
-        run = runs.existing(self._database, organization, number)
+        run = run_updates.existing(self._database, organization, number)
         return self._details(organization, run.id, with_fork=True)
 
     async def details_by_display_id(self, request: Request) -> Response:
         organization = self._access.organization(request)
         project = request.query_params.get("projectName")
-        run = queries.find_by_display_id(self._database, organization, request.path_params["id"], project)
+        run = run_queries.find_by_display_id(self._database, organization, request.path_params["id"], project)
         return self._details(organization, run.id, with_fork=False)
 
     async def list(self, request: Request) -> Response:
         organization = self._access.organization(request)
-        project = parameters.text(request, "projectName")
+        project = query_params.text(request, "projectName")
         query = request.query_params
         try:
-            wanted = listing.Wanted(
-                limit=parameters.whole(request, "limit", default=LIST_DEFAULT, least=1, most=LIST_LIMIT),
-                offset=parameters.whole(request, "offset", default=0, most=OFFSET_LIMIT),
+            wanted = run_list.Wanted(
+                limit=query_params.whole(request, "limit", default=LIST_DEFAULT, least=1, most=LIST_LIMIT),
+                offset=query_params.whole(request, "offset", default=0, most=OFFSET_LIMIT),
                 search=query.get("search", "").strip(),
                 tags=tuple(tag for part in query.get("tags", "").split(",") if (tag := part.strip())),
-                filter=listing.parsed(query.get("filter")),
+                filter=run_list.parsed(query.get("filter")),
                 sort=query.get("sort", "").strip(),
             )
-            found, total = listing.runs(self._database, organization, project, wanted)
+            found, total = run_list.runs(self._database, organization, project, wanted)
         except FilterError as error:
             raise RefusalError(400, str(error)) from error
         shown = [
             {
                 **run.summary.to_json(),
                 "config": run.config,
-                "url": addresses.run_url(self._public_url, organization, project, run.summary.id),
+                "url": urls.run_url(self._public_url, organization, project, run.summary.id),
             }
             for run in found
         ]
@@ -223,17 +216,17 @@ class Api:
             display_id=run.display_id,
             project_name=run.project,
             organization_slug=organization,
-            url=addresses.run_url(self._public_url, organization, run.project, run.id),
+            url=urls.run_url(self._public_url, organization, run.project, run.id),
             resumed=landed.resumed,
             forked_from_run_id=None if landed.resumed else run.forked_from,
             fork_step=None if landed.resumed else run.fork_step,
         ).to_json()
 
     def _details(self, organization: str, run: int, *, with_fork: bool) -> Response:
-        found = queries.details(self._database, organization, run)
+        found = run_queries.details(self._database, organization, run)
         if found is None:
             raise RefusalError(404, "Run not found")
-        body = details_json(found) | {"url": addresses.run_url(self._public_url, organization, found.project, run)}
+        body = details_json(found) | {"url": urls.run_url(self._public_url, organization, found.project, run)}
         if with_fork:
             body |= {"forkedFromRunId": found.forked_from, "forkStep": found.fork_step}
         return AsciiJSONResponse(body)

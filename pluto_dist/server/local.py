@@ -21,10 +21,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from pluto_dist.server import env_file, keys, listener
-from pluto_dist.server.app import BODY_LIMIT, Settings, create_app
-from pluto_dist.server.database import Database
-from pluto_dist.server.files_api import FILE_LIMIT
+from pluto_dist.server import env_file
+from pluto_dist.server.app import create_app
+from pluto_dist.server.db.api_keys import mint
+from pluto_dist.server.db.database import Database
+from pluto_dist.server.settings import BODY_LIMIT, FILE_LIMIT, Settings
+from pluto_dist.server.transport import listener
 
 _START_S, _STOP_S = 15.0, 10.0
 _LINES_KEPT = 200_000
@@ -54,7 +56,7 @@ class LocalServer:
         body_limit: int = BODY_LIMIT,
         file_limit: int = FILE_LIMIT,
     ) -> None:
-        self.api_key = api_key or keys.mint()
+        self.api_key = api_key or mint()
         self.url = ""
         self._wanted_port = port
         self._private_pages = private_pages

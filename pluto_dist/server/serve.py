@@ -12,9 +12,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pluto_dist.server import env_file, keys, listener
-from pluto_dist.server.app import Settings, create_app
-from pluto_dist.server.database import Database, DatabaseFileError
+from pluto_dist.server import env_file
+from pluto_dist.server.app import create_app
+from pluto_dist.server.db.api_keys import mint
+from pluto_dist.server.db.database import Database, DatabaseFileError
+from pluto_dist.server.settings import Settings
+from pluto_dist.server.transport import listener
 
 Say = Callable[[str], None]
 
@@ -119,7 +122,7 @@ def _choose_key(options: Options, database: Database) -> tuple[str, bool]:
             raise ServeError(f"the env file {options.env_file} cannot be read: {error}") from error
         if kept is not None and database.knows(kept):
             return kept, False
-    minted = keys.mint()
+    minted = mint()
     database.add_key(minted)
     return minted, True
 

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from ranks import serve
 
 import pluto_dist
-from pluto_dist import store
+from pluto_dist.rendezvous import store
 
 RANK = int(os.environ["RANK"])
 LIMIT = timedelta(seconds=60)

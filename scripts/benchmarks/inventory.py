@@ -29,7 +29,8 @@ import json, sys, time
 at = time.perf_counter()
 import pynvml, psutil
 imported = time.perf_counter() - at
-from pluto_dist.inventory import collect, nvidia
+from pluto_dist.inventory.gpu import nvidia
+from pluto_dist.inventory.probes.collect import collect
 took = []
 for _ in range(6):
     at = time.perf_counter()

@@ -30,7 +30,7 @@ from measuring import Report, console, load, middle
 from ranks import Crew
 from rich.table import Table
 
-from pluto_dist import pacing
+from pluto_dist.client import rate_limit
 
 HERE = Path(__file__).parent
 PER_NODE = 8
@@ -389,7 +389,7 @@ def _refuse(report: Report, job: Job) -> None:
     before = sum(shut - BEFORE < moment <= shut for moment, _ in log) / BEFORE
     after = sum(opened < moment <= opened + AFTER for moment, _ in log) / AFTER
     count = sum(status == 429 for _, status in log)
-    last = [pacing.due(job.size - 1, job.rate, slowdowns) for slowdowns in ((), tuple(closed["slowdowns"]))]
+    last = [rate_limit.due(job.size - 1, job.rate, slowdowns) for slowdowns in ((), tuple(closed["slowdowns"]))]
     console.print(
         f"429 for {SHUT} s: {before:.0f} attaches a second before, {count} refused, {after:.1f} a second in the "
         f"{AFTER:g} s after;  load {load()}\n"

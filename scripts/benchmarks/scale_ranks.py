@@ -30,21 +30,25 @@ from typing import Any, NamedTuple
 import torch.distributed as dist
 from ranks import Task, serve
 
-from pluto_dist import identity, launchers, pacing, store
-from pluto_dist.arguments import Arguments, prepare
-from pluto_dist.client import Client
-from pluto_dist.creating import run_name
-from pluto_dist.exchange import Exchange, Member, Outcome, RunExchange, SignedId
-from pluto_dist.exchange.messages import read_outcome
-from pluto_dist.gathering import GATHER_SECONDS, gather
-from pluto_dist.inventory.collect import collect
+from pluto_dist import environments, identity
+from pluto_dist.client import rate_limit
+from pluto_dist.client.offline.outbox import Outbox
+from pluto_dist.client.tracker_client import TrackerClient
+from pluto_dist.contract.run_requests import CreateRunRequest, CreateRunResponse
+from pluto_dist.inventory.probes.collect import collect
 from pluto_dist.inventory.records import Gpu, GpuReport, NodeInventory
-from pluto_dist.joining import ROLL_CALL_SECONDS, agree, attach, follow
-from pluto_dist.launch_folder import LaunchFolder
-from pluto_dist.leading import lead
-from pluto_dist.outbox import Outbox
-from pluto_dist.plan import Plan
-from pluto_dist.wire import CreateRunRequest, CreateRunResponse
+from pluto_dist.lifecycle.agreement import agree
+from pluto_dist.lifecycle.attach import ROLL_CALL_SECONDS, attach
+from pluto_dist.lifecycle.creation import run_name
+from pluto_dist.lifecycle.election import follow, lead
+from pluto_dist.lifecycle.inventory_gather import GATHER_SECONDS, gather
+from pluto_dist.lifecycle.plan import Plan
+from pluto_dist.rendezvous import store
+from pluto_dist.rendezvous.membership import Membership
+from pluto_dist.rendezvous.messages import AgreedId, Member, Outcome, read_outcome
+from pluto_dist.rendezvous.node_state import NodeState
+from pluto_dist.rendezvous.run_channel import RunChannel
+from pluto_dist.settings.arguments import Arguments, prepare
 
 HOST = "127.0.0.1"
 LIMIT = 90.0  # seconds, of everything that waits
@@ -90,7 +94,7 @@ class CountingStore(store.TorchStore):
         return value
 
 
-class TimedClient(Client):
+class TimedClient(TrackerClient):
     """The package's client, which notes when its create-run call began and ended."""
 
     began = ended = 0.0
@@ -121,10 +125,10 @@ class Rank:
     plan: Plan
     member: Member
     inventory: dict[str, Any] | None
-    folder: LaunchFolder = dataclasses.field(default_factory=lambda: LaunchFolder(None))
-    exchange: Exchange | None = None
-    run: RunExchange | None = None
-    signed: SignedId | None = None
+    folder: NodeState = dataclasses.field(default_factory=lambda: NodeState(None))
+    exchange: Membership | None = None
+    run: RunChannel | None = None
+    signed: AgreedId | None = None
     text: str | None = None
     outcome: Outcome | None = None
 
@@ -133,10 +137,10 @@ class Rank:
         return self.member.rank
 
     def join(self, shared: store.Store) -> None:
-        """Sign in and agree, as ``Participation`` has it; the inventory is there as soon as the id is agreed."""
+        """Sign in and agree, as ``Participant`` has it; the inventory is there as soon as the id is agreed."""
         patience = min(ROLL_CALL_SECONDS, self.plan.settings.timeout / 4)
         self.plan = dataclasses.replace(self.plan, began=time.monotonic())
-        self.exchange = Exchange(shared, self.member, self.folder)
+        self.exchange = Membership(shared, self.member, self.folder)
         token = self.exchange.agree_on_token(self.plan.context.topology.node_count, patience)
         self.run = self.exchange.run(self.plan.nth)
         self.signed = agree(self.plan, self.run, token)
@@ -200,7 +204,7 @@ class Crowd:
         node, local = divmod(number, message["per_node"])
         variables = _torchrun(number, message)
         prepared = prepare(Arguments(project="bench-scale", config=message["config"]), message["variables"])
-        context = launchers.detect(variables)
+        context = environments.detect(variables)
         decision = identity.decide(context)
         host = f"gpu-node-{node:04}"
         plan = Plan(prepared.settings, context, decision, prepared.request, prepared.config.value, 1, host, 0.0)
@@ -215,7 +219,7 @@ class Crowd:
         for rank in self.ranks:
             path = Path(message["folder"], rank.member.node)
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            rank.folder = LaunchFolder(path)
+            rank.folder = NodeState(path)
             rank.exchange = rank.run = rank.signed = rank.text = rank.outcome = None
         return {}
 
@@ -297,7 +301,7 @@ class Crowd:
         try:
             rank.read()
             began = time.monotonic() - (time.time() - rank.outcome.at)  # the queue's start, as attach() has it
-            due = began + pacing.due(rank.number, rank.plan.settings.attach_rate)
+            due = began + rate_limit.due(rank.number, rank.plan.settings.attach_rate)
             answer = attach(rank.plan, rank.run, rank.signed, rank.outcome, client, self._stop)
             self._attaches.append(Attach(began, due, client.began, answer is not None))
         finally:
@@ -379,7 +383,7 @@ def _no_taking_over() -> Outcome:
     raise RuntimeError("a rank stood in for the leader, which was not silent for so long")
 
 
-def _client(kind: type[Client], rank: Rank) -> Any:
+def _client(kind: type[TrackerClient], rank: Rank) -> Any:
     chosen = rank.plan.settings
     agent = f"pluto-dist/benchmark (rank {rank.number}; {rank.plan.host})"
     return kind(chosen.url_api, chosen.url_py, chosen.api_key, user_agent=agent)

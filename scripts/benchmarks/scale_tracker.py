@@ -19,9 +19,11 @@ from ranks import serve
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from pluto_dist.server import keys, listener
-from pluto_dist.server.app import Settings, create_app
-from pluto_dist.server.database import Database
+from pluto_dist.server.app import create_app
+from pluto_dist.server.db.api_keys import mint
+from pluto_dist.server.db.database import Database
+from pluto_dist.server.settings import Settings
+from pluto_dist.server.transport import listener
 
 
 class Gate:
@@ -47,7 +49,7 @@ class Gate:
 
 def main() -> None:
     with closing(Database(Path(sys.argv[1]))) as database, closing(listener.bind("127.0.0.1", 0)) as bound:
-        key, url = keys.mint(), listener.url_of("127.0.0.1", listener.port_of(bound))
+        key, url = mint(), listener.url_of("127.0.0.1", listener.port_of(bound))
         database.add_key(key)
         gate = Gate(database, url)
         is_ready = threading.Event()

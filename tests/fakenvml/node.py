@@ -12,13 +12,13 @@ from pathlib import Path
 from fakenvml.build import Call, environ, read_log, write_profile
 
 import pluto_dist
-from pluto_dist.inventory import GpuReport, NodeInventory
+from pluto_dist.inventory.records import GpuReport, NodeInventory
 
 PROJECT = Path(pluto_dist.__file__).parents[1]
 
 COLLECT = """
 import json, time
-from pluto_dist.inventory import collect
+from pluto_dist.inventory.probes.collect import collect
 began = time.monotonic()
 inventory = collect({deadline})
 print(json.dumps([inventory.to_json(), time.monotonic() - began]))

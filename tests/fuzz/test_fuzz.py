@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .run import fuzz
+from fuzz.run import fuzz
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-SCHEMA: dict[str, Any] = json.loads((files("pluto_dist.inventory") / "cluster.schema.json").read_text())
+SCHEMA: dict[str, Any] = json.loads((files("pluto_dist.inventory.report") / "cluster.schema.json").read_text())
 _VALIDATOR = Draft202012Validator(SCHEMA)
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from pluto_dist.inventory import (
+from pluto_dist.inventory.records import (
+    Git,
     Gpu,
     GpuReport,
     HostReport,
     MigInstance,
+    Nic,
     NodeInventory,
     Process,
     SoftwareReport,
 )
-from pluto_dist.inventory.records import Git, Nic
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=20)  # NUL and lone surrogates too
 NUMBERS = st.integers(0, 2**53 - 1)

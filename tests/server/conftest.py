@@ -14,9 +14,8 @@ import pytest
 import requests
 
 from pluto_dist.server import LocalServer
-from pluto_dist.server.database import Database
-
-from .processes import Process
+from pluto_dist.server.db.database import Database
+from server.processes import Process
 
 TIMEOUT = 20
 

@@ -1,0 +1,285 @@
+"""The tracker over HTTP: one session, bounded retries, the server's three error shapes as typed errors.
+
+What is sent and what comes back are ``wire``'s records. This module decides nothing about runs. Every call has a
+deadline on the monotonic clock, and sleeps only on an event, so that whoever owns the client can stop it at once.
+
+Retried until the deadline: no connection, 408, 429 (Retry-After obeyed) and 5xx, with urllib3's exponential
+backoff and full jitter. Retried twice: 401, which the hosted server answers now and then to a good key.
+Never followed: redirects, because a redirected POST arrives as a GET, and GET /api/runs/create answers 200
+with a run that does not exist.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+import requests
+from requests.auth import AuthBase
+from urllib3.exceptions import HTTPError
+from urllib3.util.retry import Retry
+
+from pluto_dist.client import responses
+from pluto_dist.client.deadline import DeadlineAdapter
+from pluto_dist.contract.run_requests import (
+    CreateRunRequest,
+    CreateRunResponse,
+    ResumeRunRequest,
+    RunState,
+    SuccessResponse,
+    TriggerRequest,
+    TriggerResponse,
+    UpdateConfigRequest,
+    UpdateStatusRequest,
+)
+from pluto_dist.contract.secret import Secret, is_header_word
+from pluto_dist.contract.validation import ContractError, Record
+from pluto_dist.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    RequestRefusedError,
+    TrackerError,
+    TrackerUnavailableError,
+    UnexpectedAnswerError,
+)
+
+R = TypeVar("R", bound=Record)
+
+REQUEST_SECONDS = 10.0  # one try; the server takes 0.1 s, and 1.6 s for 20 MB of metadata
+ANSWER_LIMIT = 8 << 20
+_RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+_UNAUTHORIZED_TRIES = 3
+
+
+class BearerAuth(AuthBase):
+    """The key, as a header of each request; set as an auth object, so that no ``~/.netrc`` replaces it."""
+
+    def __init__(self, key: Secret) -> None:
+        self._key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._key.reveal()}"
+        return request
+
+
+class _Session(requests.Session):
+    """A session that does not even parse where a redirect leads."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002  # requests' signature
+        return None
+
+
+class TrackerClient:
+    """One rank's connection to the tracker. Not for use by several threads at a time.
+
+    Args:
+        url_api: origin of the API.
+        url_py: origin that takes heartbeats.
+        api_key: the key.
+        user_agent: names this rank in the server's log.
+
+    Raises:
+        ConfigurationError: no HTTP header can carry the key.
+    """
+
+    def __init__(self, url_api: str, url_py: str, api_key: Secret, *, user_agent: str) -> None:
+        if not is_header_word(api_key.reveal()):
+            raise ConfigurationError("the API key must be one word of printable ASCII, as an HTTP header carries it")
+        self._url_api, self._url_py, self._key = url_api, url_py, api_key
+        self._session = _Session()
+        self._adapter = DeadlineAdapter()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, self._adapter)
+        self._session.auth = BearerAuth(api_key)
+        self._session.headers["User-Agent"] = user_agent
+        self._stopped = threading.Event()
+        self.server_time = 0.0  # the tracker's clock at its last answer, seconds since 1970; 0 before one
+
+    def create(self, request: CreateRunRequest, *, deadline: float, retry: bool = True) -> CreateRunResponse:
+        """Create the run, or attach to the one that has this external id.
+
+        Args:
+            request: with an external id, a repetition of it changes nothing, so it may be retried.
+            deadline: on the monotonic clock.
+            retry: whether to try again at all.
+
+        Raises:
+            AuthenticationError, RequestRefusedError, UnexpectedAnswerError, TrackerUnavailableError.
+        """
+        return self._post("/api/runs/create", request, CreateRunResponse, deadline, retry)
+
+    def resume(self, request: ResumeRunRequest, *, deadline: float, retry: bool = True) -> CreateRunResponse:
+        """Attach to a run that exists; RequestRefusedError with status 404 where it does not."""
+        return self._post("/api/runs/resume", request, CreateRunResponse, deadline, retry)
+
+    def details(self, run_id: int, *, deadline: float) -> RunState | None:
+        """The run as the tracker has it, and ``None`` where it knows no such run."""
+        try:
+            details = self.everything(run_id, deadline=deadline)
+        except RequestRefusedError as error:
+            if error.status == 404:
+                return None
+            raise
+        try:
+            return RunState.from_details(details)
+        except ContractError as error:
+            raise UnexpectedAnswerError(f"{self._url_api} answered details of run {run_id} that are {error}") from error
+
+    def everything(self, run_id: int, *, deadline: float) -> Any:
+        """The details of a run as they come; RequestRefusedError with status 404 where there is none."""
+        return self._ask("GET", f"{self._url_api}/api/runs/details/{run_id}", None, deadline)
+
+    def number_of(self, display_id: str, project: str, *, deadline: float) -> int:
+        """The tracker's number of the run of ``project`` that people call ``display_id``; the run is left as it is.
+
+        Raises:
+            RequestRefusedError: with status 404 where there is none, 409 where there are several.
+        """
+        path = f"/api/runs/details/by-display-id/{quote(display_id)}?{urlencode({'projectName': project})}"
+        try:
+            details = self._ask("GET", self._url_api + path, None, deadline)
+        except RequestRefusedError as error:
+            told = {404: "names no run", 409: "names several runs"}.get(error.status or 0, "cannot be looked up")
+            raise RequestRefusedError(f"{display_id!r} {told} of project {project!r}: {error}", error.status) from error
+        number = details.get("id") if isinstance(details, dict) else None
+        if type(number) is not int:
+            raise UnexpectedAnswerError(f"{self._url_api} answered details of {display_id} without its number")
+        if details.get("projectName") not in (None, project):  # another project's run of the same prefix and number
+            raise RequestRefusedError(f"{display_id!r} names no run of project {project!r}", 404)
+        return number
+
+    def update_status(self, request: UpdateStatusRequest, *, deadline: float) -> None:
+        """Post a status; the server ignores one of lower precedence than the run's."""
+        self._change("/api/runs/status/update", request, deadline)
+
+    def update_config(self, request: UpdateConfigRequest, *, deadline: float) -> None:
+        """Merge into the run's config."""
+        self._change("/api/runs/config/update", request, deadline)
+
+    def heartbeat(self, run_id: int, *, deadline: float) -> TriggerResponse:
+        """Say that the run lives; the answer tells its status."""
+        answer = self._ask("POST", f"{self._url_py}/api/runs/trigger", TriggerRequest(run_id), deadline)
+        return self._record(TriggerResponse, answer, self._url_py)
+
+    def validate(self, *, deadline: float) -> Any:
+        """What the server says of the key, at the first try."""
+        return self._ask("GET", f"{self._url_api}/api/runs/auth/validate", None, deadline, retry=False)
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless :meth:`stop` ends it."""
+        self._stopped.wait(seconds)
+
+    def stop(self) -> None:
+        """End whatever wait a call is in; later calls make one try each."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def _change(self, path: str, request: Record, deadline: float) -> None:
+        """Post a change; an answer that does not say so is none, or a proxy's page could swallow the run's end."""
+        if not self._post(path, request, SuccessResponse, deadline, True).success:
+            raise UnexpectedAnswerError(f"{self._url_api} answered that {path} had no success")
+
+    def _post(self, path: str, request: Record, answer: type[R], deadline: float, retry: bool) -> R:
+        told = self._ask("POST", self._url_api + path, request, deadline, retry)
+        return self._record(answer, told, self._url_api)
+
+    def _record(self, record: type[R], answer: Any, url: str) -> R:
+        try:
+            return record.from_json(answer)
+        except ContractError as error:
+            raise UnexpectedAnswerError(
+                f"{responses.origin(url)} answered something that is {error}.\n"
+                "Check that PLUTO_URL_API is the address of a Pluto API, not of its web page."
+            ) from error
+
+    def _ask(self, method: str, url: str, request: Record | None, deadline: float, retry: bool = True) -> Any:
+        policy = Retry(total=None, backoff_factor=0.2, backoff_max=8, backoff_jitter=0.5)
+        unauthorized = 0
+        while True:
+            try:
+                return self._try(method, url, request, deadline)
+            except AuthenticationError:
+                unauthorized += 1
+                if unauthorized == _UNAUTHORIZED_TRIES or self._stopped.is_set() or not retry:
+                    raise
+                wait = 0.3 * unauthorized
+            except _TryAgainError as failure:
+                policy = policy.increment(method, url, error=failure)
+                wait = max(failure.retry_after, policy.get_backoff_time())
+                if self._stopped.is_set() or not retry or time.monotonic() + wait >= deadline:
+                    raise failure.final from None
+            self._stopped.wait(min(wait, max(0.0, deadline - time.monotonic())))
+
+    def _try(self, method: str, url: str, request: Record | None, deadline: float) -> Any:
+        seconds = max(0.1, min(REQUEST_SECONDS, deadline - time.monotonic()))
+        body = None if request is None else request.to_json()
+        try:
+            with (
+                self._adapter.within(seconds),
+                self._session.request(
+                    method, url, json=body, timeout=seconds, allow_redirects=False, stream=True
+                ) as response,
+            ):
+                content = response.raw.read(ANSWER_LIMIT + 1, decode_content=True)
+        except (requests.RequestException, HTTPError, OSError) as error:
+            # requests translates urllib3's errors only until the body is read. The cause is not chained: it may
+            # show what the server echoed.
+            raise _TryAgainError(self._unreachable(url, error)) from None
+        return self._answer(url, response, content)
+
+    def _answer(self, url: str, response: requests.Response, content: bytes) -> Any:
+        content = content.replace(self._key.reveal().encode(), b"***")
+        self.server_time = responses.date_of(response)
+        status, text = response.status_code, responses.error_text(content)
+        if 300 <= status < 400:
+            raise UnexpectedAnswerError(responses.redirected(url, self._masked(response.headers.get("Location", ""))))
+        if status == 401:
+            raise AuthenticationError(
+                f"{responses.origin(url)} refused the API key (HTTP 401: {text}).\n"
+                "Set PLUTO_API_KEY to a key of that server; PLUTO_URL_API says which server is asked."
+            )
+        if status in _RETRIED:
+            after = responses.retry_after(response)
+            told = f"{responses.origin(url)} answered HTTP {status}: {text}\nIf it goes on, ask who runs that server."
+            raise _TryAgainError(TrackerUnavailableError(told, after), after)
+        if status != 200:
+            path = urlsplit(url).path
+            advice = "Correct what it names; what init() was given is sent as it is."
+            raise RequestRefusedError(
+                f"{responses.origin(url)} refused {path} (HTTP {status}): {text}\n{advice}", status
+            )
+        if len(content) > ANSWER_LIMIT:
+            raise UnexpectedAnswerError(f"{responses.origin(url)} answered more than {ANSWER_LIMIT} bytes")
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise UnexpectedAnswerError(
+                f"{responses.origin(url)} answered HTTP 200 with something that is not JSON: {text}\n"
+                "Check that PLUTO_URL_API is the address of a Pluto API, not of its web page or of a proxy."
+            ) from error
+
+    def _unreachable(self, url: str, error: Exception) -> TrackerUnavailableError:
+        cause = error.args[0] if error.args else error
+        text = str(getattr(cause, "reason", cause)) or type(error).__name__
+        reason = self._masked(text).rpartition("): ")[2]  # without urllib3's "HTTPConnection(host=...): "
+        return TrackerUnavailableError(
+            f"{responses.origin(url)} cannot be reached ({reason[:300]}).\n"
+            "Check PLUTO_URL_API, and HTTPS_PROXY and NO_PROXY if there is a proxy."
+        )
+
+    def _masked(self, text: str) -> str:
+        return text.replace(self._key.reveal(), "***")
+
+
+class _TryAgainError(Exception):
+    """A try that may be repeated; ``final`` is what to raise when no time is left."""
+
+    def __init__(self, final: TrackerError, retry_after: float = 0.0) -> None:
+        super().__init__(str(final))
+        self.final, self.retry_after = final, retry_after

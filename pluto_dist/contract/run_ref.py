@@ -1,0 +1,82 @@
+"""How a run is referred to: by external id, by the tracker's number, or by display id."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pluto_dist.contract.run_requests import ResumeRunRequest
+
+_DISPLAY_ID = re.compile(r"[A-Z0-9]{1,4}-[0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """How a run is named to the tracker.
+
+    The official SDK takes an id of digits for the tracker's own number and one like ``MMP-12`` for a display
+    id; both mean a run that exists. Anything else is an external id, which create-run creates or continues.
+    """
+
+    kind: Literal["external id", "number", "display id"]
+    value: str
+
+    @classmethod
+    def of(cls, kind: Any, value: Any) -> Reference:
+        """The reference that travelled as these two.
+
+        Raises:
+            ValueError: they are none.
+        """
+        if kind not in ("external id", "number", "display id") or not isinstance(value, str):
+            raise ValueError(f"an id of unknown kind {str(kind)[:40]!r}")
+        return cls(kind, value)
+
+
+def reference(run_id: str) -> Reference:
+    """How the official SDK would read ``run_id``.
+
+    >>> reference("123").kind, reference("MMP-12").kind, reference("mmp-12").kind
+    ('number', 'display id', 'external id')
+    """
+    if run_id.isascii() and run_id.isdigit():
+        return Reference("number", run_id)
+    if is_display_id(run_id):
+        return Reference("display id", run_id)
+    return Reference("external id", run_id)
+
+
+def is_display_id(value: Any) -> bool:
+    """Whether the SDK takes ``value`` for a display id.
+
+    >>> is_display_id("MMP-12"), is_display_id("mmp-12"), is_display_id(12)
+    (True, False, False)
+    """
+    return isinstance(value, str) and _DISPLAY_ID.fullmatch(value) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class RunName:
+    """Which run of which tracker, as far as it can be known without asking: the tracker's API, and how it is named."""
+
+    origin: str
+    project: str
+    reference: Reference
+
+    @property
+    def folder(self) -> str:
+        """A file name of its own for every run; names are data, so no path is made of them."""
+        parts = (self.origin, self.project, self.reference.kind, self.reference.value)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def resume_request(name: RunName) -> ResumeRunRequest:
+    """How the run is named to ``/api/runs/resume``."""
+    reference = name.reference
+    if reference.kind == "number":
+        return ResumeRunRequest(run_id=int(reference.value))
+    if reference.kind == "display id":
+        return ResumeRunRequest(display_id=reference.value, project_name=name.project)
+    return ResumeRunRequest(external_id=reference.value, project_name=name.project)

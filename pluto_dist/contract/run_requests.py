@@ -1,0 +1,185 @@
+"""The tracker's contract as records: what is sent, what comes back, what makes either invalid.
+
+Used by the client and by the embedded server alike, so both read the contract from one place. This
+module knows nothing of HTTP, retries or storage. Field names, types and limits are those of the
+published operation ``POST /api/runs/create`` and of the requests the official SDK sends beside it;
+limits that the document does not state were measured on the open-source server.
+
+>>> CreateRunRequest(run_name="ddp", project_name="digits", external_id="job-7").to_json()
+{'runName': 'ddp', 'projectName': 'digits', 'externalId': 'job-7'}
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar
+
+from pluto_dist.contract.validation import ContractError, Issue, Json, Record, contract_field, unstorable, unstorable_in
+
+STATUSES = ("RUNNING", "COMPLETED", "FAILED", "TERMINATED", "CANCELLED")
+NAME_LIMIT = 255  # characters, not bytes: run name, project name, external id
+LATEST_MS = 253_402_300_799_999  # the last millisecond of the year 9999; the server cannot store a later one
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRunRequest(Record):
+    """``POST /api/runs/create``. Times in milliseconds since 1970; JSON documents travel as strings."""
+
+    run_name: str = contract_field("runName", "string", required=True)
+    project_name: str = contract_field("projectName", "string", required=True)
+    external_id: str | None = contract_field("externalId", "string", nullable=True, min_length=1)
+    tags: tuple[str, ...] | None = contract_field("tags", "array", nullable=True)
+    logger_settings: str | None = contract_field("loggerSettings", "string", nullable=True)
+    system_metadata: str | None = contract_field("systemMetadata", "string", nullable=True)
+    config: str | None = contract_field("config", "string", nullable=True)
+    created_at: float | None = contract_field("createdAt", "number", nullable=True, date_ms=True)
+    updated_at: float | None = contract_field("updatedAt", "number", nullable=True, date_ms=True)
+    fork_run_id: float | None = contract_field("forkRunId", "number", nullable=True)
+    fork_step: float | None = contract_field("forkStep", "number", nullable=True)
+    inherit_config: bool | None = contract_field("inheritConfig", "boolean", nullable=True)
+    inherit_tags: bool | None = contract_field("inheritTags", "boolean", nullable=True)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRunResponse(Record):
+    """The answer of create and of resume. ``run_id`` is the tracker's number, unique over all projects."""
+
+    nulls: ClassVar[bool] = True
+
+    run_id: int = contract_field("runId", "number", required=True, whole=True)
+    number: int | None = contract_field("number", "number", required=True, nullable=True, whole=True)
+    display_id: str | None = contract_field("displayId", "string", required=True, nullable=True)
+    project_name: str = contract_field("projectName", "string", required=True)
+    organization_slug: str = contract_field("organizationSlug", "string", required=True)
+    url: str = contract_field("url", "string", required=True)
+    resumed: bool = contract_field("resumed", "boolean", required=True)
+    forked_from_run_id: int | None = contract_field("forkedFromRunId", "number", nullable=True, whole=True)
+    fork_step: int | None = contract_field("forkStep", "number", nullable=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRunRequest(Record):
+    """``POST /api/runs/resume``: exactly one of the three ids; an external id needs its project."""
+
+    run_id: int | None = contract_field("runId", "number", nullable=True)
+    display_id: str | None = contract_field("displayId", "string", nullable=True)
+    external_id: str | None = contract_field("externalId", "string", nullable=True, min_length=1)
+    project_name: str | None = contract_field("projectName", "string", nullable=True)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStatusRequest(Record):
+    """``POST /api/runs/status/update``. ``status_metadata`` is a JSON document as a string."""
+
+    run_id: int = contract_field("runId", "number", required=True)
+    status: str = contract_field("status", "string", required=True, choices=STATUSES)
+    status_metadata: str | None = contract_field("statusMetadata", "string", nullable=True)
+    logger_settings: str | None = contract_field("loggerSettings", "string", nullable=True)
+    status_updated: float | None = contract_field("statusUpdated", "number", nullable=True, date_ms=True)
+
+    @classmethod
+    def of(cls, run_id: int, status: str, document: Json = None) -> UpdateStatusRequest:
+        """The request that sends ``document``, unless it is ``None``, along with the status."""
+        return cls(run_id, status, None if document is None else json.dumps(document))
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateConfigRequest(Record):
+    """``POST /api/runs/config/update``: merged into the stored config, key by key, later wins."""
+
+    run_id: int = contract_field("runId", "number", required=True)
+    config: str | None = contract_field("config", "string", required=True, nullable=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SuccessResponse(Record):
+    """The answer to both updates: the tracker has taken the change, or ignored an end of lower precedence."""
+
+    success: bool = contract_field("success", "boolean", required=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerRequest(Record):
+    """``POST /api/runs/trigger``: the heartbeat of a run."""
+
+    run_id: int = contract_field("runId", "number", required=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerResponse(Record):
+    """The run's status as the tracker has it; CANCELLED is how a cancel reaches a job."""
+
+    status: str | None = contract_field("status", "string", nullable=True)
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What ``GET /api/runs/details/{id}`` tells that this package needs. Times in seconds since 1970.
+
+    Attributes:
+        status: one of :data:`STATUSES`.
+        config: the run's config as it is stored.
+        status_updated: when the status last changed; ``None`` where the tracker does not say.
+        last_sign: the last sign of life: a heartbeat (the hosted tracker does not show it, 2026) or a change.
+        status_metadata: what came with the status.
+    """
+
+    status: str
+    config: Json
+    status_updated: float | None = None
+    last_sign: float | None = None
+    status_metadata: Json = None
+
+    @classmethod
+    def from_details(cls, body: Json) -> RunState:
+        """The state in the answer's body.
+
+        Raises:
+            ContractError: there is no status in it.
+        """
+        if not isinstance(body, dict) or not isinstance(body.get("status"), str):
+            raise ContractError("run", (Issue(("status",), "Required"),))
+        signs = [at for name in ("heartbeatAt", "updatedAt") if (at := _seconds(body.get(name))) is not None]
+        changed = _seconds(body.get("statusUpdated"))
+        return cls(body["status"], body.get("config"), changed, max(signs, default=None), body.get("statusMetadata"))
+
+
+def _seconds(moment: Json) -> float | None:
+    """An ISO 8601 time with Z as seconds since 1970; ``None`` for anything else."""
+    if isinstance(moment, str):
+        with suppress(ValueError):
+            return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
+    return None
+
+
+def refusals(request: CreateRunRequest) -> tuple[str, ...]:
+    """Why a well-typed request would be refused all the same; empty when it would not be.
+
+    The client raises all of them before anything is sent, the embedded server answers the first.
+    The hosted server answers 500 to most of these, and burns a run number.
+    """
+    found: list[str] = []
+    names = {
+        "runName": request.run_name,
+        "projectName": request.project_name,
+        "externalId": request.external_id,
+    }
+    for name, value in names.items():
+        if value is not None and len(value) > NAME_LIMIT:
+            found.append(f"{name} has {len(value)} characters; at most {NAME_LIMIT} can be stored")
+    texts = {**names, **{f"tags[{n}]": tag for n, tag in enumerate(request.tags or ())}}
+    found.extend(f"{name} contains {bad}" for name, text in texts.items() if (bad := unstorable(text or "")))
+    documents = {"config": request.config, "systemMetadata": request.system_metadata}
+    for name, document in {**documents, "loggerSettings": request.logger_settings}.items():
+        found.extend(f"{name} contains {bad}" for bad in sorted(unstorable_in(document)))
+    if sum(tag.startswith("group:") for tag in request.tags or ()) > 1:
+        found.append("A run can have at most one group:* tag.")
+    for name, at in (("createdAt", request.created_at), ("updatedAt", request.updated_at)):
+        if at is not None and at > LATEST_MS:
+            found.append(f"{name} is {at:.0f} ms, which is after the year 9999")
+    if request.fork_run_id and request.fork_step is None:
+        found.append("forkStep is required when forkRunId is provided")
+    return tuple(found)

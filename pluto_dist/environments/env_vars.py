@@ -1,0 +1,39 @@
+"""Bare processes that carry RANK and WORLD_SIZE, set by hand or by a launcher that tells no more.
+
+accelerate without torchrun, DeepSpeed's pdsh launcher, Ray Train and Lightning's subprocess launcher come in
+here. Nothing names their job and no agent hosts a store for them; where MASTER_ADDR and MASTER_PORT say where
+torch's own store is going to be, rank 0 may host it early (torch 2.4 on shares one server among the stores that
+a process opens on one port).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pluto_dist.environments.context import LaunchContext, ProcessFacts
+from pluto_dist.environments.topology import Topology
+from pluto_dist.environments.variables import master_address, rank_and_world, whole_number
+
+
+def detect(environ: Mapping[str, str], process: ProcessFacts) -> LaunchContext | None:
+    """The launch that RANK and WORLD_SIZE describe.
+
+    >>> detect({"RANK": "1", "WORLD_SIZE": "4"}, ProcessFacts()).topology.rank
+    1
+    """
+    if process.spawned or not {"RANK", "WORLD_SIZE"} & environ.keys():
+        return None
+    if process.group and (environ.get("RANK"), environ.get("WORLD_SIZE")) != _as_variables(process.group):
+        return None  # they describe a parent, or a world that the script has divided
+    rank, world_size = rank_and_world(environ)
+    topology = Topology(
+        rank,
+        world_size,
+        local_rank=whole_number(environ, "LOCAL_RANK"),
+        local_world_size=whole_number(environ, "LOCAL_WORLD_SIZE"),
+    )
+    return LaunchContext(launcher="environment", topology=topology, hosted_address=master_address(environ))
+
+
+def _as_variables(group: Topology) -> tuple[str, str]:
+    return str(group.rank), str(group.world_size)

@@ -1,0 +1,144 @@
+"""Rank and world size where an MPI or srun tells them: may they be believed, beside torch's own words?
+
+No launcher itself. RANK and WORLD_SIZE are what torch reads, so where one of them says something else than the
+launcher's own variables, those count other processes: one task a node that starts the node's ranks itself, say.
+
+>>> place({"PMI_RANK": "1", "PMI_SIZE": "4"}, "PMI_RANK", "PMI_SIZE", start="mpirun")
+(1, 4)
+>>> place({"PMI_RANK": "1", "PMI_SIZE": "4", "WORLD_SIZE": "32"}, "PMI_RANK", "PMI_SIZE", start="mpirun")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pluto_dist.environments.topology import Topology
+from pluto_dist.errors import LauncherError
+
+
+def place(environ: Mapping[str, str], rank_name: str, size_name: str, *, start: str) -> tuple[int, int] | None:
+    """Rank and world size in the two variables.
+
+    ``None`` where neither is set, where RANK or WORLD_SIZE contradicts them, and for a world of one: whoever starts
+    one process so wants an allocation, a shell or a binding, and no ranks.
+
+    Args:
+        environ: the worker's environment.
+        rank_name: the launcher's variable for the rank.
+        size_name: the launcher's variable for the world size.
+        start: the command that sets them both, for the error.
+
+    Raises:
+        LauncherError: one of them is missing or no number, or the rank is not below the world size.
+    """
+    if rank_name not in environ and size_name not in environ:
+        return None
+    for torchs, own in (("RANK", rank_name), ("WORLD_SIZE", size_name)):
+        if torchs in environ and environ[torchs] != environ.get(own):
+            return None
+    rank, world_size = whole_number(environ, rank_name), whole_number(environ, size_name)
+    if rank is None or world_size is None:
+        have, lack = (rank_name, size_name) if world_size is None else (size_name, rank_name)
+        raise LauncherError(
+            f"{have} is set ({environ[have]!r}) but {lack} is not, so this worker's place is unknown.\n"
+            f"Pass on all variables that {start} sets, export RANK and WORLD_SIZE, or unset {have} for a single "
+            "process."
+        )
+    if rank >= world_size:
+        raise LauncherError(
+            f"{rank_name} is {rank} but {size_name} is {world_size}: ranks count from 0 to {size_name} - 1.\n"
+            f"Pass {start}'s variables on to the script unchanged, or export RANK and WORLD_SIZE instead."
+        )
+    return None if world_size == 1 else (rank, world_size)
+
+
+def on_nodes(
+    environ: Mapping[str, str], rank: int, world_size: int, local_rank_name: str, local_size_name: str
+) -> Topology:
+    """Where a rank stands, from the two variables that count within its node.
+
+    No MPI numbers the nodes, and where ranks go round the nodes (``--map-by node``) the number of a node does not
+    follow from the rank. So it is known only where all ranks are on one.
+
+    Raises:
+        LauncherError: the node has fewer ranks than this one's number in it, or more than the world.
+    """
+    local_rank, local_world_size = whole_number(environ, local_rank_name), whole_number(environ, local_size_name)
+    if local_world_size is not None and not (local_rank or 0) < local_world_size <= world_size:
+        raise LauncherError(
+            f"{local_rank_name} is {local_rank} and {local_size_name} is {local_world_size}, of {world_size} ranks in "
+            "all: they contradict each other.\n"
+            "Pass mpirun's variables on to the script unchanged, or unset these two."
+        )
+    alone = local_world_size == world_size
+    return Topology(
+        rank,
+        world_size,
+        local_rank=local_rank,
+        local_world_size=local_world_size,
+        node_rank=0 if alone else None,
+        node_count=1 if alone else None,
+    )
+
+
+def whole_number(environ: Mapping[str, str], name: str) -> int | None:
+    """The number in variable ``name``; ``None`` where it is unset.
+
+    Raises:
+        LauncherError: the variable holds something else than a number of 0 or more.
+    """
+    text = environ.get(name)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise LauncherError(
+            f"{name} must be a whole number of 0 or more; it is {text[:40]!r}.\n"
+            "Pass the launcher's variables on to the script unchanged, or unset this one."
+        )
+    return int(text)
+
+
+def rank_and_world(environ: Mapping[str, str]) -> tuple[int, int]:
+    """RANK and WORLD_SIZE, which only make sense together.
+
+    Raises:
+        LauncherError: one of them is missing, or the rank is not below the world size.
+    """
+    rank, world_size = whole_number(environ, "RANK"), whole_number(environ, "WORLD_SIZE")
+    if rank is None and world_size is None:
+        raise LauncherError(
+            "torchrun's variables are there, but neither RANK nor WORLD_SIZE is, so this is none of its workers.\n"
+            "Pass torchrun's variables on unchanged, or unset TORCHELASTIC_RUN_ID for a single process."
+        )
+    if rank is None or world_size is None:
+        have, lack = ("RANK", "WORLD_SIZE") if world_size is None else ("WORLD_SIZE", "RANK")
+        raise LauncherError(
+            f"{have} is set ({environ[have]!r}) but {lack} is not, so this worker's place is unknown "
+            "(some launchers set RANK to the number of the node).\n"
+            f"Start the script with torchrun, export {lack} too, or unset {have} for a single process."
+        )
+    if rank >= world_size:
+        raise LauncherError(
+            f"RANK is {rank} but WORLD_SIZE is {world_size}: ranks count from 0 to WORLD_SIZE - 1.\n"
+            "Export the RANK of the process, not of the node, or start the script with torchrun."
+        )
+    return rank, world_size
+
+
+def master_address(environ: Mapping[str, str]) -> tuple[str, int] | None:
+    """MASTER_ADDR and MASTER_PORT; ``None`` unless both are set.
+
+    Raises:
+        LauncherError: MASTER_PORT is no number.
+    """
+    host, port = environ.get("MASTER_ADDR"), whole_number(environ, "MASTER_PORT")
+    return (host, port) if host and port else None
+
+
+def seen(environ: Mapping[str, str], *names: str) -> tuple[tuple[str, str], ...]:
+    """Those of ``names`` that are set, with their values.
+
+    >>> seen({"A": "1"}, "A", "B")
+    (('A', '1'),)
+    """
+    return tuple((name, environ[name]) for name in names if name in environ)

@@ -1,0 +1,89 @@
+"""What stands between this process and the machine? The hypervisor, the container, its image, its pod.
+
+From files that container runtimes leave and variables that they, or the job's own manifest, set. A pod's name
+and node reach a process by Kubernetes' downward API under names of the user's choice; these are the usual ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pluto_dist.inventory import redaction
+from pluto_dist.inventory.records import HostReport
+from pluto_dist.inventory.safe_read import value_or_none
+from pluto_dist.serialization.text import clean_text
+
+POD = ("POD_NAME", "MY_POD_NAME", "K8S_POD_NAME", "KUBERNETES_POD_NAME")
+NODE = ("NODE_NAME", "MY_NODE_NAME", "K8S_NODE_NAME", "KUBERNETES_NODE_NAME", "KONDUKTOR_NODENAME")
+IMAGE = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER", "SLURM_CONTAINER_IMAGE", "CONTAINER_IMAGE", "IMAGE_NAME")
+PODINFO = "etc/podinfo"  # where Kubernetes' documentation mounts the downward API's volume
+VENDORS = {  # /sys/class/dmi/id/sys_vendor or product_name, as far as it begins so
+    "QEMU": "kvm",
+    "KVM": "kvm",
+    "Amazon EC2": "kvm",
+    "Google": "kvm",
+    "OpenStack": "kvm",
+    "VMware": "vmware",
+    "Microsoft Corporation": "hyperv",
+    "Xen": "xen",
+    "innotek GmbH": "virtualbox",
+}
+
+
+def probe(environ: Mapping[str, str], root: Path = Path("/")) -> HostReport:
+    """These values alone, for the process with ``environ`` on the machine whose files are under ``root``."""
+    container = _container(environ, root)
+    pod = _first(environ, POD) or value_or_none(lambda: clean_text((root / PODINFO / "name").read_text()))
+    if container == "kubernetes" and pod is None:
+        pod = _first(environ, ("HOSTNAME",))  # what a pod's host name is, unless its manifest says otherwise
+    image = _first(environ, IMAGE) or value_or_none(lambda: _podman_image((root / "run/.containerenv").read_text()))
+    return HostReport(
+        virt=_hypervisor(root),
+        container=container,
+        image=clean_text(redaction.text(image)) if image else None,
+        k8s_pod=pod,
+        k8s_node=_first(environ, NODE) if pod else None,
+    )
+
+
+def _first(environ: Mapping[str, str], names: Iterable[str]) -> str | None:
+    return next((value for name in names if (value := clean_text(environ.get(name)))), None)
+
+
+def _container(environ: Mapping[str, str], root: Path) -> str | None:
+    if environ.get("KUBERNETES_SERVICE_HOST") or (root / "var/run/secrets/kubernetes.io").exists():
+        return "kubernetes"
+    if environ.get("APPTAINER_CONTAINER") or environ.get("SINGULARITY_CONTAINER"):
+        return "apptainer"
+    if (root / "run/.containerenv").exists():
+        return "podman"
+    if (root / ".dockerenv").exists():
+        return "docker"
+    return value_or_none(lambda: clean_text((root / "run/systemd/container").read_text()))  # systemd's word: "lxc", …
+
+
+def _podman_image(containerenv: str) -> str | None:
+    """podman writes ``image="docker.io/pytorch/pytorch:2.4"`` for a container that is privileged."""
+    pairs = (line.partition("=") for line in containerenv.splitlines())
+    return next((value.strip('"') for name, _, value in pairs if name == "image" and value.strip('"')), None)
+
+
+def _hypervisor(root: Path) -> str | None:
+    dmi = root / "sys/class/dmi/id"
+    flagged = value_or_none(lambda: _has_hypervisor_flag(root))
+    for name in ("product_name", "sys_vendor"):
+        words = clean_text(value_or_none((dmi / name).read_text)) or ""
+        for vendor, kind in VENDORS.items():
+            if words.startswith(vendor) and flagged is not False:
+                return kind
+    if "microsoft" in (value_or_none((root / "proc/version").read_text) or "").lower():
+        return "wsl"
+    return "vm" if flagged else None
+
+
+def _has_hypervisor_flag(root: Path) -> bool | None:
+    """Whether an x86 processor has the flag that a hypervisor sets; ``None`` on others."""
+    with (root / "proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+        flags = next((line for line in lines if line.startswith("flags")), None)
+    return None if flags is None else " hypervisor" in flags

@@ -1,0 +1,47 @@
+"""What is wrong with single GPUs, whatever the others of the job are like: faults that a training feels.
+
+Pure. A value that is as it should be, or unknown, is not told; so most nodes have nothing here.
+
+>>> faults(Gpu(index=3, pcie_width=4, pcie_width_max=16, ecc_errors=0))
+{'pcie.width': '4 of 16'}
+"""
+
+from __future__ import annotations
+
+from pluto_dist.inventory.records import Gpu, GpuReport
+from pluto_dist.serialization.codec import Json
+
+BUSY_PERCENT = 50
+
+
+def faults(gpu: Gpu) -> dict[str, Json]:
+    """The faults of one GPU, by name.
+
+    A low generation of its PCIe link is one while the GPU is busy only: an idle one lowers it to save power.
+    """
+    is_busy = (gpu.busy or 0) >= BUSY_PERCENT
+    found: dict[str, Json] = {
+        "pcie.width": _below(gpu.pcie_width, gpu.pcie_width_max),
+        "pcie.gen": _below(gpu.pcie_gen, gpu.pcie_gen_max) if is_busy else None,
+        "nvlink.up": _below(gpu.nvlinks_up, gpu.nvlinks),
+        "ecc_errors": gpu.ecc_errors or None,
+        "remapped_rows": gpu.remapped_rows or None,
+        "remap_pending": gpu.remap_pending or None,
+        "remap_failed": gpu.remap_failed or None,
+        "retired_pages": gpu.retired_pages or None,
+        "throttle": ", ".join(gpu.throttle or ()) or None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def of_node(gpus: GpuReport) -> dict[str, dict[str, Json]]:
+    """The faults of a node's GPUs, by name and by index: ``{"ecc_errors": {"3": 2}}``."""
+    found: dict[str, dict[str, Json]] = {}
+    for gpu in gpus.devices:
+        for name, value in faults(gpu).items():
+            found.setdefault(name, {})[str(gpu.index)] = value
+    return found
+
+
+def _below(now: int | None, best: int | None) -> str | None:
+    return f"{now} of {best}" if now is not None and best is not None and now < best else None

@@ -1,0 +1,143 @@
+"""One node in the official SDK's words: the top level of the system metadata.
+
+These names are not ours to choose: the Pluto UI reads them with strict schemas, and users filter by them.
+A card vanishes where a GPU's ``temp`` is no integer or its ``memory.total`` is not above zero, or where
+``driver`` is missing; so a GPU that cannot meet that is left out while ``count`` stays. Zero and "" stand
+for unknown where Python's own ``platform`` and psutil, which the SDK passes on, say it like that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pluto_dist.inventory.records import Git, Gpu, GpuReport, HostReport, NodeInventory, Process, SoftwareReport
+from pluto_dist.serialization.codec import Json
+
+NCCL = ("NCCL_", "TORCH_NCCL_", "FI_", "UCX_")
+"""What the SDK counts as NCCL's environment (0.0.29)."""
+
+
+def top_level(node: NodeInventory, process: Process | None) -> dict[str, Json]:
+    """What the SDK would send from ``node`` and the ``process`` on it, of what is known."""
+    host, software, process = node.host, node.software, process or Process()
+    sections = {
+        "process": _process(process),
+        "platform": _platform(node.hostname, host),
+        "timezone": list(host.timezone),
+        "cpu": _cpu(host),
+        "memory": known({"virt": host.memory, "swap": host.swap}),
+        "boot_time": host.boot_time,
+        "os_info": _os_info(node.hostname, host, software),
+        "cuda": known(
+            {
+                "cuda_driver": node.gpus.cuda_driver,
+                "cuda_pytorch": software.cuda,
+                "cudnn_pytorch": _cudnn_number(software.cudnn),
+                "cuda_env": _variables(process, "CUDA_"),
+            }
+        ),
+        "nccl": known({"nccl_pytorch": software.nccl, "nccl_env": _variables(process, *NCCL)}),
+        "env": _variables(process, "TORCHELASTIC_", "PYTORCH_", "OMP_", "TORCH_", but=NCCL),
+        "requirements": list(process.requirements),
+        "git": _git(process.git),
+        "konduktor": _konduktor(dict(process.konduktor)),
+        "gpu": {"nvidia": _nvidia(node.gpus)} if node.gpus.vendor == "nvidia" and node.gpus.count else {},
+    }
+    return {name: value for name, value in sections.items() if value}
+
+
+def known(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` without those that are ``None``."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _process(process: Process) -> dict[str, Json]:
+    return known({"pid": process.pid, "exe": process.exe, "cmdline": list(process.cmdline) or None})
+
+
+def _variables(process: Process, *prefixes: str, but: tuple[str, ...] = ()) -> dict[str, str] | None:
+    found = {name: value for name, value in process.environ if name.startswith(prefixes) and not name.startswith(but)}
+    return found or None
+
+
+def _git(git: Git | None) -> dict[str, Json]:
+    """The UI shows no repository without a ``diff``; what would be in it is not sent."""
+    return {**git.to_json(), "diff": {}} if git and git.commit else {}
+
+
+def _konduktor(names: Mapping[str, str]) -> dict[str, Json]:
+    """All texts, as the environment has them, and the product of two as a number."""
+    counts = [names.get(name, "") for name in ("num_nodes", "num_gpus_per_node")]
+    if not all(count.isascii() and count.isdecimal() and len(count) < 7 for count in counts):
+        return dict(names)
+    return {**names, "total_gpus": int(counts[0]) * int(counts[1])}
+
+
+def _nvidia(gpus: GpuReport) -> dict[str, Json]:
+    return {
+        "count": gpus.count,
+        "driver": gpus.driver or "unknown",
+        "devices": [_device(gpu) for gpu in gpus.devices if gpu.memory],
+    }
+
+
+def _device(gpu: Gpu) -> dict[str, Json]:
+    device = {
+        "pid": list(gpu.pids),
+        "name": gpu.name or "unknown",
+        "temp": gpu.temperature or 0,
+        "memory": {"total": gpu.memory},
+        "uuid": gpu.uuid,
+    }
+    return known(device)
+
+
+def _platform(hostname: str | None, host: HostReport) -> dict[str, Json]:
+    found = known(
+        {
+            "system": host.system,
+            "node": hostname,
+            "release": host.kernel,
+            "version": host.kernel_version,
+            "machine": host.arch,
+        }
+    )
+    return {**found, "processor": ""} if found else {}
+
+
+def _cpu(host: HostReport) -> dict[str, Json]:
+    found = known({"physical": host.cores_physical, "virtual": host.cores_logical, "model": host.cpu_model})
+    freq = {"min": host.freq_min_mhz or 0.0, "max": host.freq_max_mhz or 0.0}
+    return {**found, "freq": freq} if found else {}
+
+
+def _os_info(hostname: str | None, host: HostReport, software: SoftwareReport) -> dict[str, Json]:
+    release = {"name": host.os_name, "version": host.os_version, "pretty_name": host.os, "id": host.os_id}
+    python = {
+        "version": software.python,
+        "implementation": software.python_implementation,
+        "compiler": software.python_compiler,
+        "executable": software.python_executable,
+    }
+    found = {
+        "hostname": hostname,
+        "os": known(release) or None,
+        "kernel": host.kernel,
+        "python": known(python) or None,
+        "glibc": software.glibc,
+    }
+    return known(found)
+
+
+def _cudnn_number(words: str | None) -> str | None:
+    """cuDNN's version as torch and the SDK write it.
+
+    >>> _cudnn_number("9.1.0"), _cudnn_number("8.9.7"), _cudnn_number("nine")
+    ('90100', '8907', None)
+    """
+    parts = (words or "").split(".")
+    if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and len(part) < 4 for part in parts):
+        return None
+    major, minor, patch = map(int, parts)
+    return str(major * (10_000 if major >= 9 else 1_000) + minor * 100 + patch)

@@ -1,0 +1,300 @@
+"""How does somebody's script run here as if python had started it, within a run that is open before its first line?
+
+argv, ``__main__``, ``sys.path``, what a traceback shows, how the process ends: all of that is as ``python script.py``
+or ``python -m module`` has it, and where possible done by the same function of the interpreter. Not here: what a run
+is (``api``), and options (``cli.wrap``).
+
+What cannot be as in a direct start: a call stack that the script asks for (``traceback.print_stack``,
+``inspect.stack``) begins with frames of ours; ``sys.orig_argv`` is the whole command line; and ``init()`` has been at
+work, which imports torch (variables that ``import torch`` reads must be set before, outside of the script), hears
+SIGTERM, and has threads (of which Python 3.12 and newer warns who calls ``os.fork()``).
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import os
+import pkgutil
+import runpy
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.machinery import BuiltinImporter, PathFinder, SourceFileLoader, SourcelessFileLoader
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pluto_dist.log import logger
+
+_FILE_INPUT = 257  # Py_file_input of CPython's compile.h: statements, as in a file
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is to be run: a file, a folder or an archive with a ``__main__.py``, or a module."""
+
+    name: str
+    arguments: tuple[str, ...] = ()
+    is_module: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the interpreter had before anything of ours was loaded.
+
+    Attributes:
+        folder: what ``python -m`` had put in front of ``sys.path``; ``None`` where it is told to put nothing there.
+        modules: the names of the modules that were loaded.
+    """
+
+    folder: str | None
+    modules: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """A target that is there: how it finds ``sys.argv`` and the front of ``sys.path``, and what executes it."""
+
+    argv: list[str]
+    folder: str | None
+    execute: Callable[[dict[str, Any]], object]
+    is_file: bool = False
+
+
+def run(target: Target, options: Mapping[str, Any], environ: Mapping[str, str], start: Start) -> None:
+    """Run ``target`` within the run that ``init(**options)`` joins.
+
+    To be called last by the module that python was started with: its names are gone afterwards. Returns where the
+    script came to its end; the hooks of the run then see to the rest.
+
+    Args:
+        target: what to run.
+        options: arguments of ``init()``; whatever goes wrong with the tracker is a warning.
+        environ: the environment, to see whether torch's agent wants to be told of an error.
+        start: what the interpreter had at first.
+
+    Raises:
+        SystemExit: with the code that a direct start would have given.
+    """
+    program = _program(target, start)
+    _begin(options)
+    namespace = _set_up(program, start)
+    worker = os.getpid()  # a child that the script forks may come by here too
+    caught = _Caught(lambda error: _tell_agent(error, environ if os.getpid() == worker else {}))
+    with caught:
+        program.execute(namespace)
+    _conclude(caught.error, namespace if program.is_file else {})
+
+
+def _begin(options: Mapping[str, Any]) -> None:
+    try:
+        from pluto_dist.api import init
+
+        init(**options, on_error="warn")
+    except Exception:  # noqa: BLE001  # border: whatever is wrong with us, the script must run
+        logger.warning("going on without a tracker", exc_info=True)
+
+
+# What there is to execute.
+
+
+def _program(target: Target, start: Start) -> _Program:
+    if target.is_module:
+        argv = ["-m", *target.arguments]  # until runpy has found the module
+        return _Program(argv, start.folder, lambda _: _run_module_as_main(target.name, True))
+    path, argv = _absolute(target.name), [target.name, *target.arguments]
+    if pkgutil.get_importer(path) is not None:  # a folder or an archive
+        return _Program(argv, path, lambda _: _run_module_as_main("__main__", False))
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        sys.stderr.write(f"{sys.orig_argv[0]}: can't open file {path!r}: [Errno {error.errno}] {error.strerror}\n")
+        raise SystemExit(2) from None
+    folder = None if start.folder is None else os.path.dirname(os.path.realpath(path))  # noqa: PTH120  # a text
+    return _Program(argv, folder, _file(path, descriptor), is_file=True)
+
+
+def _absolute(name: str) -> str:
+    """``name`` as ``__file__`` and tracebacks show it: absolute, but not normalised, as pathlib would do it."""
+    if name == "." and sys.version_info >= (3, 11):
+        return os.getcwd()  # noqa: PTH109
+    return name if os.path.isabs(name) else os.path.join(os.getcwd(), name)  # noqa: PTH109, PTH117, PTH118
+
+
+def _run_module_as_main(name: str, alters_argv: bool) -> object:
+    """What python itself calls for ``-m`` and for folders; a traceback then shows its frames."""
+    _make_room(calls=1)
+    return runpy._run_module_as_main(name, alters_argv)  # type: ignore[attr-defined]
+
+
+def _file(path: str, descriptor: int) -> Callable[[dict[str, Any]], object]:
+    """Python source, executed by the function that python itself calls for a script; or a ``.pyc`` file.
+
+    ``compile`` and ``exec`` would do for source too, but for what they say of a file that cannot be decoded.
+    """
+    import ctypes
+
+    pointer, text, integer, value = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.py_object
+    fdopen = ctypes.CFUNCTYPE(pointer, integer, text)(("fdopen", ctypes.CDLL(None)))
+    run_file = ctypes.PYFUNCTYPE(value, pointer, text, integer, value, value, integer, pointer)(
+        ("PyRun_FileExFlags", ctypes.pythonapi)
+    )
+    is_compiled = path.endswith(".pyc")
+    loader = (SourcelessFileLoader if is_compiled else SourceFileLoader)("__main__", path)
+
+    def execute(namespace: dict[str, Any]) -> None:
+        namespace.update(__file__=path, __cached__=None, __loader__=loader)
+        _make_room(calls=2)
+        if is_compiled:
+            os.close(descriptor)
+            exec(loader.get_code("__main__") or "", namespace)
+        else:
+            run_file(fdopen(descriptor, b"r"), os.fsencode(path), _FILE_INPUT, namespace, namespace, True, None)
+
+    return execute
+
+
+def _make_room(*, calls: int) -> None:
+    """Have the frames below the caller's not count against the script's recursion limit.
+
+    Up to Python 3.11 calls of C functions among them count as well: that of ``exec`` by the outer runpy, and ours.
+    """
+    frames = sum(1 for _ in traceback.walk_stack(sys._getframe(1)))
+    sys.setrecursionlimit(sys.getrecursionlimit() + frames + (calls if sys.version_info < (3, 12) else 0))
+
+
+# What it finds.
+
+
+def _set_up(program: _Program, start: Start) -> dict[str, Any]:
+    """argv, ``sys.path``, modules and ``__main__`` as python leaves them to a script; the latter's namespace."""
+    sys.argv = program.argv
+    if program.folder is not None:
+        _give_way(program.folder, start.modules)
+        sys.path.insert(0, program.folder)
+    namespace = sys.modules["__main__"].__dict__
+    annotations: dict[str, Any] = {"__annotations__": {}} if "__annotations__" in namespace else {}  # not from 3.14 on
+    namespace.clear()
+    namespace.update(__name__="__main__", __doc__=None, __package__=None, __loader__=BuiltinImporter, __spec__=None)
+    namespace.update(annotations, __builtins__=builtins)
+    return namespace
+
+
+def _give_way(folder: str, loaded: frozenset[str]) -> None:
+    """Forget the modules of ours that a direct start would find in the script's ``folder`` instead.
+
+    A script beside a ``secrets.py`` of its own means that one.
+    """
+    for name in {module.partition(".")[0] for module in list(sys.modules)} - loaded:
+        ours = getattr(sys.modules.get(name), "__spec__", None)
+        theirs = PathFinder.find_spec(name, [folder])
+        if ours is None or theirs is None or not ours.has_location or not theirs.has_location:
+            continue  # built in, or a mere folder: neither is looked for first in the script's folder
+        if os.path.realpath(str(ours.origin)) != os.path.realpath(str(theirs.origin)):
+            for module in [module for module in list(sys.modules) if f"{module}.".startswith(f"{name}.")]:
+                del sys.modules[module]
+    importlib.invalidate_caches()
+
+
+# How it ends.
+
+
+class _Caught:
+    """Keeps what its block raised; unlike in an ``except`` block, nothing is being handled any more afterwards."""
+
+    def __init__(self, meanwhile: Callable[[BaseException], None] | None = None) -> None:
+        self.error: BaseException | None = None
+        self._meanwhile = meanwhile
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is not None:
+            while trace is not None and trace.tb_frame.f_globals is globals():
+                trace = trace.tb_next
+            self.error = error.with_traceback(trace)
+            if self._meanwhile is not None:
+                self._meanwhile(error)
+        return True
+
+
+def _conclude(error: BaseException | None, namespace: dict[str, Any]) -> None:
+    """Do what the interpreter does at the end of a script, and end the run where the script failed."""
+    if isinstance(error, SystemExit):
+        if _is_failure(error):
+            _end_run(error)
+        raise error
+    if error is not None:
+        try:
+            _show(error)
+        finally:
+            _end_run(error)  # where the script has put another excepthook in place of the run's
+    for name in ("__file__", "__cached__"):  # gone before atexit is due, as where python runs a file
+        namespace.pop(name, None)
+    if type(error) is KeyboardInterrupt:
+        _die_of_interrupt()
+    elif error is not None:
+        raise SystemExit(1)
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Whether the exit code that comes of ``error`` is not 0; the system keeps its lowest byte."""
+    if not isinstance(error, SystemExit):
+        return True
+    return error.code & 0xFF != 0 if isinstance(error.code, int) else error.code is not None
+
+
+def _tell_agent(error: BaseException, environ: Mapping[str, str]) -> None:
+    """Write torch's error file, while ``error`` is being handled; one that the script wrote itself stays."""
+    file = environ.get("TORCHELASTIC_ERROR_FILE")
+    if not file or isinstance(error, KeyboardInterrupt) or not _is_failure(error):
+        return
+    try:
+        if not Path(file).exists() or Path(file).stat().st_size == 0:
+            from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+            get_error_handler().record_exception(error)
+    except Exception as problem:  # noqa: BLE001  # border: the script's own error must be seen, not ours
+        logger.warning("torchrun will not know of this error: its file %s cannot be written: %s", file, problem)
+
+
+def _end_run(error: BaseException) -> None:
+    from pluto_dist.process import current
+
+    run = current().run  # none in a child that the script forked
+    if run is not None:
+        run.crashed(error)
+
+
+def _show(error: BaseException) -> None:
+    """What PyErr_Print does: ``sys.excepthook`` prints, and where it fails the interpreter."""
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
+    if sys.version_info >= (3, 12):
+        sys.last_exc = error
+    caught = _Caught()
+    with caught:
+        sys.excepthook(type(error), error, error.__traceback__)
+    failure = caught.error
+    if isinstance(failure, SystemExit):
+        raise failure
+    if failure is not None:
+        sys.stderr.write("Error in sys.excepthook:\n")
+        sys.__excepthook__(type(failure), failure, failure.__traceback__)
+        sys.stderr.write("\nOriginal exception was:\n")
+        sys.__excepthook__(type(error), error, error.__traceback__)
+
+
+def _die_of_interrupt() -> None:
+    """Have the interpreter die of SIGINT at its very end, as of a KeyboardInterrupt that nobody caught."""
+    import ctypes
+
+    value, text = ctypes.py_object, ctypes.c_char_p
+    run_string = ctypes.PYFUNCTYPE(value, text, ctypes.c_int, value, value)(("PyRun_String", ctypes.pythonapi))
+    with suppress(KeyboardInterrupt):  # the function has taken note of it
+        run_string(b"raise KeyboardInterrupt", _FILE_INPUT, {}, {})

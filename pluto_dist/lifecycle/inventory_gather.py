@@ -1,0 +1,119 @@
+"""The hardware of every node, as the leader gathers and writes it; what a node hands over is ``reporting``.
+
+A node whose inventory does not come in time, or comes garbled, is named as missing rather than waited for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pluto_dist.contract.run_requests import CreateRunResponse
+from pluto_dist.environments.topology import Topology
+from pluto_dist.inventory.records import NodeInventory, Process
+from pluto_dist.inventory.report.document import compose
+from pluto_dist.inventory.report.drift import differences
+from pluto_dist.log import logger
+from pluto_dist.rendezvous.membership import Membership
+from pluto_dist.rendezvous.run_channel import RunChannel
+
+MOST_LINES = 5  # of a warning of what differs
+GATHER_SECONDS = 2.0  # how long the leader waits for the nodes before it creates the run
+
+
+def gather(topology: Topology, exchange: Membership, run: RunChannel, until: float) -> dict[str, dict[str, Any]]:
+    """The inventories of all nodes, or of those that came before ``until`` (monotonic clock), by node."""
+    while True:
+        found = exchange.inventories()
+        wanted = topology.node_count
+        if wanted is None and run.count("joined", 0) >= topology.world_size:
+            wanted = len(exchange.nodes())
+        left = until - time.monotonic()
+        if (wanted is not None and len(found) >= wanted) or left <= 0 or run.outcome() is not None:
+            return found
+        exchange.await_inventory(len(found) + 1, min(left, 0.1))
+
+
+def in_order(nodes: Mapping[str, str]) -> tuple[str, ...]:
+    """The hosts of ``nodes`` (host by node), in the order of the nodes' numbers where they have some.
+
+    >>> in_order({"10": "c", "2": "b"}), in_order({"b": "b", "a": "a"})
+    (('b', 'c'), ('b', 'a'))
+    """
+    if all(node.isascii() and node.isdigit() for node in nodes):
+        return tuple(nodes[node] for node in sorted(nodes, key=int))
+    return tuple(nodes.values())
+
+
+def cluster_document(
+    topology: Topology, gathered: Mapping[str, dict[str, Any]], process: Process | None = None
+) -> dict[str, Any]:
+    """The run's systemMetadata: every node that was heard, and the names of those that were not.
+
+    Where the launcher numbers its nodes, so does the document; else nodes are in the order of their first ranks.
+    ``process`` is this one, which creates the run.
+    """
+    count = topology.node_count
+    numbers = [str(n) for n in range(count)] if count else sorted(gathered, key=lambda name: gathered[name]["rank"])
+    nodes: dict[int, NodeInventory | None] = {}
+    first_ranks: dict[int, int] = {}
+    for index, name in enumerate(numbers):
+        entry = gathered.get(name)
+        nodes[index] = None if entry is None else _inventory(name, entry)
+        if entry is not None:
+            first_ranks[index] = entry["rank"]
+    leader = topology.node_rank or 0
+    return compose(nodes, leader_node=leader, world_size=topology.world_size, first_ranks=first_ranks, process=process)
+
+
+def warn_of_drift(document: Mapping[str, Any], answer: CreateRunResponse | None) -> None:
+    """One warning of what differs between the nodes or is wrong with a GPU, the worst first; said by one rank."""
+    found = differences(document)
+    if not found:
+        return
+    lines = [str(each) for each in found[:MOST_LINES]]
+    if len(found) > MOST_LINES:
+        named = "RUN" if answer is None else answer.run_id
+        lines.append(f"and {len(found) - MOST_LINES} more: pluto-dist nodes {named}")
+    several = document["cluster"]["nodes"] > 1
+    what = "the nodes of this job are not alike" if several else "this node is not as it should be"
+    logger.warning("%s:\n  %s", what, "\n  ".join(lines))
+
+
+def _inventory(node: str, entry: dict[str, Any]) -> NodeInventory | None:
+    try:
+        return NodeInventory.from_json(entry["inventory"])
+    except ValueError as error:
+        logger.debug("the inventory of node %s is garbled: %s", node, error)
+        return None
+
+
+class LateNodes:
+    """The nodes that were missing when the run was created; the leader adds them to its record as they come."""
+
+    def __init__(self, topology: Topology, exchange: Membership, gathered: Iterable[str]) -> None:
+        self._exchange = exchange
+        self._wanted = topology.node_count or 0
+        self._known = set(gathered)
+        self._welcomed = 0
+
+    @property
+    def expected(self) -> bool:
+        """Whether any node is still to come."""
+        return min(len(self._known), self._welcomed) < self._wanted
+
+    def look(self) -> dict[str, Any]:
+        """Welcome the nodes that came since the last look; what they add to the attempt's record, if any came."""
+        nodes = self._exchange.acknowledge_nodes()
+        self._welcomed = len(nodes)
+        fresh = {name: entry for name, entry in self._exchange.inventories().items() if name not in self._known}
+        self._known.update(fresh)
+        if not fresh:
+            return {}
+        late = {name: {"rank": entry["rank"], **entry["inventory"]} for name, entry in fresh.items()}
+        return {
+            "hosts": list(in_order(nodes)),
+            "nodes_missing": max(0, self._wanted - len(nodes)),
+            "late_nodes": late,
+        }

@@ -1,0 +1,120 @@
+"""How the official SDK, pluto-ml, gets into the run that the ranks agreed on; it stays optional.
+
+Two ways. A plain ``pluto.init()`` after ours finds the run in the environment, where :func:`export` puts its id for
+this process and its children, and :func:`take_back` takes it away. ``run.attach_sdk()`` gives an SDK run that is set
+up for a job of many ranks (:func:`attach`): it joins instead of failing, samples the system once per node under a
+label of the node, keeps its files apart per host and rank, and ends no run.
+
+What the SDK does by itself, as read in its source (0.0.29): ``init()`` of an id that did not come from the environment
+raises where the run exists; ``finish()``, its exit hook and its SIGTERM handler post an end from every rank; each
+rank beats every 4 s and samples all GPUs of its node under one name; its files stand under the current folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from pluto_dist.errors import ConfigurationError
+from pluto_dist.settings.settings import SDK_EXPORTS
+
+if TYPE_CHECKING:
+    from pluto_dist.lifecycle.plan import Plan
+
+UPLOAD_SECONDS = 20.0  # how long the end waits for what the SDK has yet to upload
+QUIET_SECONDS = 86_400  # between two heartbeats of an SDK run that is not to beat: this package does
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was put into the environment, and what stood there before."""
+
+    now: Mapping[str, str]
+    before: Mapping[str, str | None]
+
+
+def export(run_id: str, project: str) -> Exported:
+    """Name the run to the SDK in this process, and to whatever it starts; a launch of its own is none of them.
+
+    ``settings`` passes over what stands here under :data:`SDK_EXPORTS`, so that a job that this one starts, or the
+    next run of this process, does not take it for the user's word.
+    """
+    handed = {"PLUTO_RUN_ID": run_id, "PLUTO_PROJECT": project}
+    now = {**handed, SDK_EXPORTS: json.dumps(handed)}
+    before = {name: os.environ.get(name) for name in now}
+    os.environ.update(now)
+    return Exported(now, before)
+
+
+def take_back(exported: Exported) -> None:
+    """Leave the environment as it was, but for what somebody else has set since."""
+    for name, value in exported.now.items():
+        if os.environ.get(name) == value:
+            before = exported.before[name]
+            if before is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = before
+
+
+def attach(plan: Plan, run_id: str, *, samples: bool, arguments: dict[str, Any]) -> Any:
+    """An SDK run in the run called ``run_id``, set up for one rank of many.
+
+    Args:
+        plan: whose rank it is.
+        run_id: the agreed id, as the SDK takes it: an external id, a number or a display id.
+        samples: whether this rank samples its node.
+        arguments: of ``pluto.init()``; they win over what is set here.
+
+    Raises:
+        ConfigurationError: the SDK is not installed.
+    """
+    try:
+        import pluto  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise ConfigurationError(
+            f"attach_sdk() needs the official SDK, which cannot be imported ({error}): pip install pluto-ml"
+        ) from error
+    rank = plan.context.topology.rank
+    own = {
+        "x_sys_label": f"sys/{plan.host}",
+        "disable_system_metrics": not samples,
+        "x_sigterm_status_enabled": False,
+        **({} if samples else {"x_sys_sampling_interval": QUIET_SECONDS}),
+    }
+    given = dict(arguments)
+    settings = {**own, **(given.pop("settings", None) or {})}
+    folder = (plan.settings.dir or Path.cwd()) / "pluto-dist" / "sdk" / f"{quote(plan.host, safe='')}-rank{rank}"
+    defaults = {"project": plan.request.project_name, "dir": str(folder), "run_id": run_id, "resume": True}
+    if "dir" not in given:
+        folder.mkdir(parents=True, exist_ok=True)
+    op = pluto.init(settings=settings, **{**defaults, **given})
+    _ends_nothing(op)
+    return op
+
+
+def _ends_nothing(op: Any) -> None:
+    """Let ``op.finish()``, the SDK's exit hook included, only let go: the run's end is this package's to tell."""
+    import atexit
+
+    atexit.unregister(op.finish)
+    op.finish = op.close
+    atexit.register(op.close)
+
+
+def release(op: Any) -> None:
+    """Close an SDK run, once it has uploaded what it holds, or has had its time.
+
+    In a job of several ranks the SDK itself waits for nothing; what is left goes on in its own process.
+    """
+    manager = getattr(op, "_sync_manager", None)
+    until = time.monotonic() + UPLOAD_SECONDS
+    while manager is not None and time.monotonic() < until and manager.get_pending_count() > 0:
+        time.sleep(0.1)
+    op.close()

@@ -1,0 +1,151 @@
+"""One key-value store that the ranks of a launch share, in torch's words.
+
+It carries strings; what the ranks say to each other is ``exchange``, where they find the store is ``meeting``. A
+client of its own is opened and held for the life of the run: torch serialises the calls of one client, so waiting
+on torch's would hold up torch, and a second client under a prefix of its own disturbs nothing (torch 2.13). What
+the ranks wrote outlives it, in the agent or in rank 0.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pluto_dist.errors import ExchangeError
+from pluto_dist.rendezvous.torch_guard import torch_call
+
+if TYPE_CHECKING:
+    import torch.distributed
+
+PREFIX = "pluto_dist"
+_BATCH = 100  # keys in one request
+
+
+class Store(Protocol):
+    """What ``exchange`` needs of a store. All methods raise ExchangeError when the store is lost."""
+
+    def compare_set(self, key: str, expected: str, desired: str) -> str:
+        """Set ``key`` if it holds ``expected`` ("" where it is missing); the value it then holds."""
+
+    def set(self, key: str, value: str) -> None:
+        """Set ``key``, whatever it holds."""
+
+    def get(self, key: str, seconds: float = 0.0) -> str | None:
+        """The value of ``key``, waiting up to ``seconds`` for it; ``None`` where it is missing."""
+
+    def get_all(self, keys: Sequence[str]) -> list[str | None]:
+        """The values of ``keys``, ``None`` for those that are missing; does not wait."""
+
+    def add(self, key: str, amount: int) -> int:
+        """Add to the counter ``key`` (0 where it is missing); its new value."""
+
+    def close(self) -> None:
+        """Leave the store; every later call raises."""
+
+
+class LocalStore:
+    """The store of a world of one."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, str] = {}
+        self._changed = threading.Condition()
+
+    def compare_set(self, key: str, expected: str, desired: str) -> str:
+        with self._changed:
+            if self._values.get(key, "") == expected:
+                self._values[key] = desired
+                self._changed.notify_all()
+            return self._values.get(key, "")
+
+    def set(self, key: str, value: str) -> None:
+        with self._changed:
+            self._values[key] = value
+            self._changed.notify_all()
+
+    def get(self, key: str, seconds: float = 0.0) -> str | None:
+        with self._changed:
+            self._changed.wait_for(lambda: key in self._values, timeout=seconds)
+            return self._values.get(key)
+
+    def get_all(self, keys: Sequence[str]) -> list[str | None]:
+        with self._changed:
+            return [self._values.get(key) for key in keys]
+
+    def add(self, key: str, amount: int) -> int:
+        with self._changed:
+            total = int(self._values.get(key, "0")) + amount
+            self._values[key] = str(total)
+            self._changed.notify_all()
+            return total
+
+    def close(self) -> None:
+        """Nothing to leave: the store is this process's own."""
+
+
+class TorchStore:
+    """A torch store under this package's prefix, its errors translated.
+
+    Args:
+        store: the client to use.
+        world_size: how many ranks may ask at once; the more there are, the less often each of them asks.
+    """
+
+    def __init__(self, store: torch.distributed.Store, world_size: int) -> None:
+        with torch_call():
+            import torch.distributed as dist
+
+            self._store: torch.distributed.Store | None = dist.PrefixStore(PREFIX, store)
+        # The store answers some 40,000 checks a second (2 cores); ranks that wait may use up a quarter of that.
+        self._longest_pause = min(2.0, max(0.02, world_size / 10_000))
+        self._waited_for, self._pause = "", 0.0
+
+    def compare_set(self, key: str, expected: str, desired: str) -> str:
+        value: bytes = self._call("compare_set", key, expected, desired)
+        return value.decode(errors="replace")
+
+    def set(self, key: str, value: str) -> None:
+        self._call("set", key, value)
+
+    def get(self, key: str, seconds: float = 0.0) -> str | None:
+        # Store.wait would do, but prints two warnings from C++ whenever it runs out (torch 2.13), and lets no
+        # signal handler run meanwhile. Who waits for a key in several calls goes on with the pause it had reached,
+        # also if it looks at another one in between.
+        until = time.monotonic() + seconds
+        if seconds > 0 and key != self._waited_for:
+            self._waited_for, self._pause = key, self._longest_pause / 10
+        while not self._call("check", [key]):
+            left = until - time.monotonic()
+            if left <= 0:
+                return None
+            time.sleep(min(self._pause, left))
+            self._pause = min(self._pause * 1.5, self._longest_pause)
+        value: bytes = self._call("get", key)
+        return value.decode(errors="replace")
+
+    def get_all(self, keys: Sequence[str]) -> list[str | None]:
+        found: list[str | None] = []
+        for start in range(0, len(keys), _BATCH):
+            batch = list(keys[start : start + _BATCH])
+            if self._call("check", batch):
+                found += [value.decode(errors="replace") for value in self._call("multi_get", batch)]
+            else:  # a key of them is not there yet, and multi_get would wait for it
+                found += [self.get(key) for key in batch]
+        return found
+
+    def add(self, key: str, amount: int) -> int:
+        return int(self._call("add", key, amount))
+
+    def close(self) -> None:
+        self._store = None  # torch closes the connection when the last reference goes
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        store = self._store
+        if store is None:
+            raise ExchangeError("this rank has left the store that the ranks share")
+        try:
+            with torch_call():
+                return getattr(store, method)(*arguments)
+        except RuntimeError as error:  # torch.distributed.DistError and all below it
+            raise ExchangeError(f"the store that the ranks share is gone: {error}") from error

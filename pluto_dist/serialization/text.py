@@ -1,0 +1,111 @@
+"""Texts and keys that the tracker can store, and keys that look like those of a secret.
+
+>>> clean("a\\x00b")
+('ab', 'NUL characters left out')
+>>> Names(reserved=()).unique("__proto__")
+('__proto___', 'renamed from "__proto__", which the tracker drops')
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+
+from pluto_dist.serialization.codec import TEXT_LIMIT
+from pluto_dist.serialization.types import KEY_LIMIT
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# Neither "tokenizer" nor "author"; special tokens ("<pad>", "[CLS]") are told by their value.
+_SECRET = re.compile(r"token(?!i)|secret|passw(?:or)?d|api[-_. ]?key|auth(?!or(?!i))|credential", re.IGNORECASE)
+_DROPPED = "__proto__"
+_LINE_LIMIT = 200
+
+
+def clean(text: str) -> tuple[str, str | None]:
+    """``text`` without what no text column can hold, and what that was."""
+    losses = []
+    if "\x00" in text:
+        text = text.replace("\x00", "")
+        losses.append("NUL characters left out")
+    if _SURROGATE.search(text):
+        joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        if joined.count("\ufffd") > text.count("\ufffd"):
+            losses.append("lone surrogates replaced by U+FFFD")
+        text = joined
+    return text, ", ".join(losses) or None
+
+
+def is_suspect(key: str, text: str) -> bool:
+    """Whether ``text`` under ``key`` looks like a secret.
+
+    >>> is_suspect("HF_TOKEN", "hf_x"), is_suspect("tokenizer", "gpt2"), is_suspect("pad_token", "<pad>")
+    (True, False, False)
+    """
+    return bool(text) and not text.startswith(("<", "[")) and _SECRET.search(key) is not None
+
+
+def path_text(steps: Iterable[str | int]) -> str:
+    """The path of a value, as it may stand in a line of a log.
+
+    >>> path_text(["groups", 0, "lr\\n"])
+    'groups[0].lr\\\\n'
+    """
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step or repr(step)}" for step in steps)
+    return printable(text.removeprefix("."))
+
+
+def printable(text: str) -> str:
+    """``text`` as it may stand in a line of a log."""
+    shown = text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return shown if len(shown) <= _LINE_LIMIT else shown[: _LINE_LIMIT - 3] + "..."
+
+
+class Names:
+    """The keys of one mapping: storable, none twice, none that means something else to the tracker."""
+
+    def __init__(self, reserved: Collection[str]) -> None:
+        self._reserved = reserved
+        self._taken: dict[str, int] = {}
+
+    def unique(self, text: str) -> tuple[str, str | None]:
+        """The key to store for ``text``, and what was changed."""
+        name, loss = clean(text)
+        losses = [loss] if loss else []
+        if len(name) > KEY_LIMIT:
+            name = name[: KEY_LIMIT - 3] + "..."
+            losses.append(f"its name has {len(text):,} characters; cut to {KEY_LIMIT}")
+        if name == _DROPPED:
+            name += "_"
+            losses.append(f'renamed from "{_DROPPED}", which the tracker drops')
+        elif name in self._reserved:
+            losses.append(f'renamed from "{name}", which belongs to this package')
+            name += "_"
+        free = self._free(name)
+        if free != name:
+            losses.append("an earlier key has the same name; stored with a number behind it")
+        return free, ", ".join(losses) or None
+
+    def _free(self, name: str) -> str:
+        free = name
+        while free in self._taken:
+            self._taken[name] += 1
+            suffix = f" ({self._taken[name]})"
+            free = name[: KEY_LIMIT - len(suffix)] + suffix
+        self._taken[free] = 1
+        return free
+
+
+def clean_text(text: str | bytes | None) -> str | None:
+    """``text`` as a record may hold it: no NUL, no lone surrogate, at most 1 KiB; ``None`` when empty.
+
+    Bytes are UTF-8; what does not decode is unknown, hence ``None``.
+    """
+    if isinstance(text, bytes):
+        try:
+            text = text.decode()
+        except UnicodeDecodeError:
+            return None
+    if text is None:
+        return None
+    kept = text.replace("\x00", "").encode("utf-8", "replace").strip()[:TEXT_LIMIT]
+    return kept.decode("utf-8", "ignore") or None

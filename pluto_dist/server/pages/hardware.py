@@ -1,0 +1,238 @@
+"""What the run's page says of nodes and GPUs, read from ``systemMetadata``.
+
+Metadata is whatever a client sent: this module takes from it what has the expected shape and passes
+over the rest, so that no document can break a page. It knows the shape that this package writes
+(``nodes``, ``node_classes``, ``cluster``, ``hosts``) and the one of the official SDK, which describes
+the creator's node only.
+
+>>> table = hardware({"nodes": [{"host": "a", "class": 0, "gpus": ["GPU-1", "GPU-2"]}],
+...                   "node_classes": [{"gpu": {"name": "H100", "count": 2}}]})
+>>> [(node.host, node.gpus, node.gpu_name) for node in table.nodes]
+[('a', '2', 'H100')]
+>>> hardware(["not", {"what": "was expected"}]).nodes
+()
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pluto_dist.contract.validation import Json
+
+_SUMMARY = {
+    "nodes": "nodes",
+    "nodes_reported": "nodes reported",
+    "world_size": "world size",
+    "gpus": "GPUs",
+    "gpus_bad": "GPUs that failed",
+    "gpu_name": "GPU",
+    "driver": "driver",
+    "interconnect": "interconnect",
+    "classes": "kinds of node",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A line of the table of nodes; every field is text to show."""
+
+    node: str
+    host: str
+    rank: str
+    kind: str
+    gpus: str
+    gpu_name: str
+    ids: tuple[str, ...]
+    remarks: tuple[str, ...]
+    missing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Hardware and software that several nodes have alike, as pairs of label and value."""
+
+    title: str
+    facts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What can be said of all nodes together, of each kind of node, and of each node."""
+
+    summary: tuple[tuple[str, str], ...]
+    drift: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    nodes: tuple[Node, ...]
+
+
+def hardware(metadata: Json) -> Hardware:
+    """The hardware that a document describes; empty where it describes none."""
+    top = _mapping(metadata)
+    cluster = _mapping(top.get("cluster"))
+    classes = [_mapping(each) for each in _sequence(top.get("node_classes"))]
+    nodes = tuple(_node(_mapping(each), classes) for each in _sequence(top.get("nodes")))
+    kinds = tuple(_kind(index, each) for index, each in enumerate(classes))
+    if not nodes:
+        nodes, kinds = _creator_only(top)
+    if not nodes:
+        nodes = tuple(_node({"node": n, "host": h}, []) for n, h in enumerate(_sequence(top.get("hosts"))))
+    summary = tuple((label, text(cluster[key])) for key, label in _SUMMARY.items() if text(cluster.get(key)))
+    drift = tuple(_difference(_mapping(each)) for each in _sequence(top.get("drift")))
+    return Hardware(summary, drift, kinds, nodes)
+
+
+def _difference(found: dict[str, Json]) -> str:
+    """One difference between nodes, or a fault of a GPU, as a line.
+
+    >>> _difference({"field": "gpu.driver", "usual": "550.54", "nodes": {"b": "535.1"}, "more": 2})
+    'gpu.driver: b 535.1 and 2 more, usually 550.54'
+    """
+    deviating = ", ".join(f"{who} {text(value)}".rstrip() for who, value in _mapping(found.get("nodes")).items())
+    more = f" and {text(found['more'])} more" if found.get("more") else ""
+    usual = f", usually {text(found['usual'])}" if found.get("usual") is not None else ""
+    return f"{text(found.get('field'))}: {deviating}{more}{usual}"
+
+
+def text(value: Json) -> str:
+    """A value as a person reads it: nothing for null, compact JSON for lists and objects."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def size(value: Json) -> str:
+    """A number of bytes in binary units; anything else as it is.
+
+    >>> size(85899345920), size(1536), size("a lot")
+    ('80 GiB', '1.5 KiB', 'a lot')
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        return text(value)
+    amount = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024 or unit == "TiB":
+            return f"{amount:.4g} {unit}"
+        amount /= 1024
+    return text(value)
+
+
+def _node(node: dict[str, Json], classes: list[dict[str, Json]]) -> Node:
+    number = node.get("class")
+    gpu: dict[str, Json] = {}
+    if type(number) is int and 0 <= number < len(classes):
+        gpu = _mapping(classes[number].get("gpu"))
+    ids = _sequence(node.get("gpus"))
+    count = text(gpu.get("count")) or (str(len(ids)) if ids else "")
+    return Node(
+        node=text(node.get("node")),
+        host=text(node.get("host")),
+        rank=text(node.get("rank")),
+        kind=text(number),
+        gpus=count,
+        gpu_name=text(gpu.get("name")),
+        ids=tuple(_ids(node)),
+        remarks=_remarks(node),
+        missing=node.get("missing") is True,
+    )
+
+
+def _ids(node: dict[str, Json]) -> Iterator[str]:
+    """The GPUs of a node that answer, each with the ranks that use it; then those that only their rank's torch saw.
+
+    >>> node = {"gpus": ["GPU-a", "GPU-c"], "bad": {"1": "GpuIsLost"}, "rank": 8, "gpu_of_rank": [0, 2]}
+    >>> list(_ids(node))
+    ['GPU-a, rank 8', 'GPU-c, rank 9']
+    """
+    uuids, bad = _sequence(node.get("gpus")), _mapping(node.get("bad"))
+    numbers = [number for number in range(len(uuids) + len(bad)) if str(number) not in bad]
+    used = _by_rank(node, "gpu_of_rank")
+    for number, uuid in zip(numbers, uuids, strict=False):
+        ranks = ", ".join(f"rank {text(rank)}" for rank, gpu in used if gpu == number)
+        yield ", ".join(filter(None, (text(uuid), ranks)))
+    yield from (f"{text(uuid)}, rank {text(rank)}" for rank, uuid in _by_rank(node, "uuid_of_rank") if uuid is not None)
+
+
+def _by_rank(node: dict[str, Json], name: str) -> list[tuple[Json, Json]]:
+    """What ``node`` has under ``name`` of each of its ranks, with the rank."""
+    first, values = node.get("rank"), _sequence(node.get(name))
+    ranks = _sequence(node.get("ranks")) or ([first + n for n in range(len(values))] if type(first) is int else [])
+    return list(zip(ranks, values, strict=False))
+
+
+def _remarks(node: dict[str, Json]) -> tuple[str, ...]:
+    found = []
+    if node.get("missing") is True:
+        found.append("did not report")
+    found.extend(f"GPU {index}: {text(why)}" for index, why in _mapping(node.get("bad")).items())
+    for key, values in _mapping(node.get("diff")).items():
+        each = _mapping(values)
+        found.extend(f"GPU {index}: {key} = {text(value)}" for index, value in each.items())
+        if not each:
+            found.append(f"{key} = {text(values)}")
+    if hidden := _sequence(node.get("hidden")):
+        found.append(f"a cgroup hides GPU {', '.join(map(text, hidden))}")
+    if node.get("gpu_error"):
+        found.append(f"GPUs could not be read: {text(node['gpu_error'])}")
+    return tuple(found)
+
+
+def _kind(index: int, kind: dict[str, Json]) -> Kind:
+    gpu, cpu, memory = (_mapping(kind.get(name)) for name in ("gpu", "cpu", "memory"))
+    links = _mapping(gpu.get("nvlink"))
+    facts = {
+        "GPU": " x ".join(filter(None, (text(gpu.get("count")), text(gpu.get("name"))))),
+        "GPU memory": size(gpu.get("memory")),
+        "driver": text(gpu.get("driver")),
+        "CUDA driver": text(gpu.get("cuda_driver")),
+        "NVLink": " of ".join(filter(None, (text(links.get("up")), text(links.get("links"))))),
+        "power limit": f"{text(gpu['power_limit_w'])} W" if gpu.get("power_limit_w") else "",
+        "network": ", ".join(_nics(_sequence(kind.get("nic")))),
+        "CPU": text(cpu.get("model")),
+        "cores": text(cpu.get("physical")) or text(cpu.get("logical")),
+        "memory": size(memory.get("total")),
+        "memory limit": size(memory.get("limit")),
+        **{name: text(kind.get(name)) for name in ("os", "kernel", "virt", "container", "image")},
+        **{name: text(kind.get(name)) for name in ("python", "torch", "cuda", "cudnn", "nccl", "packages", "commit")},
+    }
+    title = f"Kind {index}" + (f", {text(kind['n'])} nodes" if kind.get("n") else "")
+    return Kind(title, tuple((label, value) for label, value in facts.items() if value))
+
+
+def _nics(nics: list[Json]) -> list[str]:
+    rates: dict[str, int] = {}
+    for nic in map(_mapping, nics):
+        name = " ".join(filter(None, (text(nic.get("layer")), text(nic.get("rate_gbps")))))
+        rates[name] = rates.get(name, 0) + 1
+    return [f"{count} x {name} Gb/s" for name, count in rates.items() if name]
+
+
+def _creator_only(top: dict[str, Json]) -> tuple[tuple[Node, ...], tuple[Kind, ...]]:
+    """The official SDK's document: top-level fields about the node that made the run."""
+    nvidia = _mapping(_mapping(top.get("gpu")).get("nvidia"))
+    devices = [_mapping(each) for each in _sequence(nvidia.get("devices"))]
+    if not devices:
+        return (), ()
+    first = devices[0]
+    gpu = {
+        "count": nvidia.get("count"),
+        "name": first.get("name"),
+        "memory": _mapping(first.get("memory")).get("total"),
+        "driver": nvidia.get("driver"),
+    }
+    cpu = _mapping(top.get("cpu"))
+    kind = {"gpu": gpu, "cpu": cpu, "memory": {"total": _mapping(top.get("memory")).get("virt")}}
+    host = _mapping(top.get("platform")).get("hostname") or top.get("hostname")
+    node = {"node": 0, "host": host, "class": 0, "gpus": [each.get("uuid") for each in devices]}
+    return (_node(node, [kind]),), (_kind(0, kind),)
+
+
+def _mapping(value: Json) -> dict[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+def _sequence(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []

@@ -1,0 +1,214 @@
+"""The pages that people open: projects, a project's runs, and one run. Read only, no script.
+
+Whatever a client sent is data here: templates escape it, no path is made of it, and the
+Content-Security-Policy forbids scripts, frames, forms and every other origin.
+
+A server that listens on loopback shows them without a key, as TensorBoard and MLflow do: whoever
+reaches it has an account on this machine. One that others can reach, or that was started with
+``--private-pages``, asks for HTTP Basic, with any user name and the API key as the password, so that
+the key never stands in an address.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from pluto_dist.contract.validation import Json
+from pluto_dist.server.db import display_id, run_queries
+from pluto_dist.server.db.database import ORGANIZATION, Database, KeyRefusedError
+from pluto_dist.server.db.files import Signatures, StoredFile
+from pluto_dist.server.db.records import Attach, iso
+from pluto_dist.server.pages.hardware import hardware, size
+from pluto_dist.server.pages.logged import logged
+from pluto_dist.server.routes import urls
+
+RUNS_ON_INDEX, RUNS_ON_PROJECT, ATTACHES_ON_PAGE, CONFIG_ROWS = 5, 500, 200, 1000
+
+
+class _AnyText(Convertor[str]):
+    """Starlette's ``path`` stops at a line break, which a project's name may hold."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("any_text", _AnyText())
+_HERE = Path(__file__).parent
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "cache-control": "no-store",
+}
+_STATIC = {"pluto.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"}
+
+
+class Pages:
+    """The handlers of all pages and of the two files that they need."""
+
+    def __init__(self, database: Database, signatures: Signatures, *, is_private: bool) -> None:
+        self._database = database
+        self._signatures = signatures
+        self._is_private = is_private
+        self._files = {name: (_HERE / "static" / name).read_bytes() for name in _STATIC}
+        self._templates = Environment(
+            loader=FileSystemLoader(_HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters["when"] = when
+        self._templates.filters["bytes"] = size
+        self._templates.globals["project_path"] = project_path
+        self._templates.globals["run_path"] = run_path
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/", self.index, methods=["GET"]),
+            Route("/static/{name}", self.static, methods=["GET"]),
+            Route("/o/{rest:any_text}", self.below_organization, methods=["GET"]),
+        ]
+
+    async def index(self, request: Request) -> Response:
+        organization = self._visitor_of(request)
+        if organization is None:
+            return _ask_for_key()
+        projects = run_queries.list_projects(self._database, organization, RUNS_ON_INDEX)
+        return self._page("index.html", organization=organization, projects=projects)
+
+    async def below_organization(self, request: Request) -> Response:
+        """``/o/{org}/projects/{project}[/{sqid}]``: split before decoding, for a project may hold a slash."""
+        organization = self._visitor_of(request)
+        if organization is None:
+            return _ask_for_key()
+        parts = [unquote(part) for part in request.scope["raw_path"].decode("latin-1").split("/")[2:]]
+        if len(parts) not in (3, 4) or parts[:2] != [organization, "projects"]:
+            return self._missing(organization)
+        return self._project(organization, parts[2]) if len(parts) == 3 else self._run(organization, *parts[2:])
+
+    async def static(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in _STATIC:
+            return PlainTextResponse("404 Not Found", 404)
+        return Response(self._files[name], media_type=_STATIC[name], headers={"cache-control": "public, max-age=300"})
+
+    def _project(self, organization: str, project: str) -> Response:
+        found, total = run_queries.list_runs(self._database, organization, project, RUNS_ON_PROJECT)
+        if not total:
+            return self._missing(organization)
+        return self._page("project.html", organization=organization, project=project, runs=found, total=total)
+
+    def _run(self, organization: str, project: str, code: str) -> Response:
+        number = display_id.run_of_code(code)
+        found = None if number is None else run_queries.details(self._database, organization, number)
+        if found is None or found.project != project:
+            return self._missing(organization)
+        config = flat(found.config)
+        documents = {
+            "config": found.config,
+            "systemMetadata": found.system_metadata,
+            "loggerSettings": found.logger_settings,
+            "statusMetadata": found.status_metadata,
+        }
+        return self._page(
+            "run.html",
+            organization=organization,
+            run=found,
+            config=config[:CONFIG_ROWS],
+            config_more=max(0, len(config) - CONFIG_ROWS),
+            hardware=hardware(found.system_metadata),
+            logged=logged(self._database, found.summary.id),
+            file_path=self._file_path,
+            attaches=_newest(found.attaches),
+            documents=[(name, _pretty(value)) for name, value in documents.items() if value is not None],
+        )
+
+    def _file_path(self, file: StoredFile) -> str:
+        return urls.download_url("", self._signatures, file.id)
+
+    def _missing(self, organization: str) -> Response:
+        return self._page("missing.html", 404, organization=organization)
+
+    def _page(self, template: str, status: int = 200, **values: object) -> Response:
+        page = self._templates.get_template(template).render(**values)
+        return HTMLResponse(page.encode("utf-8", "replace"), status, headers=_HEADERS)
+
+    def _visitor_of(self, request: Request) -> str | None:
+        """The organization whose pages this visitor may see."""
+        if not self._is_private:
+            return ORGANIZATION
+        scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "basic":
+            return None
+        try:
+            _, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+            return self._database.organization_of(password)
+        except (binascii.Error, UnicodeDecodeError, KeyRefusedError):
+            return None
+
+
+def project_path(organization: str, project: str) -> str:
+    return f"/o/{quote(organization, safe='')}/projects/{quote(project, safe='')}"
+
+
+def run_path(organization: str, project: str, run: int) -> str:
+    return f"{project_path(organization, project)}/{display_id.code_of_run(run)}"
+
+
+def when(at: int | None) -> str:
+    """A time in milliseconds as the pages show it, to the second, in UTC."""
+    return "" if at is None else iso(at)[:19].replace("T", " ") + " UTC"
+
+
+def flat(document: Json) -> list[tuple[str, str]]:
+    """A document as lines of dotted key and value.
+
+    >>> flat({"lr": 0.1, "net": {"sizes": [1, 2]}, "empty": {}})
+    [('lr', '0.1'), ('net.sizes', '[1, 2]'), ('empty', '{}')]
+    """
+    if not isinstance(document, dict):
+        return [] if document is None else [("", _json_text(document))]
+    lines: list[tuple[str, str]] = []
+    for key, value in document.items():
+        if isinstance(value, dict) and value:
+            lines.extend((f"{key}.{below}", shown) for below, shown in flat(value))
+        else:
+            lines.append((key, _json_text(value)))
+    return lines
+
+
+def _json_text(value: Json) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _newest(attaches: tuple[Attach, ...]) -> tuple[Attach, ...]:
+    return attaches[::-1][:ATTACHES_ON_PAGE]
+
+
+def _pretty(value: Json) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _ask_for_key() -> Response:
+    return PlainTextResponse(
+        "These pages need an API key: any user name, and the key as the password.",
+        401,
+        headers={**_HEADERS, "www-authenticate": 'Basic realm="pluto-dist", charset="UTF-8"'},
+    )

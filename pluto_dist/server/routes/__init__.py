@@ -1,0 +1,1 @@
+"""HTTP endpoints of the embedded tracker, one module per group."""

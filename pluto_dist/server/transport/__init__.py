@@ -1,0 +1,1 @@
+"""Sockets, connections, Host header checks, and the shapes of requests and answers."""

@@ -1,0 +1,148 @@
+"""What ``init()`` was given, and the create-run request it makes: everything that is wrong is told at once.
+
+Pure but for a config that is the path of a file. Settings, which environment variables give too, are
+``settings``; how single values become JSON is ``values``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pluto_dist.contract.run_ref import is_display_id
+from pluto_dist.contract.run_requests import CreateRunRequest, refusals
+from pluto_dist.contract.validation import issues
+from pluto_dist.errors import ConfigurationError
+from pluto_dist.serialization.encode import encode
+from pluto_dist.serialization.types import Encoded
+from pluto_dist.settings.settings import Settings, load
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """``init()``'s arguments as they were passed; ``None`` where they were not."""
+
+    project: Any = None
+    name: Any = None
+    config: Any = None
+    tags: Any = None
+    run_id: Any = None
+    resume: Any = None
+    fork_run_id: Any = None
+    fork_step: Any = None
+    inherit_config: Any = None
+    inherit_tags: Any = None
+    logger_settings: Any = None
+    created_at: Any = None
+    updated_at: Any = None
+    mode: Any = None
+    timeout: Any = None
+    on_error: Any = None
+    metadata: Any = None
+
+    def changed(self, later: Arguments) -> tuple[str, ...]:
+        """The names of what ``later`` passes and these did not, or otherwise."""
+        names = (field.name for field in dataclasses.fields(self))
+        pairs = ((name, getattr(self, name), getattr(later, name)) for name in names)
+        # Compared as JSON: == of an array has no truth.
+        return tuple(
+            name for name, before, now in pairs if now is not None and encode({"": before}) != encode({"": now})
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the arguments and the environment come to.
+
+    Attributes:
+        settings: what was set.
+        request: the create-run call, without external id, config and metadata.
+        config: the user's config as JSON, and what it lost on the way.
+        fork_of: the display id of the run to fork from, where it was named so; the tracker knows its number.
+    """
+
+    settings: Settings
+    request: CreateRunRequest
+    config: Encoded
+    fork_of: str = ""
+
+
+def prepare(given: Arguments, environ: Mapping[str, str]) -> Prepared:
+    """Check all of ``given`` and the settings in ``environ``.
+
+    Raises:
+        ConfigurationError: lists all problems.
+    """
+    problems: list[str] = []
+    chosen: Settings | None = None
+    try:
+        chosen = load(
+            environ,
+            project=given.project,
+            run_id=given.run_id,
+            resume=given.resume,
+            mode=given.mode,
+            timeout=given.timeout,
+            on_error=given.on_error,
+            metadata=given.metadata,
+        )
+    except ConfigurationError as error:
+        problems.extend(error.problems)
+    config = Encoded({})
+    try:
+        config = encode(given.config)
+    except ConfigurationError as error:
+        problems.extend(error.problems)
+    request = _request(given, chosen.project if chosen else "", problems)
+    fork_of = given.fork_run_id if is_display_id(given.fork_run_id) else ""
+    if fork_of and given.fork_step is None:
+        problems.append("fork_step= is needed with fork_run_id=: the last step to inherit")
+    if chosen is None or request is None or problems:
+        raise ConfigurationError(*problems)
+    return Prepared(chosen, request, config, fork_of)
+
+
+def _request(given: Arguments, project: str, problems: list[str]) -> CreateRunRequest | None:
+    tags = (given.tags,) if isinstance(given.tags, str) else given.tags
+    if tags is not None and (not isinstance(tags, Sequence) or not all(isinstance(tag, str) for tag in tags)):
+        problems.append(f"tags= must be a list of strings; it is {given.tags!r:.100}")
+        tags = None
+    fork_run_id = given.fork_run_id
+    if isinstance(fork_run_id, str) and fork_run_id.isascii() and fork_run_id.isdigit():
+        fork_run_id = int(fork_run_id)
+    elif is_display_id(fork_run_id):
+        fork_run_id = None
+    request = CreateRunRequest(
+        run_name="" if given.name is None else given.name,
+        project_name=project,
+        tags=None if tags is None else tuple(tags),
+        logger_settings=_document("logger_settings", given.logger_settings, problems),
+        created_at=given.created_at,
+        updated_at=given.updated_at,
+        fork_run_id=fork_run_id,
+        fork_step=given.fork_step,
+        inherit_config=given.inherit_config,
+        inherit_tags=given.inherit_tags,
+    )
+    # The external id is the settings' to check: they know whether it came as an argument or a variable.
+    found = issues(CreateRunRequest, request.to_json())
+    problems.extend(f"{'.'.join(map(str, issue.path))}: {issue.message}" for issue in found)
+    if found:
+        return None
+    if isinstance(given.run_id, str):
+        request = dataclasses.replace(request, external_id=given.run_id or None)
+    problems.extend(refusals(request))
+    return dataclasses.replace(request, external_id=None)
+
+
+def _document(argument: str, value: Any, problems: list[str]) -> str | None:
+    if value is None:
+        return None
+    try:
+        return json.dumps(encode(value, argument).value)
+    except ConfigurationError as error:
+        problems.extend(error.problems)
+        return None

@@ -1,0 +1,101 @@
+"""What one node hands over cannot cost the others their run."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from pluto_dist.environments.topology import Topology
+from pluto_dist.inventory.probes.collect import collect
+from pluto_dist.lifecycle.inventory_gather import LateNodes, cluster_document, gather
+from pluto_dist.rendezvous.membership import Membership
+from pluto_dist.rendezvous.messages import MESSAGE_LIMIT, Member
+from pluto_dist.rendezvous.node_state import NodeState
+from pluto_dist.rendezvous.store import LocalStore
+
+TWO_NODES = Topology(rank=0, world_size=2, local_rank=0, local_world_size=1, node_rank=0, node_count=2)
+
+
+def place(store: LocalStore, node: str) -> Membership:
+    return Membership(
+        store, Member(rank=0 if node == "0" else 1, node=node, nonce="monday", host=f"node-{node}"), NodeState(None)
+    )
+
+
+@pytest.fixture(scope="module")
+def inventory() -> dict[str, Any]:
+    """What this machine's node leader would hand over."""
+    return collect(5.0).to_json()
+
+
+def gathered(message: str | dict[str, Any], inventory: dict[str, Any]) -> dict[str, Any]:
+    """The document of two nodes of which the second handed over ``message``."""
+    store = LocalStore()
+    leader, other = place(store, "0"), place(store, "1")
+    leader.publish_inventory(inventory)
+    if isinstance(message, dict):
+        message = json.dumps(message)
+    store.set(f"0/inventories/{store.add('0/inventories', 1)}", message)
+    assert sorted(other.nodes()) == ["0", "1"]
+    found = gather(TWO_NODES, leader, leader.run(1), time.monotonic() + 0.3)
+    document = cluster_document(TWO_NODES, found)
+    json.dumps(document, allow_nan=False)
+    return document
+
+
+GARBLED = {
+    "inventory of another shape": {"node": "1", "rank": 1, "inventory": {"host": 5}},
+    "inventory a list": {"node": "1", "rank": 1, "inventory": []},
+    "node no number": {"node": "one", "rank": 1, "inventory": {}},
+    "node beyond the world": {"node": "99", "rank": 1, "inventory": {}},
+    "node negative": {"node": "-1", "rank": 1, "inventory": {}},
+    "no JSON": "hello",
+    "too long": json.dumps({"node": "1", "rank": 1, "inventory": {"x": "y" * MESSAGE_LIMIT}}),
+    "nested": "[" * 200_000,
+}
+
+
+@pytest.mark.parametrize("message", GARBLED.values(), ids=GARBLED)
+def test_a_garbled_inventory_is_a_missing_node(message, inventory):
+    """The good node is in the document, the garbled one is named as missing, and nothing is raised."""
+    document = gathered(message, inventory)
+    assert document["cluster"]["nodes_reported"] == 1
+
+
+def test_both_nodes(inventory):
+    """Two good inventories make a document of two nodes."""
+    document = gathered({"node": "1", "rank": 1, "inventory": inventory}, inventory)
+    assert document["cluster"]["nodes_reported"] == 2
+
+
+def test_a_silent_node_is_not_waited_for(inventory):
+    """The leader waits until its time and goes on with those that came."""
+    leader = place(LocalStore(), "0")
+    leader.publish_inventory(inventory)
+    began = time.monotonic()
+    found = gather(TWO_NODES, leader, leader.run(1), began + 0.3)
+    assert 0.2 < time.monotonic() - began < 5
+    assert set(found) == {"0"}
+
+
+def test_a_late_node_is_welcomed_and_read_once(inventory):
+    """A node that comes after the run was created is told that the leader lives, and its inventory comes once."""
+    store = LocalStore()
+    leader = place(store, "0")
+    late = LateNodes(TWO_NODES, leader, gathered=())
+    leader.publish_inventory(inventory)
+    assert late.expected
+    assert set(late.look()["late_nodes"]) == {"0"}
+    assert late.expected
+
+    other = place(store, "1")
+    assert not other.await_acknowledgement(0)
+    other.publish_inventory(inventory)
+    more = late.look()
+    assert (set(more["late_nodes"]), more["hosts"], more["nodes_missing"]) == ({"1"}, ["node-0", "node-1"], 0)
+    assert other.await_acknowledgement(0)
+    assert not late.expected
+    assert late.look() == {}
