@@ -1,41 +1,35 @@
-"""``init()``: facts in at the door, a decision, and a run.
+"""``init()``: gathers facts, decides which run this process belongs to, connects to the other ranks, joins the run.
 
-The only module that reads ``os.environ`` and the process; everything below takes it as arguments.
+Reads ``os.environ`` and the state of the process; the modules below take both as arguments.
 """
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
 import os
 import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
-from pluto_dist import environments, identity
-from pluto_dist.client.tracker_client import TrackerClient
-from pluto_dist.environments.context import ProcessFacts
+from pluto_dist import environments, identity, log
+from pluto_dist.environments.context import LaunchContext
+from pluto_dist.environments.process_facts import ProcessFacts, is_spawned
 from pluto_dist.errors import AuthenticationError, ExchangeError, PlutoDistError, received
-from pluto_dist.identity import NeedsLaunchToken
 from pluto_dist.inventory.gpu import torch_device
+from pluto_dist.lifecycle import announce
 from pluto_dist.lifecycle.participant import Participant
 from pluto_dist.lifecycle.plan import Plan
-from pluto_dist.log import logger, set_up
-from pluto_dist.process import Process, current
-from pluto_dist.rendezvous import connect
+from pluto_dist.log import logger
+from pluto_dist.rendezvous.connect import process_group
 from pluto_dist.rendezvous.messages import Outcome
+from pluto_dist.rendezvous.session import Session
 from pluto_dist.run import Run
-from pluto_dist.serialization.types import summary
-from pluto_dist.settings import keychain, settings
-from pluto_dist.settings.arguments import Arguments, Prepared, prepare
-from pluto_dist.version import __version__
+from pluto_dist.settings import keychain
+from pluto_dist.settings.arguments import Arguments, ResolvedArguments, resolve
+from pluto_dist.settings.settings import Settings
 
 
 def init(
@@ -62,13 +56,13 @@ def init(
     """Join the one run of this job. Call it on every rank, before or after ``init_process_group``.
 
     Args:
-        project: project name; made where it does not exist. PLUTO_PROJECT, default "pluto".
+        project: project name; made if it does not exist. PLUTO_PROJECT, default "pluto".
         name: the run's name, default its external id. A run that exists keeps its own.
         config: a dict, namespace, dataclass, pydantic, attrs or OmegaConf object, or the path of a JSON or YAML file;
             merged into the config of a run that exists.
         tags: at most 50, at most one of them ``group:*``.
         run_id: the run's external id, verbatim; digits or a display id mean that run of the tracker. PLUTO_RUN_ID.
-        resume: True goes on with the run of an earlier launch of this job; False makes it an error if a given
+        resume: True continues the run of an earlier launch of this job; False makes it an error if a given
             ``run_id`` is already taken. PLUTO_DIST_RESUME.
         fork_run_id: the tracker's number, or the display id, of a run of the project to fork from, at ``fork_step``.
         fork_step: the last step to inherit.
@@ -78,9 +72,9 @@ def init(
         created_at: start of the run in ms since 1970, for runs brought in from elsewhere.
         updated_at: its last change in ms since 1970.
         mode: "offline" asks no tracker; "disabled" does nothing at all. PLUTO_DIST_MODE.
-        timeout: the most that this call blocks, in seconds. PLUTO_DIST_TIMEOUT, default 30.
-        on_error: "warn" goes on offline where a wrong key or argument would raise. PLUTO_DIST_ON_ERROR.
-        metadata: what the run tells of its machines and its code. False: nothing; ``{"git": False}``: all but that.
+        timeout: the longest that this call blocks, in seconds. PLUTO_DIST_TIMEOUT, default 30.
+        on_error: "warn" continues offline if a wrong key or argument would raise. PLUTO_DIST_ON_ERROR.
+        metadata: what of the machines and the code is recorded. False: nothing; ``{"git": False}``: all but that.
             Parts: argv, env, git, gpu, host, network, packages, software. PLUTO_DIST_METADATA ("0", "git=0,env=0").
         wait: False returns as soon as the id is agreed; what needs the tracker's answer waits on first use.
 
@@ -94,169 +88,170 @@ def init(
         RequestRefusedError: the tracker refused the request.
         RunError: the run exists and cannot be used like this.
     """
-    began = time.monotonic()
-    set_up()
-    given = Arguments(
+    started = time.monotonic()
+    log.set_up()
+    arguments = Arguments(
         project, name, config, tags, run_id, resume, fork_run_id, fork_step, inherit_config, inherit_tags,
         logger_settings, created_at, updated_at, mode, timeout, on_error, metadata,
     )  # fmt: skip
-    process, environ = current(), dict(os.environ)
+    process, environ = current_process(), dict(os.environ)
     if process.open_run is not None:
-        if changed := process.given.changed(given):
-            logger.warning("a run is open: init() returns it, and leaves aside %s", ", ".join(changed))
+        if changed := process.arguments.changed(arguments):
+            logger.warning("a run is open: init() returns it, and ignores %s", ", ".join(changed))
         return process.open_run
-    process.runs += 1
-    process.given = given
+    process.begin_run(arguments)
     try:
-        plan = _plan(given, environ, process, began)
-        process.run = _join(plan, process, wait=wait)
-        process.run.hand_over()
+        facts = _gather_facts(arguments, environ, process)
+        plan = _decide(facts, nth=process.runs, started=started)
+        participant = _connect(plan, process.session)
+        run = Run(plan, participant)
+        _join(run, participant, wait=wait)
     except PlutoDistError as error:
         if (on_error or environ.get("PLUTO_DIST_ON_ERROR")) != "warn":
             raise
         logger.warning("going on without a tracker: %s", error)
-        process.run = Run(_plan(Arguments(mode="offline"), {}, process, began), None)
-    return process.run
-
-
-def _plan(given: Arguments, environ: Mapping[str, str], process: Process, began: float) -> Plan:
-    """The decision: which run, from what was given and what the launcher tells."""
-    prepared = prepare(given, environ)
-    chosen = prepared.settings
-    if process.parent_has_run:
-        logger.warning("init() in a forked child of a process with an open run does nothing; call it in the parent")
-        chosen = replace(chosen, mode="disabled")
-    if chosen.mode == "disabled":  # asks nobody, so nothing can be wrong with the launch
-        environ, chosen = {}, replace(chosen, resume=None)
-    if chosen.mode == "online":
-        chosen = keychain.with_stored_key(chosen)
-    facts = ProcessFacts(group=connect.process_group(), spawned=_is_spawned(environ))
-    context = environments.detect(environ, facts)
-    decision = identity.decide(context, run_id=chosen.run_id, resume=chosen.resume)
-    if context.topology.is_rank_zero:
-        _warn_of_losses(prepared)
-    config, host = prepared.config.value, socket.gethostname()
-    fork_of, nth = prepared.fork_of, process.runs
-    device = torch_device.current_device(sys.modules.get("torch")) if "gpu" in chosen.metadata else None
-    return Plan(chosen, context, decision, prepared.request, config, nth, host, began, fork_of, environ, device)
-
-
-def _join(plan: Plan, process: Process, *, wait: bool) -> Run:
-    if plan.settings.mode == "disabled":
-        return Run(plan, None)
-    if plan.is_rank_zero:
-        _warn_of_plain_http(plan.settings)
-        _tell_of_requeue(plan)
-    participation = Participant(plan, lambda stop: process.meet(plan, stop), lambda: _client(plan))
-    run = Run(plan, participation)
-    try:
-        _await(plan, participation, wait=wait)
-    except PlutoDistError as error:
-        if plan.settings.on_error == "raise":
-            run.give_up()
-            raise
-        kept = _kept(plan) if isinstance(error, AuthenticationError) else ""
-        _say_for_node(plan, "going on without a tracker%s: %s", kept, error)
+        facts = _gather_facts(Arguments(mode="offline"), {}, process)
+        run = Run(_decide(facts, nth=process.runs, started=started), None)
+    process.run = run
+    run.export_to_sdk()
     return run
 
 
-def _await(plan: Plan, participation: Participant, *, wait: bool) -> None:
-    """Block until the run is settled (or only its id agreed), and no longer than the timeout."""
-    left = max(0.0, plan.began + plan.settings.timeout - time.monotonic())
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What is known before any other rank or the tracker is asked."""
+
+    resolved: ResolvedArguments
+    settings: Settings
+    context: LaunchContext
+    environ: Mapping[str, str]
+    cuda_device: int | None
+
+
+def _gather_facts(arguments: Arguments, environ: Mapping[str, str], process: ProcessState) -> _Facts:
+    """The arguments, the environment and the state of this process, checked."""
+    resolved = resolve(arguments, environ)
+    settings = resolved.settings
+    if process.parent_has_run:
+        logger.warning("init() in a forked child of a process with an open run does nothing; call it in the parent")
+        settings = replace(settings, mode="disabled")
+    if settings.mode == "disabled":  # asks nobody, so nothing can be wrong with the launch
+        environ, settings = {}, replace(settings, resume=None)
+    if settings.mode == "online":
+        settings = keychain.with_stored_key(settings)
+    context = environments.detect(environ, ProcessFacts(group=process_group(), spawned=is_spawned(environ)))
+    device = torch_device.current_device(sys.modules.get("torch")) if "gpu" in settings.metadata else None
+    return _Facts(resolved, settings, context, environ, device)
+
+
+def _decide(facts: _Facts, *, nth: int, started: float) -> Plan:
+    """Which run this process belongs to, and what is sent to create it."""
+    settings, resolved = facts.settings, facts.resolved
+    decision = identity.decide(facts.context, run_id=settings.run_id, resume=settings.resume)
+    if facts.context.topology.is_rank_zero:
+        announce.warn_of_losses(resolved.config)
+    return Plan(
+        settings,
+        facts.context,
+        decision,
+        resolved.request,
+        resolved.config.value,
+        nth,
+        socket.gethostname(),
+        started,
+        resolved.fork_of,
+        facts.environ,
+        facts.cuda_device,
+    )
+
+
+def _connect(plan: Plan, session: Session) -> Participant | None:
+    """Start the thread that connects to the other ranks and joins the run; ``None`` for a disabled run."""
+    if plan.settings.mode == "disabled":
+        return None
+    if plan.is_rank_zero:
+        announce.warn_of_plain_http(plan.settings)
+        announce.report_requeue(plan)
+    return Participant(plan, session)
+
+
+def _join(run: Run, participant: Participant | None, *, wait: bool) -> None:
+    """Wait until the run is joined, or (``wait=False``) until its id is agreed; no longer than the timeout."""
+    plan = run.plan
+    if participant is None:
+        return
     try:
-        if not wait:
-            participation.agreed.result(timeout=left)
-            participation.settled.add_done_callback(lambda settled: _report_late(plan, settled))
-            return
-        outcome = participation.settled.result(timeout=left)
+        outcome = _await_outcome(plan, participant, wait=wait)
+        if outcome is not None and outcome.kind == "error":
+            raise received(outcome.error, outcome.message)
+    except PlutoDistError as error:
+        if plan.settings.on_error == "raise":
+            run.abandon()
+            raise
+        kept = announce.kept_in(plan) if isinstance(error, AuthenticationError) else ""
+        announce.warn_once_per_node(plan, "going on without a tracker%s: %s", kept, error)
+    else:
+        if outcome is not None:
+            announce.report_outcome(plan, outcome)
+
+
+def _await_outcome(plan: Plan, participant: Participant, *, wait: bool) -> Outcome | None:
+    """The outcome of creating the run; ``None`` if it is not there in time, or not waited for."""
+    left = max(0.0, plan.started + plan.settings.timeout - time.monotonic())
+    try:
+        if wait:
+            return participant.settled.result(timeout=left)
+        participant.agreed.result(timeout=left)
+        participant.settled.add_done_callback(lambda settled: announce.report_outcome_late(plan, settled))
     except FutureTimeoutError:
         waited = plan.settings.timeout
-        _say_for_node(plan, "init() took longer than %.0f s; going on, the run may still come", waited)
-        return
+        announce.warn_once_per_node(plan, "init() took longer than %.0f s; going on, the run may still come", waited)
     except ExchangeError as error:
         # The ranks' store, not the user, is at fault; a training that does without it must go on.
-        _say_for_node(plan, "going on without a run: %s", error)
-        return
-    if outcome.kind == "error":
-        raise received(outcome.error, outcome.message)
-    _report(plan, outcome)
+        announce.warn_once_per_node(plan, "going on without a run: %s", error)
+    return None
 
 
-def _report(plan: Plan, outcome: Outcome) -> None:
-    """What the leader says of the job, once."""
-    if plan.is_rank_zero and outcome.answer is not None:
-        topology = plan.context.topology
-        ranks = f"{topology.world_size} rank" + "s" * (topology.world_size > 1)
-        again = ", resumed" if outcome.resumed else ""
-        logger.info("run %s (%s%s) at %s", outcome.answer.display_id, ranks, again, outcome.answer.url)
-    elif plan.is_rank_zero:
-        logger.warning("going on offline%s: %s", _kept(plan), outcome.message)
+@dataclass
+class ProcessState:
+    """What this process keeps between two calls of ``init()``.
 
-
-def _kept(plan: Plan) -> str:
-    """Where the run is found once the job has ended."""
-    folder = plan.settings.spool
-    if folder is None:
-        return " (kept in memory only: set PLUTO_DIR or HOME)"
-    return f" (kept in {folder}; `pluto-dist sync` sends it)"
-
-
-def _report_late(plan: Plan, settled: Future[Outcome]) -> None:
-    """What ``init(wait=False)`` was not there to say."""
-    if settled.exception() is None:
-        _report(plan, settled.result())
-
-
-def _say_for_node(plan: Plan, message: str, *values: object) -> None:
-    """Warn of what every rank of a node sees alike; one of them says it."""
-    first = plan.is_rank_zero or plan.context.topology.local_rank in (None, 0)
-    logger.log(logging.WARNING if first else logging.DEBUG, message, *values)
-
-
-def _warn_of_plain_http(chosen: settings.Settings) -> None:
-    parts = urlsplit(chosen.url_api)
-    local = parts.hostname in ("localhost", "::1") or (parts.hostname or "").startswith("127.")
-    if parts.scheme == "http" and not local and chosen.api_key is not None and chosen.mode == "online":
-        logger.warning("the API key travels unencrypted to %s: use https where the network is not yours", parts.netloc)
-
-
-def _tell_of_requeue(plan: Plan) -> None:
-    scope = plan.context.scope
-    if scope is not None and scope.requeues and isinstance(plan.decision, NeedsLaunchToken):
-        logger.info(
-            "%s job %s was requeued, and this launch is a run of its own; PLUTO_DIST_RESUME=1 in its script keeps "
-            "one run over its launches, and PLUTO_RUN_ID=<external id> goes on with an earlier one",
-            scope.scheduler,
-            scope.value,
-        )
-
-
-def _client(plan: Plan) -> TrackerClient | None:
-    chosen, topology = plan.settings, plan.context.topology
-    if chosen.mode == "offline" or chosen.api_key is None:
-        return None
-    agent = f"pluto-dist/{__version__} (rank {topology.rank} of {topology.world_size}; {plan.host})"
-    return TrackerClient(chosen.url_api, chosen.url_py, chosen.api_key, user_agent=agent)
-
-
-def _is_spawned(environ: Mapping[str, str]) -> bool:
-    """Whether multiprocessing started this process with its parent's launcher variables.
-
-    torch's elastic agent starts Python functions through multiprocessing too, but sets the variables in the
-    worker itself: they are then not those that the kernel handed the process.
+    Attributes:
+        parent_has_run: whether this is a forked child of a process whose run was open.
+        runs: number of runs that this process has begun to join.
+        run: the last of them, open or not.
+        arguments: with which it was begun.
+        session: the connection to the other ranks.
+        pid: of this process.
     """
-    if multiprocessing.parent_process() is None:
-        return False
-    try:
-        handed = Path("/proc/self/environ").read_bytes().split(b"\0")
-    except OSError:
-        return True
-    names = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_ERROR_FILE", "RANK")
-    return all(name not in environ or f"{name}={environ[name]}".encode() in handed for name in names)
+
+    parent_has_run: bool = False
+    runs: int = 0
+    run: Run | None = None
+    arguments: Arguments = field(default_factory=Arguments)
+    session: Session = field(default_factory=Session)
+    pid: int = field(default_factory=os.getpid)
+
+    @property
+    def open_run(self) -> Run | None:
+        """The run that another ``init()`` returns; one whose ``with`` block failed is ended first."""
+        if self.run is not None and self.run.failed:
+            self.run.on_exit()
+        return None if self.run is None or self.run.finished else self.run
+
+    def begin_run(self, arguments: Arguments) -> None:
+        """Count another run, begun with ``arguments``."""
+        self.runs += 1
+        self.arguments = arguments
 
 
-def _warn_of_losses(prepared: Prepared) -> None:
-    for line in summary(prepared.config.losses):
-        logger.warning("config: %s", line)
-    if prepared.config.suspects:
-        logger.warning("config: %s may be a secret, and is sent as it is", ", ".join(prepared.config.suspects))
+_process = ProcessState()
+
+
+def current_process() -> ProcessState:
+    """The state of this process; a forked child begins with an empty one."""
+    global _process  # noqa: PLW0603  # a forked child must not use its parent's run and store client
+    if _process.pid != os.getpid():
+        run = _process.run
+        _process = ProcessState(parent_has_run=run is not None and not run.finished)
+    return _process

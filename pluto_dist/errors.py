@@ -10,7 +10,7 @@
     │   ├── NoStableIdError                 resume was asked for, but nothing names the job over its launches
     │   ├── RunIdMismatchError              ranks of one launch derived different external ids
     │   └── ExchangeError                   the store that the ranks share failed or stayed silent
-    ├── TrackerError                        the tracker answered something that is not a run
+    ├── TrackerError                        the tracker's answer is not a run
     │   ├── AuthenticationError             401: the API key is missing, wrong, revoked or expired
     │   ├── RequestRefusedError             400 and other 4xx: the request itself is wrong
     │   ├── UnexpectedAnswerError           not the contract's answer: HTML, a redirect, other types
@@ -20,8 +20,8 @@
         ├── RunInUseError                   resume, and another launch of the job is alive in the run
         └── RunCancelledError               the run was cancelled in the tracker
 
-The leader publishes an error that all ranks share as its class name and message; ``received`` makes
-the same error of it on the other ranks.
+Rank 0 publishes an error that all ranks share as class name and message; ``received`` makes the same error of it on
+the other ranks.
 
 >>> str(received("AuthenticationError", "the tracker refused the API key"))
 'the tracker refused the API key'

@@ -1,13 +1,13 @@
-"""Which run does this worker belong to?
+"""Derives the external id of the run that this worker belongs to.
 
-All ranks of a launch must name the same run, and name it again after a restart. This module decides from
-values that every rank shares; it reads neither the environment nor the network. What those values cannot
-settle it returns as a question for ``exchange``, which asks the other ranks.
+All ranks of a launch derive the same id, and derive it again after a restart. The functions are pure: they use only
+facts that every rank shares, and read neither environment nor network. If the facts are not enough, they return
+:class:`NeedsLaunchToken`, and ``rendezvous`` agrees on a token with the other ranks.
 
-A new launch is a new run, unless the user says otherwise: a second run costs one click, two trainings mixed
-in one run cannot be told apart again. A rendezvous id never names a launch by itself ("none" is torchrun's
-default, 123 stands in many scripts, a uuid may be a pod's), so by default it only goes before a token that
-the ranks of one launch agree on.
+A new launch is a new run unless the user asks for an earlier one: a second run costs one click, but two trainings
+mixed in one run cannot be separated again. A rendezvous id alone never identifies a launch ("none" is torchrun's
+default, many scripts use 123, a uuid may be a pod's), so by default it is only the prefix of a token that the ranks of
+one launch agree on.
 
 >>> from pluto_dist.environments import detect
 >>> decide(detect({}), run_id="ablation-7").reference
@@ -36,12 +36,12 @@ Row = Literal["run_id", "resume", "rendezvous id", "no rendezvous id", "no agent
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """The facts name the run.
+    """The facts identify the run.
 
     Attributes:
         reference: the run.
-        source: which fact names it, in words for the user.
-        row: which row of the table applied, for ``explain``.
+        source: the fact that identifies it, in words for the user.
+        row: the row of the identity table that applied, for ``explain``.
         derived: whether this module made the id; the user's own is used verbatim, for every run of the process.
     """
 
@@ -74,15 +74,15 @@ Decision = Named | NeedsLaunchToken
 
 
 def decide(context: LaunchContext, *, run_id: str | None = None, resume: bool | None = None) -> Decision:
-    """The run of this worker, or what must be agreed to know it.
+    """The run of this worker, or the token that its ranks must agree on first.
 
     Args:
         context: the launch.
         run_id: the user's own id (argument or PLUTO_RUN_ID); used verbatim.
-        resume: ``True`` to go on with the run of an earlier launch of the same job.
+        resume: ``True`` to continue the run of an earlier launch of the same job.
 
     Raises:
-        NoStableIdError: ``resume`` without anything that names the job over its launches.
+        NoStableIdError: ``resume``, but nothing names the job over its launches.
     """
     if run_id is not None:
         return Named(reference(run_id), "run_id (argument or PLUTO_RUN_ID), used verbatim", "run_id")
@@ -92,7 +92,7 @@ def decide(context: LaunchContext, *, run_id: str | None = None, resume: bool | 
 
 
 def chosen_id(context: LaunchContext) -> str | None:
-    """The rendezvous id, where the user (and not torchrun) made it."""
+    """The rendezvous id, if the user (and not torchrun) chose it."""
     return context.chosen_id or (None if context.rendezvous_is_random else context.rendezvous_id)
 
 
@@ -104,11 +104,11 @@ def _resumed(context: LaunchContext) -> Named:
     names = [context.launcher if scope is None else scope.scheduler, *(() if scope is None else (scope.value,))]
     words = [*names, *(() if chosen is None else (chosen,))]
     digest = hashlib.sha256("\0".join(words).encode(errors="surrogatepass")).hexdigest()[:16]
-    told = [] if scope is None else [f"{scope.scheduler} job {_shown(scope.value)}"]
-    told += [] if chosen is None else [f"rendezvous id {_shown(chosen)}"]
+    facts = [] if scope is None else [f"{scope.scheduler} job {_shown(scope.value)}"]
+    facts += [] if chosen is None else [f"rendezvous id {_shown(chosen)}"]
     return Named(
         Reference("external id", f"{names[0]}-{slug('-'.join(words[1:]))}-{digest}"),
-        f"resume with {' and '.join(told)}: the same run on every launch with this",
+        f"resume with {' and '.join(facts)}: the same run on every launch with this",
         "resume",
         derived=True,
     )
@@ -119,17 +119,17 @@ def _fresh(context: LaunchContext) -> NeedsLaunchToken:
     if context.launcher == "single":
         return NeedsLaunchToken(prefix, "a fresh id: one process, started by no launcher", "one process")
     if chosen is not None:
-        told = f"rendezvous id {_shown(chosen)} + a token of this launch"
-        return NeedsLaunchToken(f"{prefix}-{slug(chosen)}", told, "rendezvous id")
+        source = f"rendezvous id {_shown(chosen)} + a token of this launch"
+        return NeedsLaunchToken(f"{prefix}-{slug(chosen)}", source, "rendezvous id")
     if context.rendezvous_id is not None:
-        told = "a random rendezvous id + a token of this launch"
-        return NeedsLaunchToken(f"{prefix}-{context.rendezvous_id[:8]}", told, "rendezvous id")
+        source = "a random rendezvous id + a token of this launch"
+        return NeedsLaunchToken(f"{prefix}-{context.rendezvous_id[:8]}", source, "rendezvous id")
     row: Row = "no rendezvous id" if context.launcher == "torchrun" else "no agent"
     return NeedsLaunchToken(prefix, "a token of this launch: it has no rendezvous id", row)
 
 
 def slug(text: str) -> str:
-    """``text`` as it can stand in an external id: for the eye, not for telling ids apart.
+    """``text`` shortened to what an external id may contain; for readers only, since different texts may share one.
 
     >>> slug("my job/7"), slug("作業")
     ('my-job-7', 'x')
@@ -142,12 +142,12 @@ def _shown(rendezvous_id: str) -> str:
 
 
 def _no_stable_id(context: LaunchContext) -> NoStableIdError:
-    seen = "none was given"
+    seen = "no rendezvous id was given"
     if context.rendezvous_id is not None:
-        seen = f"{context.rendezvous_id!r} looks random, a new one on every launch"
+        seen = f"the rendezvous id {context.rendezvous_id!r} looks random, a new one on every launch"
     return NoStableIdError(
-        "resume=True needs something that names this job on every launch, and there is nothing: PLUTO_RUN_ID is "
-        f"unset, no scheduler's job id is set (SLURM_JOB_ID, say), and of a rendezvous id {seen}.\n"
+        "resume=True needs a name of this job that is the same on every launch, and there is none: PLUTO_RUN_ID is "
+        f"unset, no scheduler's job id is set (SLURM_JOB_ID, for example), and {seen}.\n"
         "Export the same PLUTO_RUN_ID (or pass run_id=) on every launch, or start torchrun with "
         "--rdzv-backend=c10d --rdzv-id=NAME."
     )

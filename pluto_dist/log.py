@@ -1,7 +1,7 @@
-"""How this package speaks: the ``pluto_dist`` logger, on stderr where nobody has set up logging.
+"""The ``pluto_dist`` logger, on stderr unless the application has set up logging.
 
-The leader says what concerns the job; another rank says only what is its own, so that a thousand ranks do
-not print a thousand lines.
+Rank 0 logs what concerns the job; another rank only what is its own, so that a thousand ranks do not print a thousand
+lines.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ else:
 
 
 class _StderrHandler(_Handler):
-    """Writes to what ``sys.stderr`` is at the time, which notebooks and test runners replace."""
+    """Writes to the current ``sys.stderr``, which notebooks and test runners replace."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -32,7 +32,7 @@ class _StderrHandler(_Handler):
 
 
 def set_up() -> None:
-    """Make the logger heard; leaves alone whatever the application has set up."""
+    """Set level and handler, unless the application has set them."""
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     if not logger.handlers and not logging.getLogger().handlers:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
 from fakenvml.build import compile_fake
 from fakenvml.node import FakeNode
-from hypothesis import HealthCheck, settings
 
 # Without time limits: the first text that hypothesis makes takes seconds.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -18,24 +18,14 @@ from typing import Any
 
 import pytest
 import requests
-from client.misbehaving import Misbehaving, reply_json
 
-from pluto_dist.client.offline.outbox import Outbox
+from client.misbehaving import Misbehaving, reply_json
+from lifecycle.ranks import context_of, member_of, plan_of
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.run_ref import Reference
-from pluto_dist.contract.run_requests import CreateRunRequest
-from pluto_dist.environments import detect
-from pluto_dist.identity import decide
-from pluto_dist.lifecycle.agreement import agree
-from pluto_dist.lifecycle.creation import run_name
-from pluto_dist.lifecycle.election import lead
-from pluto_dist.lifecycle.plan import Plan
-from pluto_dist.rendezvous.membership import Membership
-from pluto_dist.rendezvous.messages import Member
-from pluto_dist.rendezvous.node_state import NodeState
+from pluto_dist.lifecycle.election import create_as_owner
 from pluto_dist.rendezvous.store import LocalStore
 from pluto_dist.server import LocalServer
-from pluto_dist.settings.settings import load
 
 FIELDS = ("id", "run_id", "run_id_source", "display_id", "number", "url", "project", "resumed", "mode")
 REPORT = f"""
@@ -525,20 +515,13 @@ def test_heartbeats_while_the_run_is_open(python, server):
 def test_a_cancelled_run_is_not_revived_by_a_restart(server, ask, project):
     """The leader of a later attempt of the same launch finds its run cancelled: an error, and nothing is created."""
     environ = {"PLUTO_API_KEY": server.api_key, "PLUTO_URL_API": server.url, "PLUTO_PROJECT": project}
-    context = detect({})
-    request = CreateRunRequest("r", project)
     store = LocalStore()
 
     def attempt(nonce: str) -> Any:
-        plan = Plan(load(environ), context, decide(context), request, {}, 1, "here", time.monotonic())
-        exchange = Membership(store, Member(0, "0", nonce, "here"), NodeState(None))
-        token = exchange.agree_on_token(None, 0)
-        run = exchange.run(1)
-        client = TrackerClient(server.url, server.url, load(environ).api_key, user_agent="test")  # type: ignore[arg-type]
+        plan = plan_of(environ)
+        client = TrackerClient(server.url, server.url, plan.settings.api_key, user_agent="test")  # type: ignore[arg-type]
         try:
-            signed = agree(plan, run, token)
-            outbox = Outbox(None, run_name(plan, signed.reference), token)
-            return lead(plan, exchange, run, signed, client, outbox, {})[0]
+            return create_as_owner(context_of(plan, member_of(store, nonce=nonce), client=client), {}).outcome
         finally:
             client.close()
 

@@ -5,7 +5,6 @@ The texts stand in errors.txt. A changed text is a changed file: run with PLUTO_
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import socket
@@ -15,26 +14,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from client.misbehaving import RUN, Answer, Misbehaving, reply, reply_json
 
+from client.misbehaving import RUN, Answer, Misbehaving, reply, reply_json
+from lifecycle.ranks import context_of, member_of, plan_of
 from pluto_dist import errors
-from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.run_requests import CreateRunRequest, CreateRunResponse
 from pluto_dist.contract.secret import Secret
-from pluto_dist.environments import detect
-from pluto_dist.environments.context import ProcessFacts
+from pluto_dist.environments import ProcessFacts, detect
 from pluto_dist.identity import decide
 from pluto_dist.lifecycle.agreement import agree
-from pluto_dist.lifecycle.creation import run_name
-from pluto_dist.lifecycle.election import lead
-from pluto_dist.lifecycle.plan import Plan
+from pluto_dist.lifecycle.election import create_as_owner
 from pluto_dist.rendezvous.connect import connect
 from pluto_dist.rendezvous.membership import Membership
 from pluto_dist.rendezvous.messages import Member, Outcome
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.store import LocalStore
-from pluto_dist.settings.arguments import Arguments, prepare
+from pluto_dist.settings.arguments import Arguments, resolve
 
 NOTHING = NodeState(None)
 SNAPSHOT = Path(__file__).with_name("errors.txt")
@@ -42,7 +38,7 @@ WORKER = {"TORCHELASTIC_RUN_ID": "none", "RANK": "1", "WORLD_SIZE": "8", "GROUP_
 
 
 def given(environ: dict[str, str] | None = None, **arguments: object) -> Callable[[], object]:
-    return lambda: prepare(Arguments(**arguments), environ or {})
+    return lambda: resolve(Arguments(**arguments), environ or {})
 
 
 def launched(environ: dict[str, str], **facts: bool) -> Callable[[], object]:
@@ -65,39 +61,28 @@ def asked(answer: Answer | None) -> Callable[[], object]:
     return ask
 
 
-def plan(environ: dict[str, str], **arguments: object) -> Plan:
-    prepared = prepare(Arguments(**arguments), environ)
-    context = detect(environ)
-    decision = decide(context, run_id=prepared.settings.run_id, resume=prepared.settings.resume)
-    return Plan(prepared.settings, context, decision, prepared.request, {}, 1, "node-b", time.monotonic())
-
-
 def two_names() -> object:
     store = LocalStore()
     for rank, host, name in ((0, "node-a", "monday"), (1, "node-b", "tuesday")):
-        exchange = Membership(store, Member(rank, str(rank), "n", host), NOTHING)
-        mine = plan(WORKER | {"RANK": str(rank)}, run_id=name)
-        agree(dataclasses.replace(mine, host=host), exchange.run(1), "")
+        plan = plan_of(WORKER | {"RANK": str(rank)}, host=host, run_id=name)
+        agree(plan, member_of(store, rank, str(rank), host=host).run(1), "")
     return None
 
 
-def led(
+def created(
     *answers: Answer, environ: dict[str, str] | None = None, before: bool = False, **arguments: object
 ) -> Callable[[], object]:
-    """The leader's part, with these answers of the tracker; raises what it tells the others."""
+    """Rank 0 creates the run, with these answers of the tracker; raises what it publishes."""
 
     def go() -> object:
-        exchange = Membership(LocalStore(), Member(0, "0", "n", "node-a"), NOTHING)
-        token = exchange.agree_on_token(None, 0)
-        run, mine = exchange.run(1), plan(environ or {}, **arguments)
-        if before:
-            run.remember(Outcome("online", CreateRunResponse.from_json(RUN)), tell=True)
+        membership, plan = member_of(LocalStore(), host="node-a"), plan_of(environ or {}, host="node-b", **arguments)
         with Misbehaving(*answers) as server:
             client = TrackerClient(server.url, server.url, Secret("mlps_k"), user_agent="test")
             try:
-                signed = agree(mine, run, token)
-                outbox = Outbox(None, run_name(mine, signed.reference), token)
-                outcome, _ = lead(mine, exchange, run, signed, client, outbox, {})
+                context = context_of(plan, membership, client=client)
+                if before:
+                    context.channel.remember(Outcome("online", CreateRunResponse.from_json(RUN)), in_store=True)
+                outcome = create_as_owner(context, {}).outcome
             finally:
                 client.close()
         raise errors.received(outcome.error, outcome.message)
@@ -105,17 +90,17 @@ def led(
     return go
 
 
-def meet(environ: dict[str, str]) -> object:
-    return connect(detect(environ), NOTHING, "seat", deadline=time.monotonic() + 0.3)
+def connected(environ: dict[str, str]) -> object:
+    return connect(detect(environ), NOTHING, "slot", deadline=time.monotonic() + 0.3)
 
 
-def taken_seat() -> object:
+def taken_slot() -> object:
     """Two processes that both are rank 0 of two."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environ = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    first = connect(detect(environ), NOTHING, "one seat", deadline=time.monotonic() + 20)
+    first = connect(detect(environ), NOTHING, "one slot", deadline=time.monotonic() + 20)
     try:
         return connect(detect(environ), NOTHING, "another", deadline=time.monotonic() + 0.3)
     finally:
@@ -136,11 +121,12 @@ CASES: dict[str, Callable[[], object]] = {
     "a config that is no file": given(config="absent.yaml"),
     "RANK alone": launched({"RANK": "3"}),
     "RANK counts nodes": launched({"RANK": "4", "WORLD_SIZE": "4"}),
+    "an impossible place": launched(WORKER | {"LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "2"}),
     "no number": launched(WORKER | {"RANK": "first"}),
     "variables of no worker": launched({"TORCHELASTIC_RUN_ID": "x"}),
     "spawned without a group": launched({}, spawned=True),
-    "no store": lambda: meet({"RANK": "0", "WORLD_SIZE": "4"}),
-    "rank 0 hosts no store": lambda: meet(WORKER | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}),
+    "no store": lambda: connected({"RANK": "0", "WORLD_SIZE": "4"}),
+    "rank 0 hosts no store": lambda: connected(WORKER | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}),
     "resume without a name": lambda: decide(detect(WORKER), resume=True),
     "two names": two_names,
     "garbage in the store": lambda: (
@@ -155,10 +141,10 @@ CASES: dict[str, Callable[[], object]] = {
     "another shape": asked(reply_json({"runId": 5})),
     "unavailable": asked(reply_json({"error": "Internal Server Error"}, 500)),
     "unreachable": asked(None),
-    "exists": led(reply_json(RUN), run_id="job-7", resume=False),
-    "in use": led(reply_json(RUN), reply_json(IN_USE), environ=IN_JOB, resume=True, timeout=1),
-    "a seat that is taken": taken_seat,
-    "cancelled": led(reply_json({"status": "CANCELLED"}), before=True),
+    "exists": created(reply_json(RUN), run_id="job-7", resume=False),
+    "in use": created(reply_json(RUN), reply_json(IN_USE), environ=IN_JOB, resume=True, timeout=1),
+    "a slot that is taken": taken_slot,
+    "cancelled": created(reply_json({"status": "CANCELLED"}), before=True),
 }
 
 

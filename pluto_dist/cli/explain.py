@@ -87,7 +87,7 @@ def _lines(told: Explanation) -> list[str]:
         "run": told.external_id,
         "because": told.source,
         "launcher": f"{told.launcher} ({place})",
-        "ranks meet": told.meet,
+        "shared store": told.meet,
         "restart": told.restart,
         "requeue": told.requeue,
         "second launch": told.second_launch,

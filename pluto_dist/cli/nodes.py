@@ -1,4 +1,4 @@
-"""``pluto-dist nodes``: the hardware of a run, node by node, and what differs."""
+"""``pluto-dist nodes``: shows the hardware of a run, node by node, and what differs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.run_ref import is_display_id
 from pluto_dist.errors import PlutoDistError
-from pluto_dist.inventory.report.drift import Difference, differences, short
+from pluto_dist.inventory.report.drift import Difference, differences, shorten
 from pluto_dist.settings import keychain, settings
 from pluto_dist.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-SECONDS = 20.0  # how long the tracker is asked
-SUMMARY = ("nodes", "nodes_reported", "world_size", "gpus", "gpus_bad", "classes", "interconnect")
-NODES = ("node", "host", "first rank", "class", "GPUs", "driver", "torch", "NCCL", "kernel", "notes")
-CELL = 60  # characters of one value
-DRIFT = ("field", "who", "value", "the others", "why", "what to do")
+TRACKER_SECONDS = 20.0  # time limit of the requests to the tracker
+SUMMARY_FIELDS = ("nodes", "nodes_reported", "world_size", "gpus", "gpus_bad", "classes", "interconnect")
+NODE_COLUMNS = ("node", "host", "first rank", "class", "GPUs", "driver", "torch", "NCCL", "kernel", "notes")
+CELL_WIDTH = 60  # characters of one value
+DRIFT_COLUMNS = ("field", "who", "value", "the others", "why", "what to do")
 
 
 @click.command()
@@ -42,8 +41,8 @@ def nodes(*, run: str, project: str | None, as_json: bool) -> None:
     document = _document(run, project)
     found = differences(document)
     if as_json:
-        told = {name: document.get(name) for name in ("cluster", "hosts", "node_classes", "nodes")}
-        click.echo(json.dumps({**told, "drift": [_as_json(each) for each in found]}, indent=2))
+        shown = {name: document.get(name) for name in ("cluster", "hosts", "node_classes", "nodes")}
+        click.echo(json.dumps({**shown, "drift": [_as_json(each) for each in found]}, indent=2))
         return
     from rich.console import Console
 
@@ -52,7 +51,7 @@ def nodes(*, run: str, project: str | None, as_json: bool) -> None:
 
 
 def _document(run: str, project: str | None) -> dict[str, Any]:
-    """The cluster document that ``run`` names."""
+    """The cluster document of a run: a number, a display id, a file, or "-" for standard input."""
     if run != "-" and not Path(run).is_file() and (run.isdigit() or is_display_id(run)):
         return _metadata_in(_details(run, project), run)
     try:
@@ -67,7 +66,7 @@ def _document(run: str, project: str | None) -> dict[str, Any]:
 
 
 def _metadata_in(value: Any, source: str) -> dict[str, Any]:
-    """The document itself, or that of a run's details."""
+    """``value`` if it is a cluster document, else the document in a run's details."""
     inner = value.get("systemMetadata", value) if isinstance(value, dict) else None
     if not isinstance(inner, dict) or "cluster" not in inner:
         raise click.ClickException(f"{source} has no system metadata of this package: there is no `cluster` in it")
@@ -75,6 +74,8 @@ def _metadata_in(value: Any, source: str) -> dict[str, Any]:
 
 
 def _details(run: str, project: str | None) -> Any:
+    from pluto_dist.client.tracker_client import TrackerClient  # loads requests
+
     try:
         chosen = keychain.with_stored_key(settings.load(dict(os.environ), project=project))
         key = chosen.api_key
@@ -82,7 +83,7 @@ def _details(run: str, project: str | None) -> Any:
             raise click.ClickException(f"no API key: set PLUTO_API_KEY to a key of {chosen.url_api}")
         client = TrackerClient(chosen.url_api, chosen.url_py, key, user_agent=f"pluto-dist/{__version__} (nodes)")
         try:
-            until = time.monotonic() + SECONDS
+            until = time.monotonic() + TRACKER_SECONDS
             number = int(run) if run.isdigit() else client.number_of(run, chosen.project, deadline=until)
             details = client.everything(number, deadline=until)
         finally:
@@ -93,66 +94,66 @@ def _details(run: str, project: str | None) -> Any:
 
 
 def _as_json(difference: Difference) -> dict[str, Any]:
-    told = difference.to_json(most=len(difference.deviating))
-    return {**told, "why": difference.why, "fix": difference.fix}
+    entry = difference.to_json(limit=len(difference.deviating))
+    return {**entry, "why": difference.why, "fix": difference.fix}
 
 
 def _print(console: Console, document: dict[str, Any], found: Sequence[Difference]) -> None:
     cluster, classes = document["cluster"], document.get("node_classes") or []
     nodes = [node for node in document.get("nodes") or [] if isinstance(node, dict)]
-    told = [f"{name} {cluster[name]}" for name in SUMMARY if cluster.get(name) is not None]
-    console.print("  ".join(told), highlight=False)
+    summary = [f"{name} {cluster[name]}" for name in SUMMARY_FIELDS if cluster.get(name) is not None]
+    console.print("  ".join(summary), highlight=False)
     rows = [
         (*(node.get(name) for name in ("node", "host", "rank", "class")), *_of_class(node, classes), _notes(node))
         for node in nodes
     ]
-    _table(console, "nodes", NODES, rows)
+    _table(console, "nodes", NODE_COLUMNS, rows)
     gpus = [(node.get("host"), *row) for node in nodes for row in _gpus(node)]
     _table(console, "GPUs", ("host", "GPU", "UUID", "rank"), gpus)
     if not found:
         console.print("the nodes are alike")
         return
-    _table(console, "what differs, the worst first", DRIFT, [row for each in found for row in _rows(each)])
+    _table(console, "what differs, the worst first", DRIFT_COLUMNS, [row for each in found for row in _rows(each)])
 
 
 def _rows(difference: Difference) -> Iterable[Sequence[Any]]:
-    for n, (who, value) in enumerate(difference.deviating):
+    for n, (name, value) in enumerate(difference.deviating):
         first = n == 0
         yield (
             difference.field if first else "",
-            who,
-            "" if value is None else short(value, CELL),
-            short(difference.usual, CELL) if first and difference.usual is not None else "",
+            name,
+            "" if value is None else shorten(value, CELL_WIDTH),
+            shorten(difference.usual, CELL_WIDTH) if first and difference.usual is not None else "",
             difference.why if first else "",
             difference.fix if first else "",
         )
 
 
 def _of_class(node: dict[str, Any], classes: list[Any]) -> tuple[Any, ...]:
-    place = node.get("class")
-    kind = classes[place] if isinstance(place, int) and 0 <= place < len(classes) else {}
-    gpu = kind.get("gpu") or {}
+    index = node.get("class")
+    node_class = classes[index] if isinstance(index, int) and 0 <= index < len(classes) else {}
+    gpu = node_class.get("gpu") or {}
     gpus = f"{gpu.get('count', '?')} x {gpu.get('name', '?')}" if gpu.get("count") else "none"
-    return gpus, gpu.get("driver"), kind.get("torch"), kind.get("nccl"), kind.get("kernel")
+    return gpus, gpu.get("driver"), node_class.get("torch"), node_class.get("nccl"), node_class.get("kernel")
 
 
-def _numbered(node: dict[str, Any]) -> Iterable[tuple[int, str]]:
-    """The GPUs of a node that answer, with their numbers: those that do not are in between."""
+def _indexed_uuids(node: dict[str, Any]) -> Iterable[tuple[int, str]]:
+    """Index and UUID of the GPUs of a node, which lists UUIDs without those of lost GPUs."""
     uuids, bad = node.get("gpus") or (), node.get("bad") or {}
-    numbers = (number for number in range(len(uuids) + len(bad)) if str(number) not in bad)
-    return zip(numbers, uuids, strict=False)
+    indexes = (index for index in range(len(uuids) + len(bad)) if str(index) not in bad)
+    return zip(indexes, uuids, strict=False)
 
 
 def _gpus(node: dict[str, Any]) -> Iterable[tuple[Any, ...]]:
-    """The GPUs of ``node`` with the global ranks that use them; last those that only their rank's torch saw."""
+    """The GPUs of ``node`` with the global ranks that use them; last the GPUs that only torch on that rank reported."""
     used = _by_rank(node, "gpu_of_rank")
-    for number, uuid in _numbered(node):
-        yield number, uuid, ", ".join(str(rank) for rank, gpu in used if gpu == number)
+    for index, uuid in _indexed_uuids(node):
+        yield index, uuid, ", ".join(str(rank) for rank, gpu in used if gpu == index)
     yield from (("", uuid, rank) for rank, uuid in _by_rank(node, "uuid_of_rank") if uuid is not None)
 
 
 def _by_rank(node: dict[str, Any], name: str) -> list[tuple[int, Any]]:
-    """What ``node`` has under ``name`` of each of its ranks, with the rank."""
+    """Each rank of ``node`` with its item of the list ``name``."""
     first, values = node.get("rank"), node.get(name)
     if not isinstance(first, int) or not isinstance(values, list):
         return []

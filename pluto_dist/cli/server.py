@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from pluto_dist.server.db.api_keys import fault_in
+from pluto_dist.server.api_keys import invalid_reason
 
 KEY_VARIABLE = "PLUTO_DIST_SERVER_KEY"
 
@@ -68,7 +68,7 @@ def server(
         environ=environ,
     )
     try:
-        serve.run(options, say=_say, show=click.echo)
+        serve.run(options, log=_say, echo=click.echo)
     except serve.ServeError as error:
         raise click.ClickException(str(error)) from error
 
@@ -93,8 +93,8 @@ def _given_key(file: Path | None, environ: Mapping[str, str]) -> str | None:
         key, source = environ[KEY_VARIABLE].strip(), KEY_VARIABLE
     else:
         return None
-    if fault := fault_in(key):
-        raise click.ClickException(f"the API key in {source} cannot be used: {fault}")
+    if reason := invalid_reason(key):
+        raise click.ClickException(f"the API key in {source} cannot be used: {reason}")
     return key
 
 

@@ -1,4 +1,4 @@
-"""``python -m pluto_dist``: its options, which ``pluto-dist run`` has too, and what ``init()`` gets of them."""
+"""``python -m pluto_dist``: its options, which ``pluto-dist run`` has too, as arguments of ``init()``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import click
 
 from pluto_dist.errors import ConfigurationError
-from pluto_dist.launcher import script as wrapped
-from pluto_dist.serialization.source import opened
-from pluto_dist.settings.arguments import Arguments, prepare
+from pluto_dist.launcher import script as runner
+from pluto_dist.serialization.source import read_mapping
+from pluto_dist.settings.arguments import Arguments, resolve
 from pluto_dist.version import __version__
 
 PROGRAM = "python -m pluto_dist"
@@ -41,23 +41,14 @@ _OPTIONS = (
 
 
 def run_options(command: F) -> F:
-    """The options of a command that end up as arguments of ``init()``; see :func:`init_arguments`."""
+    """Adds the options that become arguments of ``init()`` by :func:`init_arguments`."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def init_arguments(
-    *,
-    project: str | None = None,
-    name: str | None = None,
-    tags: Iterable[str] = (),
-    configs: Iterable[str] = (),
-    run_id: str | None = None,
-    resume: bool | None = None,
-    offline: bool = False,
-) -> dict[str, Any]:
-    """What :func:`run_options` came to, as arguments of ``init()``; pure, but for files with a config.
+def init_arguments(**options: Any) -> dict[str, Any]:
+    """The options of :func:`run_options` as arguments of ``init()``; pure, except that config files are read.
 
     >>> init_arguments(tags=["cpu"], configs=["optim.lr=1e-3", "optim.name=adam"], resume=False)
     {'tags': ['cpu'], 'config': {'optim': {'lr': 0.001, 'name': 'adam'}}, 'resume': False}
@@ -66,16 +57,16 @@ def init_arguments(
         ConfigurationError: lists all that is wrong with them.
     """
     given = {
-        "project": project,
-        "name": name,
-        "tags": list(tags) or None,
-        "config": _config(configs) or None,
-        "run_id": run_id,
-        "resume": resume,
-        "mode": "offline" if offline else None,
+        "project": options.get("project"),
+        "name": options.get("name"),
+        "tags": list(options.get("tags", ())) or None,
+        "config": _config(options.get("configs", ())) or None,
+        "run_id": options.get("run_id"),
+        "resume": options.get("resume"),
+        "mode": "offline" if options.get("offline") else None,
     }
     arguments = {argument: value for argument, value in given.items() if value is not None}
-    prepare(Arguments(**arguments), {})
+    resolve(Arguments(**arguments), {})
     return arguments
 
 
@@ -90,7 +81,7 @@ def _config(texts: Iterable[str]) -> dict[str, Any]:
                     raise ConfigurationError(f"--config needs a KEY before the =; it is {text[:100]!r}")
                 update = {name: update}
         elif text.lower().endswith((".json", ".yaml", ".yml")):
-            update, _ = opened(text, "--config")
+            update, _ = read_mapping(text, "--config")
         else:
             raise ConfigurationError(
                 f"--config takes the path of a .json, .yaml or .yml file, or KEY=VALUE; it is {text[:100]!r}"
@@ -101,7 +92,7 @@ def _config(texts: Iterable[str]) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a text is no Python, and may look like bad Python
+        warnings.simplefilter("ignore")  # a text need not be Python
         for read in (json.loads, ast.literal_eval):
             try:
                 return read(text)
@@ -111,7 +102,7 @@ def _value(text: str) -> Any:
 
 
 def _merged(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Both; what ``later`` says of a key wins, and mappings are merged in turn."""
+    """Both; values of ``later`` win, and mappings are merged in turn."""
     merged = dict(earlier)
     for key, value in later.items():
         before = merged.get(key)
@@ -120,7 +111,7 @@ def _merged(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, A
 
 
 class _Command(click.Command):
-    """Says both ways to start it."""
+    """Shows both ways to start it in its usage."""
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  # click's
         formatter.write_usage("torchrun [TORCHRUN OPTIONS] -m pluto_dist", "[OPTIONS] SCRIPT [ARGS]...")
@@ -138,7 +129,7 @@ class _Command(click.Command):
 @run_options
 @click.argument("script", nargs=-1, required=True, type=click.UNPROCESSED, metavar="SCRIPT")
 @click.version_option(__version__, prog_name=PROGRAM)
-def wrap(*, is_module: bool, script: tuple[str, ...], **options: Any) -> tuple[wrapped.Target, dict[str, Any]]:
+def wrap(*, is_module: bool, script: tuple[str, ...], **options: Any) -> tuple[runner.Target, dict[str, Any]]:
     """Run a Python script whose ranks all are in one run of the tracker.
 
     Calls pluto_dist.init() before the script's first line, and puts what the script dies of into the run and into
@@ -147,17 +138,17 @@ def wrap(*, is_module: bool, script: tuple[str, ...], **options: Any) -> tuple[w
     """
     name, *arguments = script
     try:
-        return wrapped.Target(name, tuple(arguments), is_module), init_arguments(**options)
+        return runner.Target(name, tuple(arguments), is_module), init_arguments(**options)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from error
 
 
 def main(folder: str | None, modules: frozenset[str]) -> None:
-    """Run what the command line says.
+    """Run the script on the command line.
 
     Args:
-        folder: what python had put in front of ``sys.path``.
-        modules: what was loaded before anything of ours.
+        folder: the first entry that python had added to ``sys.path``.
+        modules: names of the modules that were loaded before any of ours.
     """
     try:
         given = wrap.main(prog_name=PROGRAM, standalone_mode=False)
@@ -168,4 +159,4 @@ def main(folder: str | None, modules: frozenset[str]) -> None:
     if isinstance(given, int):  # --help and --version
         sys.exit(given)
     target, options = given
-    wrapped.run(target, options, os.environ, wrapped.Start(folder, modules))
+    runner.run(target, options, os.environ, runner.Start(folder, modules))

@@ -1,7 +1,7 @@
-"""HTTP that ends by a deadline, however slowly the other side speaks.
+"""A requests adapter whose requests end by a deadline, however slowly the server answers.
 
-requests' timeout starts again with every byte, so a server that drips one byte a second holds a caller for ever.
-Here a timer cuts the connection instead. Nothing of retries or of the tracker is known here.
+requests' timeout starts again with every byte, so a server that sends one byte a second blocks its caller for ever.
+Here a timer shuts the connection down.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class DeadlineAdapter(HTTPAdapter):
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """Cut the connections when the block has not ended after ``seconds``.
+        """Shut the connections down if the block has not ended after ``seconds``.
 
         Raises:
-            TimeoutError: they were cut; a cut answer may look like a short one.
+            TimeoutError: they were shut down; an answer that was cut off may look like a short one.
         """
         is_cut = threading.Event()
         timer = threading.Timer(max(0.0, seconds), self._cut, (is_cut,))

@@ -1,6 +1,6 @@
-"""What a tracker's HTTP answer says of itself: its error in words, when it came, when to try again, where it points.
+"""Parts of an HTTP answer: the error in words, the date, when to try again, the target of a redirect.
 
-Pure, but for the clock of this machine where the answer tells no time.
+Pure, except that the clock of this machine is used if the answer has no date.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def redirected(url: str, location: str) -> str:
 
 
 def date_of(response: requests.Response) -> float:
-    """When the server says it answered, seconds since 1970; by this machine's clock where it does not say."""
+    """The answer's date, seconds since 1970; this machine's clock if it has none."""
     with suppress(ValueError, TypeError, OverflowError):  # no date, or no HTTP date
         return (
             parsedate_to_datetime(response.headers["Date"]).timestamp() if "Date" in response.headers else time.time()
@@ -42,7 +42,7 @@ def retry_after(response: requests.Response) -> float:
 
 
 def error_text(content: bytes) -> str:
-    """The message in any of the server's three error shapes, or the beginning of what came instead."""
+    """The message in any of the server's three error shapes, or the beginning of another answer."""
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
-"""The tracker over HTTP: one session, bounded retries, the server's three error shapes as typed errors.
+"""HTTP client of the tracker: one session, bounded retries, the server's three error shapes as typed errors.
 
-What is sent and what comes back are ``wire``'s records. This module decides nothing about runs. Every call has a
-deadline on the monotonic clock, and sleeps only on an event, so that whoever owns the client can stop it at once.
+Requests and answers are the records of ``contract.run_requests``. Every call has a deadline on the monotonic clock, and
+sleeps only on an event, so that its owner can stop it at once.
 
 Retried until the deadline: no connection, 408, 429 (Retry-After obeyed) and 5xx, with urllib3's exponential
 backoff and full jitter. Retried twice: 401, which the hosted server answers now and then to a good key.
@@ -45,6 +45,8 @@ from pluto_dist.errors import (
     TrackerUnavailableError,
     UnexpectedAnswerError,
 )
+from pluto_dist.settings.settings import Settings
+from pluto_dist.version import __version__
 
 R = TypeVar("R", bound=Record)
 
@@ -66,7 +68,7 @@ class BearerAuth(AuthBase):
 
 
 class _Session(requests.Session):
-    """A session that does not even parse where a redirect leads."""
+    """A session that does not parse the target of a redirect."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002  # requests' signature
         return None
@@ -112,11 +114,11 @@ class TrackerClient:
         return self._post("/api/runs/create", request, CreateRunResponse, deadline, retry)
 
     def resume(self, request: ResumeRunRequest, *, deadline: float, retry: bool = True) -> CreateRunResponse:
-        """Attach to a run that exists; RequestRefusedError with status 404 where it does not."""
+        """Attach to a run that exists; RequestRefusedError with status 404 if it does not."""
         return self._post("/api/runs/resume", request, CreateRunResponse, deadline, retry)
 
     def details(self, run_id: int, *, deadline: float) -> RunState | None:
-        """The run as the tracker has it, and ``None`` where it knows no such run."""
+        """The run as the tracker has it; ``None`` if it has no such run."""
         try:
             details = self.everything(run_id, deadline=deadline)
         except RequestRefusedError as error:
@@ -129,14 +131,14 @@ class TrackerClient:
             raise UnexpectedAnswerError(f"{self._url_api} answered details of run {run_id} that are {error}") from error
 
     def everything(self, run_id: int, *, deadline: float) -> Any:
-        """The details of a run as they come; RequestRefusedError with status 404 where there is none."""
+        """The details of a run as they come; RequestRefusedError with status 404 if there is none."""
         return self._ask("GET", f"{self._url_api}/api/runs/details/{run_id}", None, deadline)
 
     def number_of(self, display_id: str, project: str, *, deadline: float) -> int:
         """The tracker's number of the run of ``project`` that people call ``display_id``; the run is left as it is.
 
         Raises:
-            RequestRefusedError: with status 404 where there is none, 409 where there are several.
+            RequestRefusedError: with status 404 if there is none, 409 if there are several.
         """
         path = f"/api/runs/details/by-display-id/{quote(display_id)}?{urlencode({'projectName': project})}"
         try:
@@ -160,12 +162,12 @@ class TrackerClient:
         self._change("/api/runs/config/update", request, deadline)
 
     def heartbeat(self, run_id: int, *, deadline: float) -> TriggerResponse:
-        """Say that the run lives; the answer tells its status."""
+        """Send a heartbeat of the run; the answer has its status."""
         answer = self._ask("POST", f"{self._url_py}/api/runs/trigger", TriggerRequest(run_id), deadline)
         return self._record(TriggerResponse, answer, self._url_py)
 
     def validate(self, *, deadline: float) -> Any:
-        """What the server says of the key, at the first try."""
+        """The server's answer about the key, at the first try."""
         return self._ask("GET", f"{self._url_api}/api/runs/auth/validate", None, deadline, retry=False)
 
     def pause(self, seconds: float) -> None:
@@ -181,7 +183,7 @@ class TrackerClient:
         self._session.close()
 
     def _change(self, path: str, request: Record, deadline: float) -> None:
-        """Post a change; an answer that does not say so is none, or a proxy's page could swallow the run's end."""
+        """Post a change; an answer without success is an error, or a proxy's page could swallow the run's end."""
         if not self._post(path, request, SuccessResponse, deadline, True).success:
             raise UnexpectedAnswerError(f"{self._url_api} answered that {path} had no success")
 
@@ -283,3 +285,16 @@ class _TryAgainError(Exception):
     def __init__(self, final: TrackerError, retry_after: float = 0.0) -> None:
         super().__init__(str(final))
         self.final, self.retry_after = final, retry_after
+
+
+def from_settings(settings: Settings, who: str) -> TrackerClient | None:
+    """A client of the tracker in ``settings``; ``None`` if there is no key, or none is to be asked.
+
+    Args:
+        settings: of the user.
+        who: this process, for the server's log.
+    """
+    if settings.mode != "online" or settings.api_key is None:
+        return None
+    agent = f"pluto-dist/{__version__} ({who})"
+    return TrackerClient(settings.url_api, settings.url_py, settings.api_key, user_agent=agent)

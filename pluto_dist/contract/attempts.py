@@ -1,11 +1,11 @@
-"""What is recorded of each attempt of a job, and what changed since the last one.
+"""The record of each attempt of a job, and what changed since the one before.
 
-Pure. The leader of an attempt writes one record into the run's config, under ``pluto_dist.attempts`` and a key of
-its own; configs are merged key by key, so records of two leaders (observed after a split) stand side by side.
-What the tracker gives back is data: whatever is no record is passed over.
+Pure. The owner of an attempt writes one record into the run's config, under ``pluto_dist.attempts`` and a key of its
+own. Configs are merged key by key, so records of two owners (observed after a split) stand side by side. What the
+tracker returns is data: what is not a record is ignored.
 
->>> first = record({}, launch="k3", started=0.0, world_size=4, hosts=["a", "b"], heartbeat=10)
->>> again = record({"x": first}, launch="k3", started=60.0, world_size=2, hosts=["a", "c"], heartbeat=10)
+>>> first = record({}, Attempt(launch="k3", started=0.0, world_size=4, hosts=["a", "b"], heartbeat=10))
+>>> again = record({"x": first}, Attempt(launch="k3", started=60.0, world_size=2, hosts=["a", "c"], heartbeat=10))
 >>> again["number"], again["joined"], again["left"]
 (2, ['c'], ['b'])
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -23,7 +24,7 @@ MOST_GPUS = 64  # whose UUIDs a record has
 
 
 def key(started: float) -> str:
-    """A key that no other attempt has, and that tells people when it started (seconds since 1970).
+    """A key that no other attempt has, and that shows when it started (seconds since 1970).
 
     >>> key(0.0)[:21]
     '1970-01-01T00:00:00Z '
@@ -31,50 +32,55 @@ def key(started: float) -> str:
     return f"{_iso(started)} {secrets.token_hex(2)}"
 
 
-def record(
-    earlier: Mapping[str, Any],
-    *,
-    launch: str,
-    started: float,
-    world_size: int,
-    hosts: Sequence[str],
-    heartbeat: float,
-    missing: int = 0,
-    failure: Mapping[str, Any] | None = None,
-    gpus: Mapping[str, Sequence[str]] | None = None,
-) -> dict[str, Any]:
-    """The record of an attempt.
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What is known of an attempt.
 
-    Args:
-        earlier: the run's records so far, by key; foreign content is passed over.
-        launch: names the launch, as its token does.
+    Attributes:
+        launch: the launch's token.
         started: seconds since 1970.
-        world_size: ranks.
+        world_size: number of ranks.
         hosts: one name per node, in order of their numbers.
-        heartbeat: seconds between two signs of life.
-        missing: nodes that had not called ``init()`` by then.
-        failure: what ended the attempt before, where known.
-        gpus: the UUIDs of each host's GPUs, where known; of many, a hash for each host.
+        heartbeat: seconds between two heartbeats.
+        missing: number of nodes that had not called ``init()`` by then.
+        failure: what ended the attempt before, if known.
+        gpus: the UUIDs of each host's GPUs, if known.
+    """
+
+    launch: str
+    started: float
+    world_size: int
+    hosts: Sequence[str]
+    heartbeat: float
+    missing: int = 0
+    failure: Mapping[str, Any] | None = None
+    gpus: Mapping[str, Sequence[str]] | None = None
+
+
+def record(earlier: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
+    """The record of ``attempt``, which follows the records in ``earlier`` (by key).
+
+    Of more than :data:`MOST_GPUS` GPUs it has a hash for each host instead of the UUIDs.
     """
     made: dict[str, Any] = {
         "number": 1,
-        "launch": launch,
-        "start": _iso(started),
-        "world_size": world_size,
-        "hosts": list(hosts),
-        "heartbeat": heartbeat,
+        "launch": attempt.launch,
+        "start": _iso(attempt.started),
+        "world_size": attempt.world_size,
+        "hosts": list(attempt.hosts),
+        "heartbeat": attempt.heartbeat,
     }
-    if missing:
-        made["nodes_missing"] = missing
-    if failure is not None:
-        made["after_failure"] = dict(failure)
-    if gpus:
-        made["gpus"] = _bounded(gpus)
+    if attempt.missing:
+        made["nodes_missing"] = attempt.missing
+    if attempt.failure is not None:
+        made["after_failure"] = dict(attempt.failure)
+    if attempt.gpus:
+        made["gpus"] = _bounded(attempt.gpus)
     return after(earlier, made)
 
 
 def after(earlier: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
-    """``made``, a record of an attempt that nobody could compare, as the one that follows those in ``earlier``."""
+    """``made``, a record that was made without knowing earlier ones, as the one that follows those in ``earlier``."""
     last = newest(earlier)
     if last is None:
         return dict(made)
@@ -83,14 +89,14 @@ def after(earlier: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _bounded(gpus: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """UUIDs by host while there are few; else a short hash for each host, which tells that they changed."""
+    """UUIDs by host if there are few; else a short hash for each host, which changes with them."""
     if sum(map(len, gpus.values())) <= MOST_GPUS:
         return {host: sorted(uuids) for host, uuids in gpus.items()}
     return {host: hashlib.sha256("\n".join(sorted(uuids)).encode()).hexdigest()[:8] for host, uuids in gpus.items()}
 
 
 def _gpu_changes(before: Any, now: Any) -> dict[str, Any]:
-    """Which GPUs came and went on hosts that stayed; of those that are known by a hash alone, the hosts.
+    """Which GPUs came and went on hosts that stayed; the hosts, if their GPUs are known by a hash alone.
 
     >>> _gpu_changes({"a": ["GPU-1", "GPU-2"], "b": "12ab"}, {"a": ["GPU-2", "GPU-3"], "b": "34cd"})
     {'gpus_joined': {'a': ['GPU-3']}, 'gpus_left': {'a': ['GPU-1']}, 'gpus_changed': ['b']}
@@ -122,7 +128,7 @@ def _changes(last: Mapping[str, Any], world_size: object, hosts: Sequence[str]) 
 
 
 def newest(records: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The record of the last attempt, with its key as ``key``; ``None`` where there is no record."""
+    """The record of the last attempt, with its key as ``key``; ``None`` if there is no record."""
     known = [{**entry, "key": name} for name, entry in records.items() if _is_record(entry)]
     return max(known, key=lambda entry: (entry["number"], entry["key"]), default=None)
 

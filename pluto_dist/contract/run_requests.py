@@ -1,9 +1,8 @@
-"""The tracker's contract as records: what is sent, what comes back, what makes either invalid.
+"""Requests to the tracker and its answers, as records.
 
-Used by the client and by the embedded server alike, so both read the contract from one place. This
-module knows nothing of HTTP, retries or storage. Field names, types and limits are those of the
-published operation ``POST /api/runs/create`` and of the requests the official SDK sends beside it;
-limits that the document does not state were measured on the open-source server.
+Used by the client and by the embedded tracker alike. Field names, types and limits are those of the published operation
+``POST /api/runs/create`` and of the requests that the official SDK sends beside it; limits that the document does not
+state were measured on the open-source server.
 
 >>> CreateRunRequest(run_name="ddp", project_name="digits", external_id="job-7").to_json()
 {'runName': 'ddp', 'projectName': 'digits', 'externalId': 'job-7'}
@@ -45,7 +44,7 @@ class CreateRunRequest(Record):
 
 @dataclass(frozen=True, slots=True)
 class CreateRunResponse(Record):
-    """The answer of create and of resume. ``run_id`` is the tracker's number, unique over all projects."""
+    """The answer to create and to resume. ``run_id`` is the tracker's number, unique over all projects."""
 
     nulls: ClassVar[bool] = True
 
@@ -82,7 +81,7 @@ class UpdateStatusRequest(Record):
 
     @classmethod
     def of(cls, run_id: int, status: str, document: Json = None) -> UpdateStatusRequest:
-        """The request that sends ``document``, unless it is ``None``, along with the status."""
+        """The request that sends ``document``, unless it is ``None``, with the status."""
         return cls(run_id, status, None if document is None else json.dumps(document))
 
 
@@ -117,13 +116,13 @@ class TriggerResponse(Record):
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What ``GET /api/runs/details/{id}`` tells that this package needs. Times in seconds since 1970.
+    """The part of ``GET /api/runs/details/{id}`` that this package needs. Times in seconds since 1970.
 
     Attributes:
         status: one of :data:`STATUSES`.
         config: the run's config as it is stored.
-        status_updated: when the status last changed; ``None`` where the tracker does not say.
-        last_sign: the last sign of life: a heartbeat (the hosted tracker does not show it, 2026) or a change.
+        status_updated: when the status last changed; ``None`` if the tracker does not return it.
+        last_sign: the last heartbeat (the hosted tracker does not return it, 2026) or change.
         status_metadata: what came with the status.
     """
 
@@ -156,10 +155,10 @@ def _seconds(moment: Json) -> float | None:
 
 
 def refusals(request: CreateRunRequest) -> tuple[str, ...]:
-    """Why a well-typed request would be refused all the same; empty when it would not be.
+    """Why a well-typed request would be refused all the same; empty if it would not be.
 
-    The client raises all of them before anything is sent, the embedded server answers the first.
-    The hosted server answers 500 to most of these, and burns a run number.
+    The client raises all of them before anything is sent, the embedded server answers the first. The hosted server
+    answers 500 to most of these, and burns a run number.
     """
     found: list[str] = []
     names = {

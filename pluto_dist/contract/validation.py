@@ -24,7 +24,7 @@ _LATEST_DATE_MS = 8_640_000_000_000_000  # the last millisecond an ECMAScript Da
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How one field stands in the contract: its JSON name, type and limits."""
+    """One field in the contract: its JSON name, type and limits."""
 
     json: str
     type: JsonType
@@ -35,21 +35,10 @@ class Rule:
     choices: tuple[str, ...] = ()
 
 
-def contract_field(
-    name: str,
-    type: JsonType,
-    *,
-    required: bool = False,
-    nullable: bool = False,
-    min_length: int | None = None,
-    date_ms: bool = False,
-    whole: bool = False,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    rule = Rule(name, type, nullable, min_length, date_ms, whole, choices)
-    if required:
-        return dataclasses.field(metadata={"rule": rule})
-    return dataclasses.field(default=None, metadata={"rule": rule})
+def contract_field(name: str, type: JsonType, *, required: bool = False, **limits: Any) -> Any:
+    """A field of a :class:`Record`; ``limits`` are those of its :class:`Rule`."""
+    metadata = {"rule": Rule(name, type, **limits)}
+    return dataclasses.field(metadata=metadata) if required else dataclasses.field(default=None, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +54,7 @@ class Issue:
 
 
 class ContractError(ValueError):
-    """A JSON value that is not the record it should be; ``issues`` says why."""
+    """A JSON value that is not the expected record; ``issues`` has the reasons."""
 
     def __init__(self, record: str, found: tuple[Issue, ...]) -> None:
         self.issues = found
@@ -122,7 +111,7 @@ def _rules(record: type[Record]) -> tuple[tuple[str, Rule, bool], ...]:
 
 
 def issues(record: type[Record], body: Json) -> tuple[Issue, ...]:
-    """Everything that makes ``body`` no ``record``; empty when it is one."""
+    """Everything in ``body`` that breaks the rules of ``record``; empty if it is one."""
     if not isinstance(body, dict):
         return (_wrong_type((), "object", body),)
     found: list[Issue] = []
@@ -207,7 +196,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def unstorable(text: str) -> str | None:
-    """What in ``text`` no text column can hold, or ``None``."""
+    """What in ``text`` cannot be stored in a text column; ``None`` if nothing."""
     if "\x00" in text:
         return "a NUL character, which cannot be stored"
     if _SURROGATE.search(text):
@@ -235,13 +224,13 @@ def parse_document(text: str) -> Json:
 
 
 def unstorable_in(document: str | None) -> set[str]:
-    """What in the strings and keys of a JSON document no text column can hold; empty where it is not JSON."""
+    """What in the strings and keys of a JSON document cannot be stored in a text column; empty if it is not JSON."""
     if document is None or (document.isascii() and "\\u" not in document):
         return set()  # JSON can hold a NUL as an escape only
     try:
         pending = [parse_document(document)]
     except ValueError:
-        return set()  # whoever stores it says so: for some requests the server never parses it
+        return set()  # the server reports it, if it parses the document at all
     found: set[str] = set()
     while pending:
         value = pending.pop()

@@ -1,25 +1,24 @@
-"""Is this machine fit for a job? What ``pluto-dist doctor`` checks before one is started.
+"""The checks of ``pluto-dist doctor``: whether this machine is ready for a job.
 
-A new check goes into the file of its family: a pure function of what that family's ``look`` saw, with a name in
-its ``FAMILY``. A new family is a file and a line below.
+A new check is a pure function in the module of its group, which judges what the group's ``probe`` has read; it gets a
+name in the module's ``CheckGroup``. A new group is a module, and an entry in ``CHECK_GROUPS``.
 """
 
 from __future__ import annotations
 
-from pluto_dist.doctor import disk, gpus, launch, memory, network, reaching
+from pluto_dist.doctor import disk, explain, gpus, memory, network, tracker
 from pluto_dist.doctor.examination import Report, examine
-from pluto_dist.doctor.family import TIMEOUT, AnyFamily, Machine
-from pluto_dist.doctor.finding import Finding, Verdict
+from pluto_dist.doctor.finding import TIMEOUT, AnyCheckGroup, Finding, Machine, Verdict
 
-FAMILIES: tuple[AnyFamily, ...] = (
-    launch.FAMILY,
-    reaching.FAMILY,
+CHECK_GROUPS: tuple[AnyCheckGroup, ...] = (
+    explain.GROUP,
+    tracker.GROUP,
     network.INTERFACES,
     network.HOSTNAME,
     network.RENDEZVOUS,
-    gpus.FAMILY,
-    memory.FAMILY,
-    disk.FAMILY,
+    gpus.GROUP,
+    memory.GROUP,
+    disk.GROUP,
 )
 
-__all__ = ["FAMILIES", "TIMEOUT", "Finding", "Machine", "Report", "Verdict", "examine"]
+__all__ = ["CHECK_GROUPS", "TIMEOUT", "Finding", "Machine", "Report", "Verdict", "examine"]

@@ -1,4 +1,4 @@
-"""Can an outage's requests be kept on disk?"""
+"""Checks the folder of the offline queue, which keeps the requests of an outage."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pluto_dist.doctor.family import Family, Machine
-from pluto_dist.doctor.finding import Finding, ok, problem, size, warning
+from pluto_dist.doctor.finding import CheckGroup, Finding, Machine, ok, problem, size, warning
 from pluto_dist.inventory.probes import disks
 from pluto_dist.inventory.safe_read import value_or_none
 from pluto_dist.settings.settings import spool_folder
 
-NETWORK = (
+NETWORK_FILESYSTEMS = (
     "nfs",
     "cifs",
     "smb",
@@ -29,13 +28,20 @@ NETWORK = (
     "afs",
     "orangefs",
 )
-LITTLE, TOO_LITTLE = 1 << 30, 64 << 20  # bytes; one request may be 64 MiB
-ELSEWHERE = "Set PLUTO_DIR to a folder on a disk of this machine that you may write to."
+FREE_WARNING, FREE_PROBLEM = 1 << 30, 64 << 20  # bytes; one request may be 64 MiB
+SET_FOLDER = "Set PLUTO_DIR to a writable folder on a disk of this machine."
 
 
 @dataclass(frozen=True, slots=True)
-class DiskSeen:
-    """Attributes: ``folder`` is ``None`` where none is known; ``refused`` is why no file can be made in it."""
+class DiskFacts:
+    """The folder of the offline queue.
+
+    Attributes:
+        folder: ``None`` if it cannot be determined.
+        refused: why no file can be created in it; ``None`` if one can.
+        free: bytes.
+        filesystem: type of the filesystem.
+    """
 
     folder: Path | None
     refused: str | None = None
@@ -43,40 +49,40 @@ class DiskSeen:
     filesystem: str | None = None
 
 
-def _spool(environ: Mapping[str, str]) -> Path | None:
-    """Where a job of this environment keeps what an outage leaves."""
+def _queue_folder(environ: Mapping[str, str]) -> Path | None:
     chosen = environ.get("PLUTO_DIR")
     return spool_folder(environ, Path(chosen) if chosen else None)
 
 
-def look(machine: Machine) -> DiskSeen:
-    folder = _spool(machine.environ)
+def probe(machine: Machine) -> DiskFacts:
+    folder = _queue_folder(machine.environ)
     if folder is None:
-        return DiskSeen(None)
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+        return DiskFacts(None)
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
     try:
-        with tempfile.TemporaryFile(dir=there) as file:  # has no name, and leaves nothing behind
+        with tempfile.TemporaryFile(dir=existing) as file:  # has no name, so nothing is left behind
             file.write(b"\0")
         refused = None
     except OSError as error:
-        refused = f"{there}: {error.strerror}"
-    status = value_or_none(lambda: os.statvfs(there))
+        refused = f"{existing}: {error.strerror}"
+    status = value_or_none(lambda: os.statvfs(existing))
     free = None if status is None else status.f_bavail * status.f_frsize
-    return DiskSeen(folder, refused, free, value_or_none(lambda: disks.type_of(there, machine.root)))
+    return DiskFacts(folder, refused, free, value_or_none(lambda: disks.filesystem_type(existing, machine.root)))
 
 
-def spool(seen: DiskSeen) -> Finding:
-    if seen.folder is None or seen.refused:
-        why = f"{seen.folder} cannot be written ({seen.refused})" if seen.folder else "no folder: HOME is not set"
-        return problem(why, ELSEWHERE)
-    kind = seen.filesystem or "an unknown filesystem"
-    saw = f"{seen.folder} on {kind}" + ("" if seen.free is None else f", {size(seen.free)} free")
-    if seen.free is not None and seen.free < LITTLE:
-        judged = problem if seen.free < TOO_LITTLE else warning
-        return judged(saw, f"Free {size(LITTLE)}, or set PLUTO_DIR to a folder on another disk.")
+def queue_folder(facts: DiskFacts) -> Finding:
+    if facts.folder is None or facts.refused:
+        why = f"{facts.folder} cannot be written ({facts.refused})" if facts.folder else "no folder: HOME is not set"
+        return problem(why, SET_FOLDER)
+    kind = facts.filesystem or "an unknown filesystem"
+    saw = f"{facts.folder} on {kind}" + ("" if facts.free is None else f", {size(facts.free)} free")
+    if facts.free is not None and facts.free < FREE_WARNING:
+        finding = problem if facts.free < FREE_PROBLEM else warning
+        return finding(saw, f"Free {size(FREE_WARNING)}, or set PLUTO_DIR to a folder on another disk.")
     if kind in ("tmpfs", "ramfs"):
-        return warning(f"{saw}: gone with this machine's memory", ELSEWHERE)
-    return ok(f"{saw}: a network file system, one folder for all nodes" if kind.startswith(NETWORK) else saw)
+        return warning(f"{saw}: lost when this machine restarts", SET_FOLDER)
+    is_shared = kind.startswith(NETWORK_FILESYSTEMS)
+    return ok(f"{saw}: a network file system, one folder for all nodes" if is_shared else saw)
 
 
-FAMILY = Family(look, (("disk for an outage", spool),), f"The file system hangs. {ELSEWHERE}")
+GROUP = CheckGroup(probe, (("disk for an outage", queue_folder),), f"The file system hangs. {SET_FOLDER}")

@@ -1,10 +1,10 @@
-"""Which run would this environment join, and why? What ``pluto-dist explain`` tells, before anything is started.
+"""The run that an environment would join, and why: what ``pluto-dist explain`` prints before anything is started.
 
-Pure: the environment comes in as a Mapping, and nothing is asked: no network, no torch, no disk. Only what the
-ranks have yet to agree on (the launch's token) stays open.
+Pure: the environment comes in as a Mapping; network, torch and disk are not used. Only the token that the ranks have
+yet to agree on is left open.
 
->>> told = explain({"TORCHELASTIC_RUN_ID": "123", "RANK": "0", "WORLD_SIZE": "8"})
->>> told.external_id, told.second_launch
+>>> explanation = explain({"TORCHELASTIC_RUN_ID": "123", "RANK": "0", "WORLD_SIZE": "8"})
+>>> explanation.external_id, explanation.second_launch
 ('torchrun-123-<token>', 'a run of its own')
 """
 
@@ -16,24 +16,26 @@ from typing import Any
 
 from pluto_dist import environments, identity
 from pluto_dist.client import rate_limit
+from pluto_dist.doctor.finding import CheckGroup, Finding, Machine, ok, problem
 from pluto_dist.environments import scheduler_jobs
 from pluto_dist.environments.context import LaunchContext
+from pluto_dist.errors import PlutoDistError
 from pluto_dist.identity import Decision, Named
 from pluto_dist.settings import settings
 from pluto_dist.settings.settings import Settings
 
-_REQUESTS_OF_THE_LEADER = 2  # the create and the end
+_REQUESTS_OF_THE_OWNER = 2  # the create and the end
 
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """What one attempt of the job sends to the tracker.
+    """The requests of one attempt of the job to the tracker.
 
     Attributes:
-        creates: create-run calls, one of each rank; the first carries everything, the others the id alone.
+        creates: create-run requests, one of each rank; the first carries everything, the others the id alone.
         last_create_after: seconds after the first until the last is sent.
         heartbeats_a_minute: of the whole job.
-        others: the leader's end, and what it asks about an earlier launch before it creates.
+        others: the end, and the owner's requests about an earlier launch before the create.
     """
 
     creates: int
@@ -44,20 +46,20 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What is known of the run before the ranks have spoken.
+    """The facts about the run that are known before the ranks exchange anything.
 
     Attributes:
-        launcher: who started this process.
-        rank, world_size, node_rank, node_count: its place; ``None`` where the launcher does not tell.
-        external_id: the run's id; ``<token>`` is what the ranks will agree on.
-        source: why it has that id, as ``run.run_id_source`` will say.
+        launcher: the launcher that started this process.
+        rank, world_size, node_rank, node_count: its place; ``None`` if the launcher does not give it.
+        external_id: the run's id; ``<token>`` stands for what the ranks will agree on.
+        source: the reason for that id, as in ``run.run_id_source``.
         row: the row of the identity table that applied.
-        meet: where the ranks agree.
-        restart, requeue, second_launch: which run each of them would join.
+        meet: the store in which the ranks agree.
+        restart, requeue, second_launch: the run that each of them would join.
         job: the scheduler job that names this launch for ``resume``, with its variables.
-        also_named: other names of a job that stand in the environment, and why they are not used.
-        tracker: where it would be recorded, or why nowhere.
-        requests: what that costs the tracker.
+        also_named: other names of a job in the environment, and why they are not used.
+        tracker: the tracker that would record it, or why there is none.
+        requests: the requests to the tracker.
     """
 
     launcher: str
@@ -82,7 +84,7 @@ class Explanation:
 
 
 def explain(environ: Mapping[str, str], *, run_id: str | None = None, resume: bool | None = None) -> Explanation:
-    """What ``init()`` would find out in ``environ``.
+    """The decisions that ``init()`` would make in ``environ``.
 
     Args:
         environ: the worker's environment.
@@ -127,14 +129,14 @@ def _external_id(decision: Decision) -> str:
 
 def _meet(context: LaunchContext) -> str:
     if context.store_address is not None:
-        return "in the store that torchrun's agent hosts at {}:{}".format(*context.store_address)
+        return "the store that torchrun's agent hosts at {}:{}".format(*context.store_address)
     if context.topology.world_size == 1:
-        return "nowhere: there is one rank"
+        return "none: there is one rank"
     if context.hosted_address is not None:
-        return "in a store that rank 0 hosts at {}:{}".format(*context.hosted_address)
+        return "a store that rank 0 hosts at {}:{}".format(*context.hosted_address)
     if context.worker_marks and context.is_on_one_node:
-        return "in a store that rank 0 hosts on this node"
-    return "in the store of the default process group: call init() after init_process_group(), or it is an error"
+        return "a store that rank 0 hosts on this node"
+    return "the store of the default process group: call init() after init_process_group(), or it is an error"
 
 
 def _restart(context: LaunchContext) -> str:
@@ -186,10 +188,28 @@ def _tracker(chosen: Settings) -> str:
 
 def _requests(chosen: Settings, context: LaunchContext, decision: Decision) -> Requests:
     ranks = context.topology.world_size
-    asked = 2 if isinstance(decision, Named) and decision.derived else 0  # whether the run exists, whether it lives
+    asked = 2 if isinstance(decision, Named) and decision.derived else 0  # whether the run exists, whether it is in use
     return Requests(
         creates=ranks,
         last_create_after=round(rate_limit.due(ranks - 1, chosen.attach_rate), 1),
         heartbeats_a_minute=round(60 / chosen.heartbeat, 1),
-        others=_REQUESTS_OF_THE_LEADER - 1 + asked,
+        others=_REQUESTS_OF_THE_OWNER - 1 + asked,
     )
+
+
+def probe(machine: Machine) -> Explanation | PlutoDistError:
+    try:
+        return explain(machine.environ)
+    except PlutoDistError as error:
+        return error
+
+
+def run_to_join(facts: Explanation | PlutoDistError) -> Finding:
+    """One line of the output of ``pluto-dist explain``, or the error that ``init()`` would raise."""
+    if isinstance(facts, PlutoDistError):
+        saw, _, fix = str(facts).partition("\n")
+        return problem(f"init() would raise {type(facts).__name__}: {saw}", fix.strip() or "pluto-dist explain")
+    return ok(f"{facts.external_id} ({facts.launcher}, rank {facts.rank} of {facts.world_size}): {facts.source}")
+
+
+GROUP = CheckGroup(probe, (("run", run_to_join),))

@@ -1,4 +1,4 @@
-"""What does one check say? A verdict, what was seen, and what mends it.
+"""The result of one check, and groups of checks that share one probe of the machine.
 
 >>> warning("/dev/shm has 64 MiB", "docker run --shm-size=8g").to_json()
 {'verdict': 'warning', 'saw': '/dev/shm has 64 MiB', 'fix': 'docker run --shm-size=8g'}
@@ -6,15 +6,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+F = TypeVar("F")
 
 Verdict = Literal["ok", "warning", "problem", "not applicable"]
+
+REPORT_BUG = "Report this with the output of pluto-dist doctor --json."
+
+TIMEOUT = 12.0
+"""Default time limit of all checks together, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check's answer; ``fix`` is empty where there is nothing to mend."""
+    """The result of one check.
+
+    Attributes:
+        verdict: the severity.
+        saw: the state that the check found, or the reason why it does not apply.
+        fix: how to correct it; empty if there is nothing to correct.
+    """
 
     verdict: Verdict
     saw: str
@@ -29,7 +44,7 @@ def ok(saw: str) -> Finding:
 
 
 def warning(saw: str, fix: str) -> Finding:
-    """A job runs, but slowly, or fails later."""
+    """A job runs, but slowly, or may fail later."""
     return Finding("warning", saw, fix)
 
 
@@ -43,7 +58,7 @@ def not_applicable(saw: str) -> Finding:
 
 
 def size(count: float) -> str:
-    """Bytes as people read them.
+    """Bytes in binary units.
 
     >>> size(67108864), size(1 << 40), size(100)
     ('64 MiB', '1 TiB', '100 B')
@@ -53,3 +68,38 @@ def size(count: float) -> str:
             break
         count /= 1024
     return f"{count:.3g} {unit}" if count < 1000 else f"{count:.0f} {unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The input of a probe.
+
+    Attributes:
+        environ: the environment of the future job.
+        offline: whether to skip requests to the tracker.
+        timeout: seconds after which a probe is abandoned.
+        root: the folder that contains /proc, /sys and /dev.
+    """
+
+    environ: Mapping[str, str]
+    offline: bool = False
+    timeout: float = TIMEOUT
+    root: Path = Path("/")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckGroup(Generic[F]):
+    """Checks that share a probe. Groups run in parallel, each in its own thread, so a blocked one delays no other.
+
+    Attributes:
+        probe: reads the facts that the checks judge (I/O). Its exception or timeout is the first check's problem.
+        checks: names, and pure functions of the facts.
+        timeout_fix: how to correct a probe that does not return.
+    """
+
+    probe: Callable[[Machine], F]
+    checks: tuple[tuple[str, Callable[[F], Finding]], ...]
+    timeout_fix: str = REPORT_BUG
+
+
+AnyCheckGroup = CheckGroup[Any]

@@ -1,4 +1,4 @@
-"""Does each GPU work as well as it could? Pure verdicts over what was read of all of them."""
+"""Checks the health of each GPU: PCIe link, NVLinks, memory errors and clocks. Pure."""
 
 from __future__ import annotations
 
@@ -8,70 +8,72 @@ from pluto_dist.doctor.finding import Finding, not_applicable, ok, problem, warn
 from pluto_dist.inventory.records import Gpu
 from pluto_dist.inventory.report.health import BUSY_PERCENT
 
-UNTOLD = "the driver does not tell"
+NOT_REPORTED = "not reported by the driver"
 RESET = "nvidia-smi --gpu-reset with no process on it, or reboot; if it comes back, replace the GPU."
 
 
-def pcie(seen: Sequence[Gpu]) -> Finding:
-    """The width never changes by itself. The generation does: an idle GPU lowers it, so only a busy one tells."""
-    known = [each for each in seen if each.pcie_width and each.pcie_width_max]
+def pcie(gpus: Sequence[Gpu]) -> Finding:
+    """The width of a link is constant. Its generation is not: an idle GPU lowers it, so only a busy GPU is judged."""
+    known = [gpu for gpu in gpus if gpu.pcie_width and gpu.pcie_width_max]
     if not known:
-        return not_applicable(UNTOLD)
+        return not_applicable(NOT_REPORTED)
     narrow = [
-        f"GPU {each.index}: x{each.pcie_width} of x{each.pcie_width_max}"
-        for each in known
-        if (each.pcie_width or 0) < (each.pcie_width_max or 0)
+        f"GPU {gpu.index}: x{gpu.pcie_width} of x{gpu.pcie_width_max}"
+        for gpu in known
+        if (gpu.pcie_width or 0) < (gpu.pcie_width_max or 0)
     ]
     slow = [
-        f"GPU {each.index}: generation {each.pcie_gen} of {each.pcie_gen_max} while busy"
-        for each in known
-        if (each.busy or 0) >= BUSY_PERCENT and (each.pcie_gen or 0) < (each.pcie_gen_max or 0)
+        f"GPU {gpu.index}: generation {gpu.pcie_gen} of {gpu.pcie_gen_max} while busy"
+        for gpu in known
+        if (gpu.busy or 0) >= BUSY_PERCENT and (gpu.pcie_gen or 0) < (gpu.pcie_gen_max or 0)
     ]
     if narrow or slow:
         return warning(", ".join(narrow + slow), "Reseat the card or its riser; check the slot's setting in the BIOS.")
-    idle = any((each.pcie_gen or 0) < (each.pcie_gen_max or 0) for each in known)
-    widths = _each(f"generation {each.pcie_gen_max} x{each.pcie_width}" for each in known)
-    return ok(widths + (", idle ones at a lower generation" if idle else ""))
+    idle = any((gpu.pcie_gen or 0) < (gpu.pcie_gen_max or 0) for gpu in known)
+    links = _distinct(f"generation {gpu.pcie_gen_max} x{gpu.pcie_width}" for gpu in known)
+    return ok(links + (", idle ones at a lower generation" if idle else ""))
 
 
-def nvlink(seen: Sequence[Gpu]) -> Finding:
-    linked = [each for each in seen if each.nvlinks]
+def nvlink(gpus: Sequence[Gpu]) -> Finding:
+    linked = [gpu for gpu in gpus if gpu.nvlinks]
     if not linked:
         return not_applicable("no NVLink")
     down = [
-        f"GPU {e.index}: {e.nvlinks_up} of {e.nvlinks} up" for e in linked if (e.nvlinks_up or 0) < (e.nvlinks or 0)
+        f"GPU {gpu.index}: {gpu.nvlinks_up} of {gpu.nvlinks} up"
+        for gpu in linked
+        if (gpu.nvlinks_up or 0) < (gpu.nvlinks or 0)
     ]
     if down:
         return warning(
             ", ".join(down), "nvidia-smi nvlink -s; with NVSwitch: systemctl status nvidia-fabricmanager, then reset."
         )
-    return ok(_each(f"{each.nvlinks} links up" for each in linked))
+    return ok(_distinct(f"{gpu.nvlinks} links up" for gpu in linked))
 
 
-def memory(seen: Sequence[Gpu]) -> Finding:
-    """Uncorrected errors end the process they hit. Rows that were remapped are repaired, unless spares ran out."""
-    worn = [f"GPU {each.index}: no spare row is left" for each in seen if each.remap_failed]
-    errors = [f"GPU {each.index}: {each.ecc_errors} uncorrected ECC errors" for each in seen if each.ecc_errors]
-    pending = [f"GPU {each.index}: a row waits for a reset" for each in seen if each.remap_pending]
-    retired = [f"GPU {each.index}: {each.retired_pages} pages retired" for each in seen if each.retired_pages]
-    if worn or errors:
-        return problem(", ".join(worn + errors + pending), RESET)
+def memory(gpus: Sequence[Gpu]) -> Finding:
+    """An uncorrected error ends the process that it hits. Remapped rows are repaired unless no spare row is left."""
+    failed = [f"GPU {gpu.index}: no spare row is left" for gpu in gpus if gpu.remap_failed]
+    errors = [f"GPU {gpu.index}: {gpu.ecc_errors} uncorrected ECC errors" for gpu in gpus if gpu.ecc_errors]
+    pending = [f"GPU {gpu.index}: a row waits for a reset" for gpu in gpus if gpu.remap_pending]
+    retired = [f"GPU {gpu.index}: {gpu.retired_pages} pages retired" for gpu in gpus if gpu.retired_pages]
+    if failed or errors:
+        return problem(", ".join(failed + errors + pending), RESET)
     if pending or retired:
         return warning(", ".join(pending + retired), RESET)
-    if all(each.ecc_errors is None and each.remap_failed is None for each in seen):
+    if all(gpu.ecc_errors is None and gpu.remap_failed is None for gpu in gpus):
         return not_applicable("the driver counts no errors")
     return ok("no uncorrected error since the driver was loaded")
 
 
-def clocks(seen: Sequence[Gpu]) -> Finding:
-    slowed = [f"GPU {each.index}: {', '.join(each.throttle)}" for each in seen if each.throttle]
-    if slowed:
-        return warning(f"held down ({'; '.join(slowed)})", "Check cooling and power; nvidia-smi -q -d PERFORMANCE.")
-    if all(each.throttle is None for each in seen):
-        return not_applicable(UNTOLD)
+def clocks(gpus: Sequence[Gpu]) -> Finding:
+    throttled = [f"GPU {gpu.index}: {', '.join(gpu.throttle)}" for gpu in gpus if gpu.throttle]
+    if throttled:
+        return warning(f"held down ({'; '.join(throttled)})", "Check cooling and power; nvidia-smi -q -d PERFORMANCE.")
+    if all(gpu.throttle is None for gpu in gpus):
+        return not_applicable(NOT_REPORTED)
     return ok("not held down")
 
 
-def _each(words: Iterable[str]) -> str:
-    """What all share, once: "18 links up"; what differs, all of it."""
-    return " / ".join(dict.fromkeys(words))
+def _distinct(descriptions: Iterable[str]) -> str:
+    """Each different description once."""
+    return " / ".join(dict.fromkeys(descriptions))

@@ -1,7 +1,10 @@
-"""Who started this worker, and what did they tell it?
+"""Detection of the launcher that started this process, and of the topology that its variables describe.
 
-Pure: a Mapping and :class:`ProcessFacts` in, a :class:`LaunchContext` out. A new launcher is a file in
-this folder and a place in :data:`PRECEDENCE`; a new scheduler is a row of :data:`jobs.JOBS`.
+Pure: a Mapping and :class:`ProcessFacts` in, a :class:`LaunchContext` out. A new launcher is a module in this folder
+(``openmpi`` is a short one) and a line of :data:`PRECEDENCE`; a new scheduler is a row of :data:`scheduler_jobs.JOBS`.
+A launcher outside of this package goes in front before ``init()`` is called::
+
+    environments.PRECEDENCE = (my_launcher.detect, *environments.PRECEDENCE)
 
 >>> detect({}).launcher
 'single'
@@ -9,45 +12,48 @@ this folder and a place in :data:`PRECEDENCE`; a new scheduler is a row of :data
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from importlib import import_module
 
-from pluto_dist.environments import (
-    env_vars,
-    mpich,
-    openmpi,
-    process_group,
-    scheduler_jobs,
-    single_process,
-    slurm,
-    torchrun,
+from pluto_dist.environments import scheduler_jobs
+from pluto_dist.environments.context import JobScope, LaunchContext
+from pluto_dist.environments.process_facts import ProcessFacts
+
+__all__ = ["PRECEDENCE", "JobScope", "LaunchContext", "ProcessFacts", "detect", "detectors"]
+
+Detect = Callable[[Mapping[str, str], ProcessFacts], LaunchContext | None]
+
+PRECEDENCE: tuple[str | Detect, ...] = (  # modules of this package, each imported when its turn comes; or functions
+    "torchrun",  # first: its agent hosts a store, whatever started the agent
+    "openmpi",  # in an allocation srun starts only mpirun's daemons: srun's tasks are nodes, mpirun's the ranks
+    "mpich",  # before slurm, as openmpi; srun sets PMI_RANK too (--mpi=pmi2), and is left to the next
+    "slurm",
+    "env_vars",  # after them: they give more, give way to another RANK, and scripts export WORLD_SIZE alone
+    "process_group",  # the ranks as torch itself has them, if the environment describes none
+    "single_process",  # last: it never returns None
 )
-from pluto_dist.environments.context import JobScope, LaunchContext, ProcessFacts
 
-__all__ = ["PRECEDENCE", "JobScope", "LaunchContext", "ProcessFacts", "detect"]
 
-PRECEDENCE: tuple[Callable[[Mapping[str, str], ProcessFacts], LaunchContext | None], ...] = (
-    torchrun.detect,  # its agent gives a store, so it beats whatever started the agent
-    openmpi.detect,  # in an allocation srun starts only mpirun's daemons: srun's tasks are nodes, mpirun's the ranks
-    mpich.detect,  # the same; srun speaks its protocol too (--mpi=pmi2), and is left to the next
-    slurm.detect,  # of these three each gives way to a RANK or WORLD_SIZE that says something else than it does
-    env_vars.detect,  # after them: they tell more, and scripts export WORLD_SIZE and leave RANK to srun
-    process_group.detect,  # the ranks as torch itself has them, where the environment describes nobody
-    single_process.detect,
-)
+def detectors() -> Iterator[Detect]:
+    """The functions of :data:`PRECEDENCE`, in order."""
+    for entry in PRECEDENCE:
+        yield entry if callable(entry) else import_module(f"{__name__}.{entry}").detect
 
 
 def detect(environ: Mapping[str, str], process: ProcessFacts | None = None) -> LaunchContext:
-    """The first launcher that recognises its own variables, and the scheduler job around it.
+    """The context from the first launcher that recognises its variables, with the scheduler job around it.
 
     Raises:
-        LaunchError: the variables contradict each other, or ranks could not be told apart.
+        LaunchError: the variables contradict each other, or the ranks cannot be identified.
     """
     facts = process or ProcessFacts()
-    found = (recognise(environ, facts) for recognise in PRECEDENCE)
+    found = (recognise(environ, facts) for recognise in detectors())
     context = next(context for context in found if context)
-    if context.launcher not in ("torchrun", "process_group") and _contradicts(context, facts):
-        # The variables describe somebody else: a parent, or a world that the script has divided.
+    if context.launcher != "torchrun" and _contradicts(context, facts):
+        from pluto_dist.environments import process_group
+
+        # The variables describe another process: a parent, or the ranks of a world that the script has divided.
         context = process_group.detect(environ, facts) or context
     return replace(context, scope=scheduler_jobs.scope(environ))
 

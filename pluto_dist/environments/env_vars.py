@@ -1,25 +1,29 @@
-"""Bare processes that carry RANK and WORLD_SIZE, set by hand or by a launcher that tells no more.
+"""Processes with RANK and WORLD_SIZE, set by hand or by a launcher that sets little else.
 
-accelerate without torchrun, DeepSpeed's pdsh launcher, Ray Train and Lightning's subprocess launcher come in
-here. Nothing names their job and no agent hosts a store for them; where MASTER_ADDR and MASTER_PORT say where
-torch's own store is going to be, rank 0 may host it early (torch 2.4 on shares one server among the stores that
-a process opens on one port).
+accelerate without torchrun, DeepSpeed's pdsh launcher, Ray Train and Lightning's subprocess launcher. Nothing names
+their job and no agent hosts a store for them. If MASTER_ADDR and MASTER_PORT are set, torch's own store is going to
+be there, and rank 0 may host it early (torch 2.4 on shares one server among the stores that a process opens on one
+port).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pluto_dist.environments.context import LaunchContext, ProcessFacts
+from pluto_dist.environments.context import LaunchContext
+from pluto_dist.environments.process_facts import ProcessFacts
 from pluto_dist.environments.topology import Topology
 from pluto_dist.environments.variables import master_address, rank_and_world, whole_number
 
 
 def detect(environ: Mapping[str, str], process: ProcessFacts) -> LaunchContext | None:
-    """The launch that RANK and WORLD_SIZE describe.
+    """The launch that RANK and WORLD_SIZE describe; ``None`` if the process group has other numbers.
 
     >>> detect({"RANK": "1", "WORLD_SIZE": "4"}, ProcessFacts()).topology.rank
     1
+
+    Raises:
+        LauncherError: the variables contradict each other.
     """
     if process.spawned or not {"RANK", "WORLD_SIZE"} & environ.keys():
         return None

@@ -1,21 +1,22 @@
-"""Hydra, the mpirun of MPICH and of Intel MPI: what it tells each rank.
+"""Hydra, the mpirun of MPICH and of Intel MPI: the variables that it sets for each rank.
 
 The names are those that MPICH 4.0.2 and 5.0.2 and Intel MPI 2021.18 set (a rank's environment compared with
-mpirun's), on one node and on two. PMI_RANK and PMI_SIZE belong to a protocol, not to hydra: whatever else speaks it
-to its ranks is recognised too, less where the ranks of a node are counted. srun speaks it (``--mpi=pmi2``) and tells
-more in words of its own, so it is left to ``slurm``.
+mpirun's), on one node and on two. PMI_RANK and PMI_SIZE belong to a protocol, not to hydra: other process managers
+that use it are recognised too, without hydra's local rank and size. srun uses it (``--mpi=pmi2``) but sets more in
+variables of its own, so it is left to ``slurm``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pluto_dist.environments.context import LaunchContext, ProcessFacts
+from pluto_dist.environments.context import LaunchContext
+from pluto_dist.environments.process_facts import ProcessFacts
 from pluto_dist.environments.variables import master_address, on_nodes, place, seen
 
 
 def detect(environ: Mapping[str, str], process: ProcessFacts) -> LaunchContext | None:
-    """The launch as hydra's variables tell it; ``None`` for ``mpirun -n 1``.
+    """The launch that hydra's variables describe; ``None`` for ``mpirun -n 1``.
 
     >>> detect({"PMI_RANK": "1", "PMI_SIZE": "2"}, ProcessFacts()).topology.rank
     1

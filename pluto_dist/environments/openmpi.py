@@ -1,4 +1,4 @@
-"""Open MPI's mpirun: what it tells each rank.
+"""Open MPI's mpirun: the variables that it sets for each rank.
 
 The names are those that Open MPI 4.1.4 and 5.0.11 set (a rank's environment compared with mpirun's), on one node
 and on two. OMPI_COMM_WORLD_NODE_RANK is not among them: it numbers the ranks within a node, not the nodes.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pluto_dist.environments.context import LaunchContext, ProcessFacts
+from pluto_dist.environments.context import LaunchContext
+from pluto_dist.environments.process_facts import ProcessFacts
 from pluto_dist.environments.variables import master_address, on_nodes, place, seen
 
 
 def detect(environ: Mapping[str, str], process: ProcessFacts) -> LaunchContext | None:
-    """The launch as mpirun's variables tell it; ``None`` for ``mpirun -n 1``.
+    """The launch that mpirun's variables describe; ``None`` for ``mpirun -n 1``.
 
     >>> detect({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, ProcessFacts()).topology.rank
     1

@@ -1,7 +1,7 @@
-"""Processes that no launcher described, but that stand in one torch.distributed process group.
+"""Processes that no launcher describes, but that are in one torch.distributed process group.
 
 ``torch.multiprocessing.spawn``, notebook launchers, and scripts that pass rank and world size to
-``init_process_group`` by hand. Environment variables are not read here: a spawned child inherits its
+``init_process_group`` themselves. Environment variables are not read: a spawned child inherits its
 parent's, and they describe the parent.
 """
 
@@ -9,22 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pluto_dist.environments.context import LaunchContext, ProcessFacts
+from pluto_dist.environments.context import LaunchContext
+from pluto_dist.environments.process_facts import ProcessFacts
 from pluto_dist.errors import NoSharedRunError
 
 
 def detect(_environ: Mapping[str, str], process: ProcessFacts) -> LaunchContext | None:
-    """The launch as the default process group knows it.
+    """The launch that the default process group describes; ``None`` without one.
 
     Raises:
-        NoSharedRunError: this process was spawned and has no process group to ask.
+        NoSharedRunError: this process was spawned and has no process group.
     """
     if process.group is not None:
         return LaunchContext(launcher="process_group", topology=process.group)
     if process.spawned:
         raise NoSharedRunError(
             "this process was started by multiprocessing, and torch.distributed is not initialised in it, so "
-            "nothing tells which ranks belong together (a spawned process inherits its parent's variables).\n"
+            "it is unknown which ranks belong together (a spawned process inherits its parent's variables).\n"
             "Call pluto_dist.init() after torch.distributed.init_process_group(), or start the script with "
             "torchrun."
         )

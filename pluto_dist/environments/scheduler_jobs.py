@@ -1,10 +1,10 @@
-"""What names the job that a launch belongs to, and may that name stand for one run over all its launches?
+"""Names of scheduler jobs: which variables hold them, and whether a name identifies one run over all launches of a job.
 
-No launcher: nothing here tells a worker its rank. A scheduler or platform is one row of :data:`JOBS`, those that
-name no job included. A name can be gone on with (``resume``) only where it is the same on every rank, names one job
-alone, and comes back when the job does; all three must be known. Ids of a single rank or pod (SLURM_PROCID,
-JOB_COMPLETION_INDEX) therefore stand in no row. Scheduler ids are inherited by whatever is started in an allocation,
-so a scope is never enough to tell two launches apart.
+Nothing here gives a worker its rank. Each scheduler or platform is one row of :data:`JOBS`, including those that name
+no job. ``resume`` can use a name only if it is the same on every rank, belongs to one job alone, and is kept when the
+job is requeued; all three must be known. Ids of a single rank or pod (SLURM_PROCID, JOB_COMPLETION_INDEX) therefore
+are in no row. Every process that is started in an allocation inherits the scheduler's ids, so a scope is never enough
+to distinguish two launches.
 
 >>> scope({"SLURM_CLUSTER_NAME": "lab", "SLURM_JOB_ID": "1042", "SLURM_STEP_ID": "0"}).value
 'lab_1042.0'
@@ -28,18 +28,18 @@ class JobNaming:
 
     Attributes:
         scheduler: the lower-case word that goes into ids; rows with one word are kinds of one scheduler's jobs.
-        title: for people.
-        basis: where the row is known from.
+        title: the name for people.
+        basis: the source of the row.
         verified: whether that was a run of the real thing, not its source or documentation.
-        names: the variables that name the job together, all of them needed; empty where nothing does.
-        joined: named behind them where set: a part of the job that is launched by itself.
-        joined_unless: where one of these is set, some ranks have ``joined`` and others have not: it is left out.
-        beside: must be set too, to tell the row's environment; what they say names nothing.
+        names: the variables that name the job together, all of them needed; empty if nothing does.
+        joined: appended to them if set: a part of the job that is launched by itself.
+        joined_unless: if one of these is set, some ranks have ``joined`` and others have not: it is left out.
+        beside: variables that must be set too, to recognise the row's environment; their values name nothing.
         shared: whether every rank has the same name.
         unique: whether no other job of the installation (a cluster, a server, an account) has it.
         stable: whether a requeued, retried or recovered job has it again.
-        requeues: the variable that counts how often that happened.
-        first_attempt: what ``requeues`` says before the first time.
+        requeues: the variable that counts the requeues.
+        first_attempt: the value of ``requeues`` before the first requeue.
     """
 
     scheduler: str
@@ -57,12 +57,12 @@ class JobNaming:
     first_attempt: int = 0
 
     def is_in(self, environ: Mapping[str, str]) -> bool:
-        """Whether ``environ`` has a job's name of this row."""
+        """Whether ``environ`` holds the name of a job of this row."""
         return bool(self.names) and all(environ.get(name) for name in (*self.names, *self.beside))
 
     @property
     def names_every_launch(self) -> bool:
-        """Whether the name stands for the job, the whole job and nothing but the job, as far as is known."""
+        """Whether the name is known to be shared by all ranks, unique and stable."""
         return self.shared == self.unique == self.stable == "yes"
 
 
@@ -70,8 +70,8 @@ def _slurm(title: str, *names: str) -> JobNaming:
     return JobNaming(
         scheduler="slurm",
         title=title,
-        basis="measured, 22.05: sbatch and srun on two nodes, requeued, after which steps count from 0 again. Under "
-        "mpirun in a batch script the ranks beside it have no step, those on other nodes have one (Open MPI 4.1, 5.0)",
+        basis="measured, 22.05: sbatch and srun on two nodes, requeued, after which steps count from 0 again. With "
+        "mpirun in a batch script the ranks on its node have no step, those on others have one (Open MPI 4.1, 5.0)",
         verified=True,
         names=("SLURM_CLUSTER_NAME", *names),
         joined=("SLURM_STEP_ID",),
@@ -97,8 +97,8 @@ JOBS: tuple[JobNaming, ...] = (
     JobNaming(
         scheduler="torchx",
         title="TorchX app",
-        basis="its source, 0.7: the app's handle, scheduler://session/app; whether a retry has it again is the "
-        "scheduler's affair",
+        basis="its source, 0.7: the app's handle, scheduler://session/app; whether a retry has it again depends on the "
+        "scheduler",
         names=("TORCHX_JOB_ID",),
         shared="yes",
         unique="yes",
@@ -115,7 +115,7 @@ JOBS: tuple[JobNaming, ...] = (
         title="SageMaker training job",
         basis="its documentation; that spot interruptions keep the job, from memory",
         names=("TRAINING_JOB_NAME",),
-        beside=("TRAINING_JOB_ARN",),  # the name alone could be anybody's variable
+        beside=("TRAINING_JOB_ARN",),  # the name alone is too general
         shared="yes",
         unique="yes",
         stable="yes",
@@ -163,7 +163,7 @@ JOBS: tuple[JobNaming, ...] = (
     JobNaming(
         scheduler="pytorchjob",
         title="Kubeflow PyTorchJob",
-        basis="its source: only where elasticPolicy.rdzvId is given, and as often as it is given",
+        basis="its source: only if elasticPolicy.rdzvId is given; several jobs may be given the same",
         names=("PET_RDZV_ID",),
         shared="yes",
         unique="no",
@@ -177,7 +177,7 @@ JOBS: tuple[JobNaming, ...] = (
     JobNaming(
         scheduler="jobset",
         title="Kubernetes JobSet or indexed Job",
-        basis="its documentation, from memory: names stand in labels, which reach a pod only if its spec says so",
+        basis="its documentation, from memory: names are labels, which reach a pod only if its spec asks for them",
     ),
     JobNaming(
         scheduler="volcano",
@@ -199,7 +199,7 @@ JOBS: tuple[JobNaming, ...] = (
     JobNaming(
         scheduler="lsf",
         title="LSF job",
-        basis="its documentation, from memory: the index is 0 where the job is no array",
+        basis="its documentation, from memory: the index is 0 if the job is not an array",
         names=("LSB_JOBID",),
         joined=("LSB_JOBINDEX",),
         shared="yes",
@@ -209,7 +209,7 @@ JOBS: tuple[JobNaming, ...] = (
     JobNaming(
         scheduler="flux",
         title="Flux job",
-        basis="its documentation, from memory: nothing is requeued; what is submitted again is another job",
+        basis="its documentation, from memory: nothing is requeued; a job that is submitted again is another job",
         names=("FLUX_JOB_ID",),
         shared="yes",
         unique="yes",
@@ -218,7 +218,7 @@ JOBS: tuple[JobNaming, ...] = (
     JobNaming(
         scheduler="openmpi",
         title="Open MPI's mpirun",
-        basis="measured, 4.1 and 5.0: another one for each mpirun, of its pid or a small number, so it may come back",
+        basis="measured, 4.1 and 5.0: another one for each mpirun, of its pid or a small number, so it may recur",
         verified=True,
         names=("PMIX_NAMESPACE",),
         beside=("OMPI_COMM_WORLD_SIZE",),
@@ -229,7 +229,7 @@ JOBS: tuple[JobNaming, ...] = (
     JobNaming(
         scheduler="intelmpi",
         title="Intel MPI's mpirun",
-        basis="measured, 2021.18: another one for each mpirun, but one that is started within a rank keeps it",
+        basis="measured, 2021.18: another one for each mpirun, but an mpirun that a rank starts keeps it",
         verified=True,
         names=("I_MPI_HYDRA_UUID",),
         shared="yes",
@@ -242,16 +242,16 @@ JOBS: tuple[JobNaming, ...] = (
     JobNaming("deepspeed", "deepspeed (pdsh)", "its documentation, from memory: ranks and MASTER_*, no id"),
     JobNaming("lightning", "Lightning's subprocess launcher", "its source: ranks and MASTER_*, no id"),
 )
-"""What is set by whom. The order is the precedence, from what a user asks for a job to what runs it.
+"""The order is the precedence, from the platform that a user submits to down to what starts the processes.
 
-A platform that loses a scheduler's job submits another one, and only the platform's own name comes back: so
-platforms stand before schedulers. Of one scheduler's jobs the special kinds stand before the plain one, whose id is
-another for each part of them. Launchers come last; what they know is of one launch.
+A platform that loses a scheduler's job submits another one, and only the platform's own name is kept: so platforms
+come before schedulers. Of one scheduler's jobs the special kinds come before the plain one, whose id differs in each
+part of them. Launchers come last: they know one launch only.
 """
 
 
 def named(environ: Mapping[str, str]) -> tuple[JobNaming, ...]:
-    """Who names a job in ``environ``: of each scheduler the first row that is there, in the order of the table."""
+    """The rows that name a job in ``environ``: of each scheduler the first that applies, in the order of the table."""
     found: dict[str, JobNaming] = {}
     for row in JOBS:
         if row.is_in(environ):
@@ -260,9 +260,9 @@ def named(environ: Mapping[str, str]) -> tuple[JobNaming, ...]:
 
 
 def scope(environ: Mapping[str, str]) -> JobScope | None:
-    """What names the job of this launch on every rank and over its requeues, or ``None``.
+    """The name of this launch's job on every rank and over its requeues, or ``None``.
 
-    The first row of the table that can: see :data:`JOBS` for its order.
+    It comes from the first row of :data:`JOBS` that has such a name.
 
     >>> scope({"PET_RDZV_ID": "nightly"}), scope({})
     (None, None)
@@ -282,5 +282,5 @@ def scope(environ: Mapping[str, str]) -> JobScope | None:
 
 def _requeues(row: JobNaming, environ: Mapping[str, str]) -> int:
     count = environ.get(row.requeues or "", "")
-    # What it says is only told, never reckoned with: nonsense is no requeue.
+    # Only shown, never part of a decision: a value that is not a number counts as no requeue.
     return max(0, int(count) - row.first_attempt) if count.isascii() and count.isdigit() and len(count) < 10 else 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pluto_dist.environments.context import LaunchContext, ProcessFacts
+from pluto_dist.environments.context import LaunchContext
+from pluto_dist.environments.process_facts import ProcessFacts
 from pluto_dist.environments.topology import Topology
 
 
 def detect(_environ: Mapping[str, str], _process: ProcessFacts) -> LaunchContext:
-    """A world of one, whatever the environment says; the last launcher to be asked."""
+    """A world of one, whatever the environment holds."""
     return LaunchContext(
         launcher="single",
         topology=Topology(rank=0, world_size=1, local_rank=0, local_world_size=1, node_rank=0, node_count=1),

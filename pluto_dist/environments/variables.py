@@ -1,7 +1,7 @@
-"""Rank and world size where an MPI or srun tells them: may they be believed, beside torch's own words?
+"""Readers of the variables that more than one launcher uses; each checks what it reads.
 
-No launcher itself. RANK and WORLD_SIZE are what torch reads, so where one of them says something else than the
-launcher's own variables, those count other processes: one task a node that starts the node's ranks itself, say.
+RANK and WORLD_SIZE are what torch reads. If one of them contradicts the variables of an MPI, of Flux or of srun, then
+those count other processes: one task per node that itself starts the ranks of its node, for example.
 
 >>> place({"PMI_RANK": "1", "PMI_SIZE": "4"}, "PMI_RANK", "PMI_SIZE", start="mpirun")
 (1, 4)
@@ -19,8 +19,8 @@ from pluto_dist.errors import LauncherError
 def place(environ: Mapping[str, str], rank_name: str, size_name: str, *, start: str) -> tuple[int, int] | None:
     """Rank and world size in the two variables.
 
-    ``None`` where neither is set, where RANK or WORLD_SIZE contradicts them, and for a world of one: whoever starts
-    one process so wants an allocation, a shell or a binding, and no ranks.
+    ``None`` if neither is set, if RANK or WORLD_SIZE contradicts them, and for a world of one: a launcher that starts
+    one process was used for an allocation, a shell or a binding, not for ranks.
 
     Args:
         environ: the worker's environment.
@@ -29,7 +29,7 @@ def place(environ: Mapping[str, str], rank_name: str, size_name: str, *, start: 
         start: the command that sets them both, for the error.
 
     Raises:
-        LauncherError: one of them is missing or no number, or the rank is not below the world size.
+        LauncherError: one of them is missing or not a number, or the rank is not below the world size.
     """
     if rank_name not in environ and size_name not in environ:
         return None
@@ -55,13 +55,13 @@ def place(environ: Mapping[str, str], rank_name: str, size_name: str, *, start: 
 def on_nodes(
     environ: Mapping[str, str], rank: int, world_size: int, local_rank_name: str, local_size_name: str
 ) -> Topology:
-    """Where a rank stands, from the two variables that count within its node.
+    """The topology of a rank of an MPI, from the two variables that count within its node.
 
-    No MPI numbers the nodes, and where ranks go round the nodes (``--map-by node``) the number of a node does not
-    follow from the rank. So it is known only where all ranks are on one.
+    No MPI numbers the nodes, and if ranks go round the nodes (``--map-by node``) the number of the node does not
+    follow from the rank. So the node is known only if all ranks are on one.
 
     Raises:
-        LauncherError: the node has fewer ranks than this one's number in it, or more than the world.
+        LauncherError: the local rank is not below the local size, or that is above the world size.
     """
     local_rank, local_world_size = whole_number(environ, local_rank_name), whole_number(environ, local_size_name)
     if local_world_size is not None and not (local_rank or 0) < local_world_size <= world_size:
@@ -82,7 +82,7 @@ def on_nodes(
 
 
 def whole_number(environ: Mapping[str, str], name: str) -> int | None:
-    """The number in variable ``name``; ``None`` where it is unset.
+    """The number in variable ``name``; ``None`` if it is unset.
 
     Raises:
         LauncherError: the variable holds something else than a number of 0 or more.
@@ -102,12 +102,13 @@ def rank_and_world(environ: Mapping[str, str]) -> tuple[int, int]:
     """RANK and WORLD_SIZE, which only make sense together.
 
     Raises:
-        LauncherError: one of them is missing, or the rank is not below the world size.
+        LauncherError: one of them is missing or not a number, or the rank is not below the world size.
     """
     rank, world_size = whole_number(environ, "RANK"), whole_number(environ, "WORLD_SIZE")
     if rank is None and world_size is None:
         raise LauncherError(
-            "torchrun's variables are there, but neither RANK nor WORLD_SIZE is, so this is none of its workers.\n"
+            "torchrun's variables are set (TORCHELASTIC_RUN_ID), but neither RANK nor WORLD_SIZE is, so this process "
+            "is not one of its workers.\n"
             "Pass torchrun's variables on unchanged, or unset TORCHELASTIC_RUN_ID for a single process."
         )
     if rank is None or world_size is None:
@@ -129,7 +130,7 @@ def master_address(environ: Mapping[str, str]) -> tuple[str, int] | None:
     """MASTER_ADDR and MASTER_PORT; ``None`` unless both are set.
 
     Raises:
-        LauncherError: MASTER_PORT is no number.
+        LauncherError: MASTER_PORT is not a number.
     """
     host, port = environ.get("MASTER_ADDR"), whole_number(environ, "MASTER_PORT")
     return (host, port) if host and port else None

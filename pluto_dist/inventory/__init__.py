@@ -1,4 +1,4 @@
 """Hardware and software of a job: ``probes`` and ``gpu`` read one node, ``report`` composes the document of all nodes.
 
-``records`` is what travels between nodes. Importing this package loads neither psutil nor pynvml nor torch.
+``records`` are exchanged between nodes. Importing this package loads neither psutil nor pynvml nor torch.
 """

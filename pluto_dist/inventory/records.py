@@ -1,8 +1,7 @@
-"""What a node is made of, as records: the shape that probes fill, nodes exchange and the document reads.
+"""Records of a node's hardware and software: what probes fill in, nodes exchange, and ``report`` composes.
 
-This module measures nothing and composes nothing. A record of another node arrives as JSON over the
-network, so ``from_json`` believes none of it: types, lengths, ranges and counts are checked, fields that
-another version of this package may have added are dropped. ``None`` means unknown, and is left out of JSON.
+A record of another node arrives as JSON from the network, so ``from_json`` checks types, lengths, ranges and counts,
+and drops fields that another version of this package may have added. ``None`` means unknown and is left out of JSON.
 
 >>> gpu = Gpu.from_json({"index": 0, "name": "NVIDIA H100 80GB HBM3", "memory": 85520809984})
 >>> gpu.temperature is None, gpu.to_json()
@@ -14,22 +13,9 @@ ValueError: Gpu.name: a string was expected, not int
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-
-from pluto_dist.inventory.limits import (
-    DEVICE_LIMIT,
-    MIG_LIMIT,
-    NIC_LIMIT,
-    PACKAGE_LIMIT,
-    PID_LIMIT,
-    RANK_LIMIT,
-    VARIABLE_LIMIT,
-)
-from pluto_dist.inventory.ranks import RankGpu
 from pluto_dist.serialization.codec import (
+    Json,
     Record,
-    decode_bad,
     decode_bool,
     decode_float,
     decode_hash,
@@ -39,116 +25,143 @@ from pluto_dist.serialization.codec import (
     optional,
     pairs,
     record,
+    record_class,
     required,
     several,
 )
 
+# The largest number of items of each kind; from_json refuses more.
+DEVICE_LIMIT = 1024  # GPUs of one node
+RANK_LIMIT = 4096  # ranks on one node
+PID_LIMIT = 1024  # processes on one GPU
+MIG_LIMIT = 64  # MIG instances of one GPU; current hardware has at most 7
+NIC_LIMIT = 256  # network ports of one node; a node with 128 virtual functions has as many
+PACKAGE_LIMIT = 4096  # installed packages
+VARIABLE_LIMIT = 128  # environment variables
 
-@dataclass(frozen=True, slots=True)
+NO_PERMISSION = "NoPermission"
+"""NVML's error for a healthy GPU that a cgroup or a container reserves for others."""
+
+
+def decode_gpu_errors(value: Json, where: str) -> tuple[tuple[int, str], ...]:
+    """``{"3": "GpuIsLost"}`` as ``((3, "GpuIsLost"),)``, by index."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: an object was expected, not {type(value).__name__}")
+    if len(value) > DEVICE_LIMIT:
+        raise ValueError(f"{where}: {len(value)} items, at most {DEVICE_LIMIT} are allowed")
+    wrong = [key for key in value if not (key.isascii() and key.isdecimal()) or str(int(key[:9])) != key]
+    if wrong:
+        raise ValueError(f"{where}: {wrong[0][:40]!r} is not the index of a GPU")
+    return tuple(sorted((int(key), decode_text(name, f"{where}.{key}")) for key, name in value.items()))
+
+
+@record_class
 class MigInstance(Record):
-    """One slice of a GPU in MIG mode, as its own device. ``name`` ends in the profile: "… MIG 3g.40gb"."""
+    """A MIG instance: one partition of a GPU, used as a device. ``name`` ends in its profile: "… MIG 3g.40gb"."""
 
     uuid: str | None = optional(decode_text)
     name: str | None = optional(decode_text)
 
 
-@dataclass(frozen=True, slots=True)
+@record_class
 class Gpu(Record):
-    """One GPU that answers. ``index`` is NVML's order, which is not CUDA's."""
+    """One GPU that responds. ``index`` is NVML's, which may differ from CUDA's."""
 
     index: int = required(decode_int)
     name: str | None = optional(decode_text)
     uuid: str | None = optional(decode_text)
-    """"GPU-…": the key that joins NVML's view with CUDA's."""
+    """"GPU-…", the same in NVML and CUDA."""
     memory: int | None = optional(decode_int)
     """Bytes."""
     memory_kind: str | None = optional(one_of("unified"))
-    """"unified": the GPU has no memory of its own, ``memory`` is the host's."""
+    """"unified": the GPU has no memory of its own, and ``memory`` is the host's."""
     compute_capability: str | None = optional(decode_text)
     """"9.0"."""
     cores: int | None = optional(decode_int)
-    """CUDA's."""
+    """CUDA cores."""
     pci_bus_id: str | None = optional(decode_text)
     """"00000000:18:00.0": domain, bus, device, function."""
     temperature: int | None = optional(decode_int)
-    """°C when it was collected."""
+    """°C at collection."""
     power_limit_w: int | None = optional(decode_int)
-    """Watts, the limit in force."""
+    """Enforced power limit in watts."""
     arch: str | None = optional(decode_text)
     """"Hopper"."""
     vbios: str | None = optional(decode_text)
     clock_sm_mhz: int | None = optional(decode_int)
-    """The highest that its multiprocessors can run at, as ``clock_mem_mhz`` is its memory's."""
+    """Maximum clock of the streaming multiprocessors."""
     clock_mem_mhz: int | None = optional(decode_int)
+    """Maximum clock of the memory."""
     throttle: tuple[str, ...] | None = optional(several(decode_text, 16))
-    """Why its clocks are held down, but for being idle or at its power limit: "temperature", …"""
+    """Reasons why the clocks are reduced, except idle and power limit: "temperature", …"""
     busy: int | None = optional(decode_int)
-    """Percent of the last moment in which a kernel ran on it."""
+    """Utilization in percent: the share of the last sample period in which a kernel was running."""
     ecc: bool | None = optional(decode_bool)
-    """Whether its memory's errors are corrected."""
+    """Whether ECC is enabled."""
     ecc_errors: int | None = optional(decode_int)
-    """Uncorrected ones since the driver was loaded."""
+    """Uncorrected ECC errors since the driver was loaded."""
     retired_pages: int | None = optional(decode_int)
-    """Pages of its memory that were taken out of use (before Ampere)."""
+    """Retired memory pages (before Ampere)."""
     remapped_rows: int | None = optional(decode_int)
-    """Rows of its memory that were replaced (since Ampere)."""
+    """Remapped memory rows (since Ampere)."""
     remap_pending: bool | None = optional(decode_bool)
-    """Whether a row waits for a reset to be replaced."""
+    """Whether a row will be remapped at the next reset."""
     remap_failed: bool | None = optional(decode_bool)
-    """Whether a row could not be replaced, for no spare one was left."""
+    """Whether a row could not be remapped because no spare row was left."""
     persistence: bool | None = optional(decode_bool)
-    """Whether the driver keeps it open between jobs."""
+    """Whether persistence mode is on: the driver stays initialized between jobs."""
     pcie_gen: int | None = optional(decode_int)
-    """Of its link now, which an idle GPU lowers to save power: it tells something of a ``busy`` one only."""
+    """Current generation of the PCIe link; an idle GPU lowers it to save power, so it is relevant only if ``busy``."""
     pcie_width: int | None = optional(decode_int)
-    """Lanes of its link now."""
+    """Current number of PCIe lanes."""
     pcie_gen_max: int | None = optional(decode_int)
-    """The best that both ends of the link can, as is ``pcie_width_max``."""
+    """The best generation that both ends of the link support, as is ``pcie_width_max``."""
     pcie_width_max: int | None = optional(decode_int)
     nvlinks: int | None = optional(decode_int)
-    """Links that it has, and of them ``nvlinks_up`` that work."""
+    """Number of NVLinks; ``nvlinks_up`` of them are active."""
     nvlinks_up: int | None = optional(decode_int)
     nvlink_version: int | None = optional(decode_int)
     numa: int | None = optional(decode_int)
-    """The NUMA node that it belongs to."""
+    """NUMA node of the GPU."""
     cpus: str | None = optional(decode_text)
-    """The CPUs next to it: "0-47,96-143"."""
+    """CPU affinity of the GPU: "0-47,96-143"."""
     fabric_cluster: str | None = optional(decode_text)
-    """The NVLink fabric that it has joined, 32 hexadecimal digits; its clique there is ``fabric_clique``."""
+    """UUID of the NVLink fabric that the GPU has joined, 32 hexadecimal digits; its clique is ``fabric_clique``."""
     fabric_clique: int | None = optional(decode_int)
     minor: int | None = optional(decode_int)
-    """Of its device file, where ranks of its node may open different ones."""
+    """Minor number of its device file, if the ranks of its node may open different ones."""
     hidden: bool | None = optional(decode_bool)
-    """Whether a cgroup keeps it from the process that asked NVML: what is known of it is the kernel's word."""
+    """Whether a cgroup hides it from the process that queried NVML; its values are then from the kernel."""
     pids: tuple[int, ...] = optional(several(decode_int, PID_LIMIT), ())
-    """Processes on the GPU; of the host's or the container's numbering, depending on the driver."""
+    """Processes on the GPU, in the host's or the container's pid namespace, depending on the driver."""
     mig: bool | None = optional(decode_bool)
+    """Whether MIG mode is on."""
     mig_instances: tuple[MigInstance, ...] = optional(several(record(MigInstance), MIG_LIMIT), ())
 
 
-@dataclass(frozen=True, slots=True)
+@record_class
 class GpuReport(Record):
-    """All GPUs of a node through one vendor's library. ``error`` is the library's own failure.
+    """All GPUs of a node, from one vendor's library. ``error`` is a failure of the library as a whole.
 
-    No GPU and no library is an answer, not an error: ``GpuReport(count=0)``. ``count`` is what the driver
-    counts, those in ``bad`` (index, name of the error; in JSON an object) included.
+    A node without GPU and library is ``GpuReport(count=0)``, which is no error. ``count`` is the driver's and includes
+    the GPUs in ``bad``: pairs of index and name of the error; in JSON an object.
     """
 
     vendor: str = optional(decode_text, "nvidia")
     driver: str | None = optional(decode_text)
     cuda_driver: str | None = optional(decode_text)
-    """The newest CUDA that the driver can run: "12.4"."""
+    """The newest CUDA version that the driver supports: "12.4"."""
     devices: tuple[Gpu, ...] = optional(several(record(Gpu), DEVICE_LIMIT), ())
-    bad: tuple[tuple[int, str], ...] = optional(decode_bad, ())
+    bad: tuple[tuple[int, str], ...] = optional(decode_gpu_errors, ())
     error: str | None = optional(decode_text)
     """"LibRmVersionMismatch", "DriverNotLoaded", "timeout", …"""
     confidential: bool | None = optional(decode_bool)
-    """Whether confidential computing is on, which slows down what comes and goes over PCIe."""
+    """Whether confidential computing is on, which slows transfers over PCIe."""
     p2p: str | None = optional(one_of("all", "none", "partial"))
-    """Whether every two of them read each other's memory directly."""
+    """Which pairs of GPUs can read each other's memory directly."""
     count: int | None = optional(decode_int)
     init_ms: int | None = optional(decode_int)
-    """Milliseconds that opening the library took: seconds per GPU where persistence mode is off."""
+    """Milliseconds that initializing the library took: seconds per GPU if persistence mode is off."""
 
     def contradiction(self) -> str | None:
         indexes = [gpu.index for gpu in self.devices] + [index for index, _ in self.bad]
@@ -161,23 +174,23 @@ class GpuReport(Record):
         return None
 
 
-@dataclass(frozen=True, slots=True)
+@record_class
 class Nic(Record):
-    """One network port of the hardware."""
+    """One physical network port."""
 
     name: str | None = optional(decode_text)
     """"mlx5_0", "mlx5_0:2" (its second port), "eth0"."""
     layer: str | None = optional(decode_text)
-    """"InfiniBand", or "Ethernet", which is RoCE on an ``rdma`` adapter."""
+    """"InfiniBand" or "Ethernet"; Ethernet on an ``rdma`` adapter is RoCE."""
     rate_gbps: float | None = optional(decode_float)
     """Gbit/s in one direction."""
     state: str | None = optional(decode_text)
-    """Where it is not the usual "ACTIVE": "DOWN", "INIT"."""
+    """"DOWN", "INIT", …; ``None`` if it is "ACTIVE" or unknown."""
     rdma: bool | None = optional(decode_bool)
-    """Whether it is an adapter that reads and writes another node's memory by itself (InfiniBand, RoCE, EFA)."""
+    """Whether the adapter supports RDMA (InfiniBand, RoCE, EFA)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record_class
 class HostReport(Record):
     """The machine (or the container's view of it) and its operating system."""
 
@@ -189,9 +202,9 @@ class HostReport(Record):
     os_version: str | None = optional(decode_text)
     os_id: str | None = optional(decode_text)
     kernel: str | None = optional(decode_text)
-    """The release: "5.15.0-105-generic"."""
+    """Kernel release: "5.15.0-105-generic"."""
     kernel_version: str | None = optional(decode_text)
-    """The build: "#115-Ubuntu SMP …"."""
+    """Kernel build: "#115-Ubuntu SMP …"."""
     arch: str | None = optional(decode_text)
     """"x86_64", "aarch64"."""
     cpu_model: str | None = optional(decode_text)
@@ -200,39 +213,39 @@ class HostReport(Record):
     freq_min_mhz: float | None = optional(decode_float)
     freq_max_mhz: float | None = optional(decode_float)
     cpus_allowed: int | None = optional(decode_int)
-    """Logical cores that this process may run on."""
+    """Logical cores in this process's CPU affinity."""
     cpu_quota: float | None = optional(decode_float)
-    """Cores' worth of time that the cgroup allows."""
+    """CPU limit of the cgroup, in cores."""
     memory: int | None = optional(decode_int)
     """Bytes."""
     memory_limit: int | None = optional(decode_int)
-    """Bytes that the cgroup allows."""
+    """Memory limit of the cgroup in bytes."""
     swap: int | None = optional(decode_int)
     """Bytes."""
     shm: int | None = optional(decode_int)
-    """Bytes that fit in /dev/shm, which dataloader workers fill."""
+    """Size of /dev/shm in bytes; dataloader workers pass batches through it."""
     disk: int | None = optional(decode_int)
-    """Bytes of the filesystem of the working directory."""
+    """Size in bytes of the filesystem of the working directory."""
     disk_type: str | None = optional(decode_text)
-    """Its type: "ext4"; "nfs4" or "lustre" is shared."""
+    """Its type: "ext4"; "nfs4" and "lustre" are shared."""
     nics: tuple[Nic, ...] = optional(several(record(Nic), NIC_LIMIT), ())
     virt: str | None = optional(decode_text)
-    """The hypervisor: "kvm", "vmware"; "vm" where it does not tell."""
+    """The hypervisor: "kvm", "vmware"; "vm" if it cannot be identified."""
     container: str | None = optional(decode_text)
-    """"docker", "podman", "kubernetes", "apptainer", …"""
+    """The container runtime: "docker", "podman", "kubernetes", "apptainer", …"""
     image: str | None = optional(decode_text)
-    """The container's image."""
+    """The container image."""
     k8s_pod: str | None = optional(decode_text)
     k8s_node: str | None = optional(decode_text)
     boot_time: float | None = optional(decode_float)
     """Seconds since 1970."""
     timezone: tuple[str, ...] = optional(several(decode_text, 8), ())
-    """Standard and summer name."""
+    """Names of standard time and daylight saving time."""
 
 
-@dataclass(frozen=True, slots=True)
+@record_class
 class SoftwareReport(Record):
-    """The interpreter and the libraries that a training's speed and numbers depend on; versions."""
+    """Versions of the interpreter and of the libraries that determine a training's speed and results."""
 
     python: str | None = optional(decode_text)
     python_implementation: str | None = optional(decode_text)
@@ -242,51 +255,78 @@ class SoftwareReport(Record):
     torch: str | None = optional(decode_text)
     """"2.4.0+cu121"."""
     cuda: str | None = optional(decode_text)
-    """The CUDA that torch was built with: "12.1"."""
+    """The CUDA version that torch was built with: "12.1"."""
     cudnn: str | None = optional(decode_text)
     """Three numbers: "9.1.0"."""
     nccl: str | None = optional(decode_text)
     """Three numbers: "2.20.5"."""
     packages: str | None = optional(decode_hash)
-    """A hash of the installed packages and their versions."""
+    """Hash of the installed packages and their versions."""
     env: str | None = optional(decode_hash)
-    """A hash of the environment variables that nodes should have in common."""
+    """Hash of the environment variables that should be equal on all nodes."""
     commit: str | None = optional(decode_text)
-    """The commit that the working directory's repository is at."""
+    """HEAD commit of the repository that the code is in."""
 
 
-@dataclass(frozen=True, slots=True)
+@record_class
+class RankView(Record):
+    """What one rank reports of its GPUs to the node leader."""
+
+    rank: int = required(decode_int)
+    """Global rank."""
+    visible: str | None = optional(decode_text)
+    """Its CUDA_VISIBLE_DEVICES, unchanged."""
+    uuid: str | None = optional(decode_text)
+    """UUID of the GPU that its torch uses, as CUDA has it; known once CUDA is initialized."""
+    devices: tuple[int, ...] | None = optional(several(decode_int, DEVICE_LIMIT))
+    """Minor numbers of the device files that it may open; ``None`` if the node has no such files."""
+
+
+@record_class
+class RankGpu(Record):
+    """The GPU of one rank."""
+
+    rank: int = required(decode_int)
+    gpu: int | None = optional(decode_int)
+    """NVML index; ``None`` if it cannot be determined."""
+    visible: str | None = optional(decode_text)
+    """Its CUDA_VISIBLE_DEVICES, if the ranks of its node have different ones."""
+    uuid: str | None = optional(decode_text)
+    """UUID of the GPU that its torch uses, if NVML lists no such GPU on the node (a cgroup hides it, for example)."""
+
+
+@record_class
 class NodeInventory(Record):
-    """One node: hardware and software, collected once in ``collect_ms`` milliseconds."""
+    """Hardware and software of one node, collected once in ``collect_ms`` milliseconds."""
 
     hostname: str | None = optional(decode_text)
-    host: HostReport = dataclasses.field(default=HostReport(), metadata={"decode": record(HostReport)})
-    software: SoftwareReport = dataclasses.field(default=SoftwareReport(), metadata={"decode": record(SoftwareReport)})
-    gpus: GpuReport = dataclasses.field(default=GpuReport(), metadata={"decode": record(GpuReport)})
+    host: HostReport = optional(record(HostReport), HostReport())
+    software: SoftwareReport = optional(record(SoftwareReport), SoftwareReport())
+    gpus: GpuReport = optional(record(GpuReport), GpuReport())
     visible: str | None = optional(decode_text)
-    """CUDA_VISIBLE_DEVICES of the process that collected, as it is."""
+    """CUDA_VISIBLE_DEVICES of the collecting process, unchanged."""
     ranks: tuple[RankGpu, ...] = optional(several(record(RankGpu), RANK_LIMIT), ())
-    """The ranks of the node, in order, with the GPU of each."""
+    """The ranks of the node, in ascending order, with the GPU of each."""
     collect_ms: int | None = optional(decode_int)
 
 
-@dataclass(frozen=True, slots=True)
+@record_class
 class Git(Record):
-    """The state of the repository that the code is from."""
+    """State of the repository that the code is in."""
 
     root: str | None = optional(decode_text)
     branch: str | None = optional(decode_text)
-    """"" where the head is detached."""
+    """"" if HEAD is detached."""
     commit: str | None = optional(decode_text)
     dirty: bool | None = optional(decode_bool)
-    """Whether a tracked file was changed."""
+    """Whether a tracked file has changes."""
     url: str | None = optional(decode_text)
-    """Of the remote; without user and password."""
+    """URL of the remote, without user and password."""
 
 
-@dataclass(frozen=True, slots=True)
+@record_class
 class Process(Record):
-    """The process that creates the run, and its code. Whoever fills it in has taken the secrets out."""
+    """The process that creates the run, and its code, without secrets: the producer has removed them."""
 
     pid: int | None = optional(decode_int)
     exe: str | None = optional(decode_text)
@@ -294,10 +334,7 @@ class Process(Record):
     requirements: tuple[str, ...] = optional(several(decode_text, PACKAGE_LIMIT), ())
     """"name==version" of every package."""
     environ: tuple[tuple[str, str], ...] = optional(pairs(decode_text, VARIABLE_LIMIT), ())
-    """The variables that shape CUDA, NCCL and torch."""
+    """Environment variables of CUDA, NCCL and torch."""
     konduktor: tuple[tuple[str, str], ...] = optional(pairs(decode_text, VARIABLE_LIMIT), ())
-    """What names the job where that scheduler started it."""
-    git: Git | None = dataclasses.field(default=None, metadata={"decode": record(Git)})
-
-
-NOT_OURS = "NoPermission"  # a GPU that is well, and that a cgroup or a container keeps for others
+    """Name and size of the job, if the Konduktor scheduler started it."""
+    git: Git | None = optional(record(Git))

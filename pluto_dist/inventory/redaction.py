@@ -1,7 +1,7 @@
-"""What must not travel? Secrets in command lines, environment variables and URLs, by name and by shape. Pure.
+"""Removes secrets from command lines, environment variables and URLs, by name and by format. Pure.
 
-Better one value too many than one secret: what stands behind a name that could be a secret's is taken out, but
-for names that only look so ("tokenizer", "num_key_value_heads=8").
+Redacting a harmless value is better than leaking a secret: every value whose name may be that of a secret is removed,
+except for known harmless names ("tokenizer", "num_key_value_heads=8").
 
 >>> argv(["train.py", "--api-key", "abc", "--max-tokens=512", "HF_TOKEN=hf_x", "https://me:pw@host/data"])
 ('train.py', '--api-key', '***', '--max-tokens=512', 'HF_TOKEN=***', 'https://***@host/data')
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 MASK = "***"
-TEXT_LIMIT = 16_384  # characters of a text that are looked at, and told
+TEXT_LIMIT = 16_384  # characters of a text; the rest is cut off
 VALUE_LIMIT = 256  # bytes of one environment variable's value
 ALLOWED = re.compile(r"(NCCL|CUDA|TORCH|TORCHELASTIC|PYTORCH|FI|UCX)_\w+|OMP_NUM_THREADS")
 
@@ -32,7 +32,7 @@ _NUMBER = re.compile(r"[+-]?[\d_.]+(?:[eE][+-]?\d+)?")
 _OPTION = re.compile(r"[+~-]*[\w.@/:-]+")  # --db.password=x, +db@env.token=x
 _NAME = re.compile(r"(?<![\w.\-])([\w.\-]+)['\"]?\s*[=:]\s*")  # api_key=, "api_key": , ?token=
 _VALUE = re.compile(r"\"[^\"]*\"?|'[^']*'?|[^\s,;&'\"}\])]+")
-_USER_INFO = re.compile(  # a password may have an @, a : or a / of its own
+_USER_INFO = re.compile(  # a password may contain @, : and /
     r"(?<=://)(?:[^\s'\"<>/:]{0,256}:[^\s'\"<>]{0,2048}@|[^\s'\"<>/]{0,2048}@)"
 )
 _AUTHORIZATION = re.compile(r"(authorization['\"]?\s*[:=]\s*)[^'\"]*", re.IGNORECASE)
@@ -50,7 +50,7 @@ _KEYS = re.compile(
 
 
 def is_secret_name(name: str, value: str = "") -> bool:
-    """Whether ``value`` under ``name`` may be a secret. A number behind a name that counts is none.
+    """Whether ``value`` under ``name`` may be a secret; a number under a name of a quantity is not.
 
     >>> is_secret_name("HF_TOKEN"), is_secret_name("tokenizer"), is_secret_name("author"), is_secret_name("hot-keys")
     (True, False, False, True)
@@ -63,7 +63,7 @@ def is_secret_name(name: str, value: str = "") -> bool:
 
 
 def text(value: str) -> str:
-    """``value`` without what is a secret by its shape, wherever it stands in it, and without NUL.
+    """``value`` without NUL and without anything in the format of a secret.
 
     >>> text("curl -H 'Authorization: Bearer abcdefgh' https://u:p@h/x?sig=1 AKIAIOSFODNN7EXAMPLE")
     "curl -H 'Authorization: ***' https://***@h/x?sig=1 ***"
@@ -79,38 +79,38 @@ def text(value: str) -> str:
 
 
 def _without_assigned(value: str) -> str:
-    """``value`` with every ``NAME=VALUE`` and ``NAME: VALUE`` of a secret's name masked."""
-    told, end = [], 0
+    """``value`` with VALUE masked in every ``NAME=VALUE`` and ``NAME: VALUE`` with a secret's name."""
+    parts, end = [], 0
     for name in _NAME.finditer(value):
-        behind = _VALUE.match(value, name.end())
-        if name.start() >= end and behind and is_secret_name(name[1], behind[0]):
-            told += [value[end : name.end()], MASK]
-            end = behind.end()
-    return "".join(told) + value[end:]
+        assigned = _VALUE.match(value, name.end())
+        if name.start() >= end and assigned and is_secret_name(name[1], assigned[0]):
+            parts += [value[end : name.end()], MASK]
+            end = assigned.end()
+    return "".join(parts) + value[end:]
 
 
 def argv(words: Iterable[str]) -> tuple[str, ...]:
-    """A command line without secrets: ``--*key VALUE``, ``--*key=VALUE``, ``NAME=VALUE`` and what ``text`` knows.
+    """A command line without secrets: ``--*key VALUE``, ``--*key=VALUE``, ``NAME=VALUE`` and what ``text`` removes.
 
-    What follows an option with a secret's name goes, unless it is an option itself; a switch without a value
-    ("--use-auth-token train.py") costs the word after it.
+    The word after an option with a secret's name is masked, unless it is an option itself; after a switch without a
+    value ("--use-auth-token train.py") this masks a harmless word.
     """
-    told: list[str] = []
-    option = ""  # the one that the next word may belong to
+    redacted: list[str] = []
+    option = ""  # the option whose value the next word may be
     for word in words:
         name, sign, value = word.partition("=")
         if option and not word.startswith("--"):
-            told.append(MASK if is_secret_name(option, word) else text(word))
+            redacted.append(MASK if is_secret_name(option, word) else text(word))
             option = ""
             continue
         is_assigned = sign and _OPTION.fullmatch(name) and is_secret_name(name, value)
-        told.append(f"{text(name)}={MASK}" if is_assigned else text(word))
+        redacted.append(f"{text(name)}={MASK}" if is_assigned else text(word))
         option = word if word.startswith("-") and not sign and _SECRET.search(word) else ""
-    return tuple(told)
+    return tuple(redacted)
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that shape CUDA, NCCL and torch, without secrets; values of at most 256 bytes, names in order."""
+    """The variables of CUDA, NCCL and torch without secrets, sorted by name; values of at most 256 bytes."""
     return {
         name: text(value).encode("utf-8", "replace")[:VALUE_LIMIT].decode("utf-8", "ignore")
         for name, value in sorted(environ.items())
@@ -119,14 +119,14 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a child process may inherit: all variables but those with a secret's name."""
+    """The variables that a child process may inherit: all except those with a secret's name."""
     return {name: value for name, value in environ.items() if not is_secret_name(name)}
 
 
 def url(value: str) -> str | None:
-    """A remote's URL without user and password; ``None`` for one that no browser and no ``new URL`` can read.
+    """A remote's URL without user and password; ``None`` for one that JavaScript's ``new URL`` rejects.
 
-    The Pluto UI's page throws on a path and on ``user@host:o/r.git``.
+    The Pluto UI's page fails on a path and on ``user@host:o/r.git``.
     """
     value = value.replace("\x00", "").strip()
     if re.fullmatch(r"git@[\w.-]+:[\w./~-]+", value):

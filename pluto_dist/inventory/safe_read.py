@@ -1,4 +1,4 @@
-"""How a probe reads one value: the only place of the inventory that swallows an exception.
+"""Reads one value for a probe; the only module of ``inventory`` that suppresses arbitrary exceptions.
 
 >>> attempt(lambda: 1 + 1)
 (2, None)
@@ -16,12 +16,11 @@ T = TypeVar("T")
 
 
 def attempt(read: Callable[[], T]) -> tuple[T | None, Exception | None]:
-    """What ``read`` returns, or ``None`` and why.
+    """The value that ``read`` returns, or ``None`` and the exception.
 
-    Every exception counts as "this value is unknown": pynvml raises UnicodeDecodeError for a name that is
-    not UTF-8, NVMLLibraryMismatchError (which is no NVMLError) for an old driver, TypeError where its
-    signature changed; /proc and /sys are missing, unreadable or malformed in containers. None of this
-    may cost the other values, or the training.
+    Any exception means that this value is unknown: pynvml raises UnicodeDecodeError for a name that is not UTF-8,
+    NVMLLibraryMismatchError (not an NVMLError) for an old driver, TypeError if its signature changed; in containers
+    /proc and /sys may be missing, unreadable or malformed. None of this may affect the other values or the training.
     """
     try:
         return read(), None
@@ -30,5 +29,5 @@ def attempt(read: Callable[[], T]) -> tuple[T | None, Exception | None]:
 
 
 def value_or_none(read: Callable[[], T]) -> T | None:
-    """What ``read`` returns, or ``None``, whatever the reason."""
+    """The value that ``read`` returns, or ``None`` if it raises an exception."""
     return attempt(read)[0]

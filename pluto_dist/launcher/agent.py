@@ -1,7 +1,7 @@
-"""The job itself: torch's elastic agent in this process, and the truth about how it ended.
+"""Runs the job: torch's elastic agent in this process, and the report of how it ended.
 
-The one place that starts the agent, through the entry points that torchrun itself uses (torch 2.4 to 2.13). What
-it raises goes on to the caller, so that exit code and output are torchrun's; before that the run is ended.
+Starts the agent through the entry points that torchrun itself uses (torch 2.4 to 2.13). What the agent raises is raised
+to the caller, so that exit code and output are torchrun's; before that the run is ended.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from pluto_dist.client.tracker_client import TrackerClient
+from pluto_dist.client import tracker_client
+from pluto_dist.contract.failure import Failure
 from pluto_dist.environments.torchrun import FOLDER_VARIABLE, SUPERVISOR_VARIABLE
+from pluto_dist.launcher import root_cause
 from pluto_dist.launcher.oom import OomKillCounts, count_oom_kills
-from pluto_dist.launcher.root_cause import Cause, Ending, Failed, ended
 from pluto_dist.launcher.supervisor import Supervisor
 from pluto_dist.log import logger
 from pluto_dist.rendezvous import node_state
 from pluto_dist.rendezvous.node_state import NodeState
-from pluto_dist.rendezvous.worker_reports import noted_failure, noted_run
+from pluto_dist.rendezvous.worker_reports import read_failure, read_run
 from pluto_dist.settings.settings import Settings
-from pluto_dist.version import __version__
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -41,12 +41,12 @@ CANCELLED = 77  # the exit code of a job that was cancelled in the tracker
 FORCE_SECONDS = 45.0  # after a cancel: torch gives workers 30 s, but may sit in a wait of its own for 300 s
 
 
-def run(parsed: argparse.Namespace, chosen: Settings) -> None:
-    """Run the job to its end, as ``torchrun`` would, and tell the tracker how it ended.
+def run(parsed: argparse.Namespace, settings: Settings) -> None:
+    """Run the job to its end, as ``torchrun`` would, and report its end to the tracker.
 
     Args:
         parsed: the command line, as torchrun's parser understood it.
-        chosen: where the tracker is.
+        settings: of the user.
 
     Raises:
         SystemExit: the run was cancelled in the tracker.
@@ -58,70 +58,75 @@ def run(parsed: argparse.Namespace, chosen: Settings) -> None:
 
     host, kills = socket.gethostname(), count_oom_kills()
     with _folder() as folder:
-        supervisor = Supervisor(folder, lambda: _client(chosen, host), chosen.spool, chosen.heartbeat, _stop_this_job)
+        supervisor = Supervisor(
+            folder,
+            lambda: tracker_client.from_settings(settings, f"launcher; {host}"),
+            settings.spool,
+            settings.heartbeat,
+            _stop_this_job,
+        )
         try:
             record(torchrun)(parsed)
         except ChildFailedError as error:
-            _tell(supervisor, _root_cause(error, folder, host, kills))
+            _report(supervisor, _root_cause(error, folder, host, kills))
             raise
         except SignalException as error:
             if supervisor.cancelled:
                 sys.exit(_cancelled(supervisor))
-            supervisor.end("TERMINATED", Cause(f"{error.sigval.name} to the launcher", time.time(), host))
+            supervisor.end("TERMINATED", Failure(f"{error.sigval.name} to the launcher", host, at=time.time()))
             raise
         except Exception as error:  # whatever it is goes on to the caller, after the run is ended
             reason = f"the launcher failed: {type(error).__name__}: {error}"
-            supervisor.end("FAILED", Cause(reason[:500], time.time(), host))
+            supervisor.end("FAILED", Failure(reason[:500], host, at=time.time()))
             raise
         supervisor.end("COMPLETED")
 
 
-def _tell(supervisor: Supervisor, cause: Cause) -> None:
-    """End the run as failed, and say which failure came first on all nodes."""
-    first = supervisor.end("FAILED", cause) or cause
-    if supervisor.note is not None:
-        named = supervisor.note.display_id or supervisor.note.value
+def _report(supervisor: Supervisor, failure: Failure) -> None:
+    """End the run as failed, and log which failure came first on all nodes."""
+    first = supervisor.end("FAILED", failure) or failure
+    if supervisor.run is not None:
+        named = supervisor.run.display_id or supervisor.run.value
         rank = "" if first.rank is None else f"rank {first.rank} "
         logger.error("run %s failed: %son %s: %s", named, rank, first.host, first.reason)
 
 
 def _cancelled(supervisor: Supervisor) -> int:
-    named = "the run" if supervisor.note is None else f"run {supervisor.note.display_id}"
+    named = "the run" if supervisor.run is None else f"run {supervisor.run.display_id}"
     logger.error("%s was cancelled in the tracker; the workers of this node are stopped", named)
     supervisor.end("CANCELLED")
     return CANCELLED
 
 
-def _root_cause(error: ChildFailedError, folder: NodeState, host: str, kills: OomKillCounts) -> Cause:
-    endings = tuple(
-        Ending(rank, failure.exitcode, _at(failure), *_told(failure.message, failure.error_file_data))
-        for rank, failure in error.failures.items()
-    )
-    note = noted_run(folder)
-    said = None if note is None else noted_failure(folder, note.nonce)
-    return ended(Failed(endings, host), memory=count_oom_kills().since(kills), note=said)
+def _root_cause(error: ChildFailedError, folder: NodeState, host: str, kills: OomKillCounts) -> Failure:
+    failures = [_failure(rank, failure, host) for rank, failure in error.failures.items()]
+    run = read_run(folder)
+    reported = None if run is None else read_failure(folder, run.nonce)
+    return root_cause.find(failures, oom=count_oom_kills().since(kills), reported=reported)
 
 
-def _at(failure: ProcessFailure) -> float:
-    """When a worker failed: its error file's time, for torch knows whole seconds only."""
+def _failure(rank: int, failure: ProcessFailure, host: str) -> Failure:
+    """How a worker failed, with the exception and traceback of torch's error file, if it left one."""
+    data = failure.error_file_data
+    inner = data.get("message") if isinstance(data, dict) else None
+    reason = trace = ""
+    if isinstance(inner, dict):
+        extra = inner.get("extraInfo")
+        trace = str((extra.get("py_callstack") if isinstance(extra, dict) else None) or "")[-2500:]
+        reason = str(inner.get("message", failure.message))[:500]
+    return Failure(reason, host, rank, _time_of(failure), failure.exitcode, trace)
+
+
+def _time_of(failure: ProcessFailure) -> float:
+    """When a worker failed: the time of its error file, since torch's own is in whole seconds."""
     with suppress(OSError):  # no error file: it was killed
         return Path(failure.error_file).stat().st_mtime
     return float(failure.timestamp)
 
 
-def _told(message: object, data: object) -> tuple[str, str]:
-    """What torch's error file says: the exception, and its traceback; nothing where there is no file."""
-    inner = data.get("message") if isinstance(data, dict) else None
-    if not isinstance(inner, dict):
-        return "", ""
-    extra = inner.get("extraInfo")
-    trace = extra.get("py_callstack") if isinstance(extra, dict) else None
-    return str(inner.get("message", message))[:500], str(trace or "")[-2500:]
-
-
 @contextmanager
 def _folder() -> Iterator[NodeState]:
-    """A private folder for this node's workers, which they find by their environment."""
+    """A private folder for this node's workers, which they find in their environment."""
     path = Path(tempfile.mkdtemp(prefix="pluto_dist-launch-"))
     _hand_down(FOLDER_VARIABLE, str(path))
     _hand_down(SUPERVISOR_VARIABLE, node_state.process_name(os.getpid()))
@@ -136,16 +141,8 @@ def _hand_down(name: str, value: str) -> None:
     os.environ[name] = value
 
 
-def _client(chosen: Settings, host: str) -> TrackerClient | None:
-    if chosen.mode != "online" or chosen.api_key is None:
-        return None
-    return TrackerClient(
-        chosen.url_api, chosen.url_py, chosen.api_key, user_agent=f"pluto-dist/{__version__} (launcher; {host})"
-    )
-
-
 def _stop_this_job() -> None:
-    """End the agent as SIGTERM would, whose handler stops the workers; by force where it does not heed it."""
+    """End the agent as by SIGTERM, whose handler stops the workers; by force if it does not."""
     os.kill(os.getpid(), signal.SIGTERM)
     force = threading.Timer(FORCE_SECONDS, _force)
     force.daemon = True

@@ -1,8 +1,8 @@
-"""What ``pluto-dist run`` starts: torchrun's own command line, with the script inside our wrapper.
+"""The command line that ``pluto-dist run`` starts: torchrun's own, with the script inside our runner.
 
-Pure but for asking torch for its parser. Every option of the installed torchrun is understood, because torchrun's
-parser reads them; only what it would start is changed: ``script.py ARGS`` becomes ``-m pluto_dist OPTIONS
-script.py ARGS``, so that an exception leaves torch's error file and the run begins before the script does.
+Pure, except that torch is asked for its parser. Every option of the installed torchrun is understood, because
+torchrun's parser reads them. ``script.py ARGS`` becomes ``-m pluto_dist OPTIONS script.py ARGS``, so that an exception
+leaves torch's error file, and the run begins before the script does.
 """
 
 from __future__ import annotations

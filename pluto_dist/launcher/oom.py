@@ -1,9 +1,9 @@
-"""Did the kernel kill a process of this node for lack of memory? Its counters say so; nothing else does.
+"""Counts the processes that the kernel's out-of-memory killer has killed.
 
-A worker that the out-of-memory killer ends has the same exit code as one that somebody killed with SIGKILL.
-Counted are the kills in this process's cgroup (``oom_kill`` of memory.events in version 2, of memory.oom_control
-in version 1, from Linux 4.13 on) and those of the whole machine (``oom_kill`` in /proc/vmstat), which a container
-may not show.
+A worker that it kills has the same exit code as one that somebody else killed with SIGKILL; only the kernel's counters
+distinguish them. Counted are the kills in this process's cgroup (``oom_kill`` in memory.events of cgroup v2, in
+memory.oom_control of v1 since Linux 4.13) and those of the whole machine (``oom_kill`` in /proc/vmstat), which a
+container may not expose.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pluto_dist.inventory.probes.cgroups import controller_folders
+from pluto_dist.inventory.safe_read import value_or_none
+
 
 @dataclass(frozen=True, slots=True)
 class OomKillCounts:
-    """How many processes were killed so far; ``None`` where the counter cannot be read."""
+    """Numbers of processes killed so far; ``None`` if the counter cannot be read."""
 
     cgroup: int | None
     machine: int | None
 
     def since(self, earlier: OomKillCounts) -> str | None:
-        """In whose counter there are more kills than ``earlier``, in words; ``None`` where in neither.
+        """Which counter is higher than in ``earlier``, in words; ``None`` if neither is.
 
         >>> OomKillCounts(3, 9).since(OomKillCounts(2, 9))
         'its cgroup reached its memory limit'
@@ -33,33 +36,19 @@ class OomKillCounts:
 
 
 def count_oom_kills(root: Path = Path("/")) -> OomKillCounts:
-    """The counters as they stand now.
+    """The current values of the counters.
 
     Args:
-        root: where /proc and /sys are; another one for recorded trees.
+        root: the folder that contains /proc and /sys; another one for recorded machines.
     """
-    return OomKillCounts(_of_cgroup(root), _counter(root / "proc/vmstat"))
+    return OomKillCounts(_cgroup_counter(root), _counter(root / "proc/vmstat"))
 
 
-def _of_cgroup(root: Path) -> int | None:
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        number, controllers, path = [*line.split(":", 2), "", ""][:3]
-        inner = path.lstrip("/")
-        if number == "0" and not controllers:
-            folders, name = (root / "sys/fs/cgroup" / inner, root / "sys/fs/cgroup/unified" / inner), "memory.events"
-        elif "memory" in controllers.split(","):
-            memory = root / "sys/fs/cgroup/memory"
-            folders, name = (memory / inner, memory), "memory.oom_control"
-        else:
-            continue
-        for folder in folders:
-            if (count := _counter(folder / name)) is not None:
-                return count
-    return None
+def _cgroup_counter(root: Path) -> int | None:
+    hierarchies = controller_folders("memory", root)
+    own = (next((each for each in folders if value_or_none(each.is_dir)), None) for folders in hierarchies)
+    counts = (_counter(folder / name) for folder in own if folder for name in ("memory.events", "memory.oom_control"))
+    return next((count for count in counts if count is not None), None)
 
 
 def _counter(file: Path) -> int | None:

@@ -1,13 +1,12 @@
-"""How does somebody's script run here as if python had started it, within a run that is open before its first line?
+"""Runs a script in this process as python itself would, inside a run that is open before its first line.
 
-argv, ``__main__``, ``sys.path``, what a traceback shows, how the process ends: all of that is as ``python script.py``
-or ``python -m module`` has it, and where possible done by the same function of the interpreter. Not here: what a run
-is (``api``), and options (``cli.wrap``).
+argv, ``__main__``, ``sys.path``, tracebacks and the end of the process are as in ``python script.py`` or ``python -m
+module``, and where possible made by the same functions of the interpreter.
 
-What cannot be as in a direct start: a call stack that the script asks for (``traceback.print_stack``,
-``inspect.stack``) begins with frames of ours; ``sys.orig_argv`` is the whole command line; and ``init()`` has been at
-work, which imports torch (variables that ``import torch`` reads must be set before, outside of the script), hears
-SIGTERM, and has threads (of which Python 3.12 and newer warns who calls ``os.fork()``).
+What differs from a direct start: a call stack that the script asks for (``traceback.print_stack``, ``inspect.stack``)
+begins with our frames; ``sys.orig_argv`` is the whole command line; and ``init()`` has run, which imports torch
+(variables that ``import torch`` reads must be set outside of the script), handles SIGTERM, and has threads (of which
+Python 3.12 and later warns in ``os.fork()``).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _FILE_INPUT = 257  # Py_file_input of CPython's compile.h: statements, as in a f
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is to be run: a file, a folder or an archive with a ``__main__.py``, or a module."""
+    """A script to run: a file, a folder or an archive with a ``__main__.py``, or a module."""
 
     name: str
     arguments: tuple[str, ...] = ()
@@ -43,10 +42,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What the interpreter had before anything of ours was loaded.
+    """The state of the interpreter before any module of ours was loaded.
 
     Attributes:
-        folder: what ``python -m`` had put in front of ``sys.path``; ``None`` where it is told to put nothing there.
+        folder: what ``python -m`` had added to the front of ``sys.path``; ``None`` in safe-path mode.
         modules: the names of the modules that were loaded.
     """
 
@@ -56,7 +55,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class _Program:
-    """A target that is there: how it finds ``sys.argv`` and the front of ``sys.path``, and what executes it."""
+    """A target that exists: its ``sys.argv``, the front of its ``sys.path``, and the function that executes it."""
 
     argv: list[str]
     folder: str | None
@@ -67,14 +66,14 @@ class _Program:
 def run(target: Target, options: Mapping[str, Any], environ: Mapping[str, str], start: Start) -> None:
     """Run ``target`` within the run that ``init(**options)`` joins.
 
-    To be called last by the module that python was started with: its names are gone afterwards. Returns where the
-    script came to its end; the hooks of the run then see to the rest.
+    To be called last by the module that python was started with: its names are gone afterwards. Returns when the script
+    has reached its end; the hooks of the run do the rest.
 
     Args:
         target: what to run.
-        options: arguments of ``init()``; whatever goes wrong with the tracker is a warning.
-        environ: the environment, to see whether torch's agent wants to be told of an error.
-        start: what the interpreter had at first.
+        options: arguments of ``init()``; errors of the tracker are warnings.
+        environ: the environment, for the error file of torch's agent.
+        start: the state of the interpreter.
 
     Raises:
         SystemExit: with the code that a direct start would have given.
@@ -82,8 +81,8 @@ def run(target: Target, options: Mapping[str, Any], environ: Mapping[str, str], 
     program = _program(target, start)
     _begin(options)
     namespace = _set_up(program, start)
-    worker = os.getpid()  # a child that the script forks may come by here too
-    caught = _Caught(lambda error: _tell_agent(error, environ if os.getpid() == worker else {}))
+    worker = os.getpid()  # a child that the script forks may return here too
+    caught = _Caught(lambda error: _write_error_file(error, environ if os.getpid() == worker else {}))
     with caught:
         program.execute(namespace)
     _conclude(caught.error, namespace if program.is_file else {})
@@ -98,7 +97,7 @@ def _begin(options: Mapping[str, Any]) -> None:
         logger.warning("going on without a tracker", exc_info=True)
 
 
-# What there is to execute.
+# Finding and executing it.
 
 
 def _program(target: Target, start: Start) -> _Program:
@@ -125,7 +124,7 @@ def _absolute(name: str) -> str:
 
 
 def _run_module_as_main(name: str, alters_argv: bool) -> object:
-    """What python itself calls for ``-m`` and for folders; a traceback then shows its frames."""
+    """The function that python itself calls for ``-m`` and for folders; a traceback shows its frames."""
     _make_room(calls=1)
     return runpy._run_module_as_main(name, alters_argv)  # type: ignore[attr-defined]
 
@@ -133,7 +132,7 @@ def _run_module_as_main(name: str, alters_argv: bool) -> object:
 def _file(path: str, descriptor: int) -> Callable[[dict[str, Any]], object]:
     """Python source, executed by the function that python itself calls for a script; or a ``.pyc`` file.
 
-    ``compile`` and ``exec`` would do for source too, but for what they say of a file that cannot be decoded.
+    ``compile`` and ``exec`` differ from it in the error for a file that cannot be decoded.
     """
     import ctypes
 
@@ -158,7 +157,7 @@ def _file(path: str, descriptor: int) -> Callable[[dict[str, Any]], object]:
 
 
 def _make_room(*, calls: int) -> None:
-    """Have the frames below the caller's not count against the script's recursion limit.
+    """Raise the recursion limit by the frames below the caller's, so that the script has all of its own.
 
     Up to Python 3.11 calls of C functions among them count as well: that of ``exec`` by the outer runpy, and ours.
     """
@@ -166,14 +165,14 @@ def _make_room(*, calls: int) -> None:
     sys.setrecursionlimit(sys.getrecursionlimit() + frames + (calls if sys.version_info < (3, 12) else 0))
 
 
-# What it finds.
+# The state that the script starts with.
 
 
 def _set_up(program: _Program, start: Start) -> dict[str, Any]:
-    """argv, ``sys.path``, modules and ``__main__`` as python leaves them to a script; the latter's namespace."""
+    """Set argv, ``sys.path``, modules and ``__main__`` as for a direct start; the namespace of ``__main__``."""
     sys.argv = program.argv
     if program.folder is not None:
-        _give_way(program.folder, start.modules)
+        _unload_shadowed(program.folder, start.modules)
         sys.path.insert(0, program.folder)
     namespace = sys.modules["__main__"].__dict__
     annotations: dict[str, Any] = {"__annotations__": {}} if "__annotations__" in namespace else {}  # not from 3.14 on
@@ -183,27 +182,27 @@ def _set_up(program: _Program, start: Start) -> dict[str, Any]:
     return namespace
 
 
-def _give_way(folder: str, loaded: frozenset[str]) -> None:
-    """Forget the modules of ours that a direct start would find in the script's ``folder`` instead.
+def _unload_shadowed(folder: str, loaded: frozenset[str]) -> None:
+    """Unload the modules of ours that a direct start would import from the script's ``folder`` instead.
 
-    A script beside a ``secrets.py`` of its own means that one.
+    A script with a ``secrets.py`` beside it imports that one.
     """
     for name in {module.partition(".")[0] for module in list(sys.modules)} - loaded:
         ours = getattr(sys.modules.get(name), "__spec__", None)
         theirs = PathFinder.find_spec(name, [folder])
         if ours is None or theirs is None or not ours.has_location or not theirs.has_location:
-            continue  # built in, or a mere folder: neither is looked for first in the script's folder
+            continue  # built in, or a namespace package: neither is searched in the script's folder first
         if os.path.realpath(str(ours.origin)) != os.path.realpath(str(theirs.origin)):
             for module in [module for module in list(sys.modules) if f"{module}.".startswith(f"{name}.")]:
                 del sys.modules[module]
     importlib.invalidate_caches()
 
 
-# How it ends.
+# Its end.
 
 
 class _Caught:
-    """Keeps what its block raised; unlike in an ``except`` block, nothing is being handled any more afterwards."""
+    """Keeps the exception of its block; unlike in an ``except`` block, no exception is being handled afterwards."""
 
     def __init__(self, meanwhile: Callable[[BaseException], None] | None = None) -> None:
         self.error: BaseException | None = None
@@ -225,7 +224,7 @@ class _Caught:
 
 
 def _conclude(error: BaseException | None, namespace: dict[str, Any]) -> None:
-    """Do what the interpreter does at the end of a script, and end the run where the script failed."""
+    """Do what the interpreter does at the end of a script, and end the run if the script failed."""
     if isinstance(error, SystemExit):
         if _is_failure(error):
             _end_run(error)
@@ -234,8 +233,8 @@ def _conclude(error: BaseException | None, namespace: dict[str, Any]) -> None:
         try:
             _show(error)
         finally:
-            _end_run(error)  # where the script has put another excepthook in place of the run's
-    for name in ("__file__", "__cached__"):  # gone before atexit is due, as where python runs a file
+            _end_run(error)  # if the script has replaced the run's excepthook
+    for name in ("__file__", "__cached__"):  # gone before atexit functions run, as when python runs a file
         namespace.pop(name, None)
     if type(error) is KeyboardInterrupt:
         _die_of_interrupt()
@@ -244,13 +243,13 @@ def _conclude(error: BaseException | None, namespace: dict[str, Any]) -> None:
 
 
 def _is_failure(error: BaseException) -> bool:
-    """Whether the exit code that comes of ``error`` is not 0; the system keeps its lowest byte."""
+    """Whether the exit code of ``error`` is not 0; the system keeps its lowest byte."""
     if not isinstance(error, SystemExit):
         return True
     return error.code & 0xFF != 0 if isinstance(error.code, int) else error.code is not None
 
 
-def _tell_agent(error: BaseException, environ: Mapping[str, str]) -> None:
+def _write_error_file(error: BaseException, environ: Mapping[str, str]) -> None:
     """Write torch's error file, while ``error`` is being handled; one that the script wrote itself stays."""
     file = environ.get("TORCHELASTIC_ERROR_FILE")
     if not file or isinstance(error, KeyboardInterrupt) or not _is_failure(error):
@@ -265,15 +264,15 @@ def _tell_agent(error: BaseException, environ: Mapping[str, str]) -> None:
 
 
 def _end_run(error: BaseException) -> None:
-    from pluto_dist.process import current
+    from pluto_dist.api import current_process
 
-    run = current().run  # none in a child that the script forked
+    run = current_process().run  # ``None`` in a child that the script forked
     if run is not None:
-        run.crashed(error)
+        run.on_exception(error)
 
 
 def _show(error: BaseException) -> None:
-    """What PyErr_Print does: ``sys.excepthook`` prints, and where it fails the interpreter."""
+    """As PyErr_Print: print by ``sys.excepthook``, and by the interpreter if that fails."""
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
     if sys.version_info >= (3, 12):
         sys.last_exc = error
@@ -291,10 +290,10 @@ def _show(error: BaseException) -> None:
 
 
 def _die_of_interrupt() -> None:
-    """Have the interpreter die of SIGINT at its very end, as of a KeyboardInterrupt that nobody caught."""
+    """Make the interpreter die of SIGINT at its end, as of an uncaught KeyboardInterrupt."""
     import ctypes
 
     value, text = ctypes.py_object, ctypes.c_char_p
     run_string = ctypes.PYFUNCTYPE(value, text, ctypes.c_int, value, value)(("PyRun_String", ctypes.pythonapi))
-    with suppress(KeyboardInterrupt):  # the function has taken note of it
+    with suppress(KeyboardInterrupt):  # the interpreter has recorded it
         run_string(b"raise KeyboardInterrupt", _FILE_INPUT, {}, {})

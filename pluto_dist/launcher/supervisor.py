@@ -1,12 +1,13 @@
-"""The launcher's side of a run: its signs of life, a cancel from the tracker, and the end that is told once.
+"""The launcher's side of a run: its heartbeats, a cancel in the tracker, and the report of its end.
 
-One in the process of each node's agent, above the workers, whom it outlives; it learns from their notes which run
-they are in. The node of rank 0 beats, between attempts too; the others look now and then whether it does, and
-stand in for it if not. Whatever the tracker does here, the training goes on.
+Each node's agent has one in its process, above the workers, which it outlives; it learns from their reports which run
+they are in. The node of rank 0 sends the heartbeats, between attempts too; the others check now and then that it does,
+and take over if not. Whatever fails here, the training goes on.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
@@ -15,34 +16,35 @@ from pathlib import Path
 from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.client.offline.replay import earlier
 from pluto_dist.client.tracker_client import TrackerClient
-from pluto_dist.contract.run_ref import Reference, RunName
+from pluto_dist.contract.failure import Failure
 from pluto_dist.contract.run_requests import RunState, UpdateStatusRequest
 from pluto_dist.errors import PlutoDistError, TrackerUnavailableError, UnexpectedAnswerError
-from pluto_dist.launcher.root_cause import Cause, Status
+from pluto_dist.launcher.root_cause import Status
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.node_state import NodeState
-from pluto_dist.rendezvous.worker_reports import RunReport, noted_run
+from pluto_dist.rendezvous.worker_reports import RunReport, read_run
 
-END_SECONDS = 20.0  # how long the end is tried to be told
-CATCH_UP_SECONDS = 5.0  # the same for a run that the tracker does not know of
-LOOK_EVERY = 3  # heartbeats between two looks of a node that does not beat
-SILENT_BEATS = 3.5  # after so many missed heartbeats, and 5 s, another node beats
-SETTLE_SECONDS = 1.5  # an attach or a cause that crosses ours on the way is seen after this long
+END_SECONDS = 20.0  # how long the end is tried to be reported
+FLUSH_SECONDS = 5.0  # the same for a run that the tracker does not have yet
+CHECK_EVERY = 3  # heartbeats between two checks of a node that sends none
+MISSED_HEARTBEATS = 3.5  # after so many, and 5 s, another node takes over
+SETTLE_SECONDS = 1.5  # an attach or a failure that crosses ours on the way is seen after so long
 SETTLE_TRIES = 3
 
 
 class Supervisor:
-    """Watches over the run of this node's workers.
+    """Supervises the run of this node's workers.
 
     Args:
-        folder: where the workers leave their notes.
-        client: gives a client of the tracker, or ``None`` where the job is offline.
-        heartbeat: seconds between two signs of life.
+        folder: where the workers leave their reports.
+        client: makes a client of the tracker, or ``None`` if the job is offline.
+        spool: where the end is kept if the tracker does not take it.
+        heartbeat: seconds between two heartbeats.
         on_cancel: called once, in the supervisor's thread, when the run was cancelled in the tracker.
 
     Attributes:
         cancelled: whether it was.
-        note: the run, once the workers are in one.
+        run: the run, once the workers are in one.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Supervisor:
         on_cancel: Callable[[], None],
     ) -> None:
         self.cancelled = False
-        self.note: RunReport | None = None
+        self.run: RunReport | None = None
         self._folder, self._new_client, self._spool, self._on_cancel = folder, client, spool, on_cancel
         self._heartbeat = heartbeat
         self._stop = threading.Event()
@@ -63,14 +65,14 @@ class Supervisor:
 
     def _watch(self) -> None:
         client, turn = self._new_client(), 0
-        while not self._stop.wait(self._heartbeat if self.note else min(1.0, self._heartbeat)):
-            self._look_at_notes(client)
-            if client is None or self.note is None or not self.note.run_id:  # the workers' side joins what is offline
+        while not self._stop.wait(self._heartbeat if self.run else min(1.0, self._heartbeat)):
+            self._read_reports(client)
+            if client is None or self.run is None or not self.run.run_id:  # the workers recover what is offline
                 continue
             try:
-                status = self._sign_of_life(client, self.note, turn)
+                status = self._check(client, self.run, turn)
             except PlutoDistError as error:
-                logger.debug("a sign of life was not taken: %s", error)
+                logger.debug("a heartbeat was not taken: %s", error)
             else:
                 if status == "CANCELLED" and not self.cancelled:
                     self.cancelled = True
@@ -79,94 +81,86 @@ class Supervisor:
         if client is not None:
             client.close()
 
-    def _look_at_notes(self, client: TrackerClient | None) -> None:
-        note, before = noted_run(self._folder), self.note
-        if before is not None and note is not None and before.nth != note.nth and before.node_rank == 0:
-            self._tell_or_keep(client, before, "COMPLETED", None)  # the script finished one run and began the next
-        self.note = note or before
+    def _read_reports(self, client: TrackerClient | None) -> None:
+        run, before = read_run(self._folder), self.run
+        if before is not None and run is not None and before.nth != run.nth and before.node_rank == 0:
+            self._report_or_keep(client, before, "COMPLETED", None)  # the script finished one run and began the next
+        self.run = run or before
 
-    def _sign_of_life(self, client: TrackerClient, note: RunReport, turn: int) -> str | None:
-        """The run's status, where this turn asked for it."""
-        if note.node_rank == 0:
-            return client.heartbeat(note.run_id, deadline=_soon()).status
-        if turn % LOOK_EVERY:
+    def _check(self, client: TrackerClient, run: RunReport, turn: int) -> str | None:
+        """Send a heartbeat if it is this node's turn; the run's status, if the tracker was asked."""
+        deadline = time.monotonic() + END_SECONDS
+        if run.node_rank == 0:
+            return client.heartbeat(run.run_id, deadline=deadline).status
+        if turn % CHECK_EVERY:
             return None
-        state = client.details(note.run_id, deadline=_soon())
+        state = client.details(run.run_id, deadline=deadline)
         if state is not None and state.status == "RUNNING" and self._is_silent(state, client.server_time):
-            return client.heartbeat(note.run_id, deadline=_soon()).status
+            return client.heartbeat(run.run_id, deadline=deadline).status
         return None if state is None else state.status
 
     def _is_silent(self, state: RunState, now: float) -> bool:
-        return state.last_sign is not None and now - state.last_sign > SILENT_BEATS * self._heartbeat + 5
+        return state.last_sign is not None and now - state.last_sign > MISSED_HEARTBEATS * self._heartbeat + 5
 
-    def end(self, status: Status, cause: Cause | None = None) -> Cause | None:
-        """Tell the tracker how the job ended.
+    def end(self, status: Status, failure: Failure | None = None) -> Failure | None:
+        """Report to the tracker how the job ended.
 
-        Nodes tell it independently: a success is the word of rank 0's node alone, of several failures the
-        earliest stays on record.
+        Nodes report independently: a success is reported by the node of rank 0 alone, of several failures the earliest
+        stays on record.
 
         Returns:
-            The cause on record, another node's perhaps; ``None`` where there is no run, or nothing went wrong.
+            The failure on record, which may be another node's; ``failure`` if there is no run.
         """
         self._stop.set()
         self._thread.join(2 * self._heartbeat)
-        self.note = noted_run(self._folder) or self.note
-        if self.note is None or (status == "COMPLETED" and self.note.node_rank != 0):
-            return cause
+        self.run = read_run(self._folder) or self.run
+        if self.run is None or (status == "COMPLETED" and self.run.node_rank != 0):
+            return failure
         client = self._new_client()
         try:
-            return self._tell_or_keep(client, self.note, status, cause)
+            return self._report_or_keep(client, self.run, status, failure)
         finally:
             if client is not None:
                 client.close()
 
-    def _tell_or_keep(
-        self, client: TrackerClient | None, note: RunReport, status: Status, cause: Cause | None
-    ) -> Cause | None:
-        """Tell the tracker, or keep the end with what is kept of the run already; the cause on record."""
-        end = UpdateStatusRequest.of(note.run_id, status, None if cause is None else cause.to_json())
-        name = RunName(note.origin, note.project, Reference.of(note.kind, note.value))
-        outbox = Outbox(self._spool, name, note.launch)
+    def _report_or_keep(
+        self, client: TrackerClient | None, run: RunReport, status: Status, failure: Failure | None
+    ) -> Failure | None:
+        """Report the end, or keep it behind requests of the run that are kept already; the failure on record."""
+        outbox, end = Outbox(self._spool, run.name, run.launch), _end(run, status, failure)
         try:
-            if client is not None and note.run_id and not outbox.check():
-                return self._tell(client, note, status, cause)
+            if client is not None and run.run_id and not outbox.check():
+                return self._report(client, run, status, failure)
             outbox.enqueue(end)
             if client is not None:
-                outbox.flush(client, time.monotonic() + CATCH_UP_SECONDS)
+                outbox.flush(client, time.monotonic() + FLUSH_SECONDS)
         except (TrackerUnavailableError, UnexpectedAnswerError) as error:
             outbox.enqueue(end)
-            told = "the run's end (%s) could not be told to the tracker; `pluto-dist sync` will (it is kept in %s): %s"
+            told = (
+                "the run's end (%s) could not be reported to the tracker; `pluto-dist sync` will (it is kept in %s): %s"
+            )
             logger.warning(told, status, outbox.folder, error)
         except PlutoDistError as error:
             logger.warning("the run's end (%s) was not taken by the tracker: %s", status, error)
-        return cause
+        return failure
 
-    def _tell(self, client: TrackerClient, note: RunReport, status: Status, cause: Cause | None) -> Cause | None:
+    def _report(self, client: TrackerClient, run: RunReport, status: Status, failure: Failure | None) -> Failure | None:
         for _ in range(SETTLE_TRIES):
-            state = client.details(note.run_id, deadline=_soon())
+            state = client.details(run.run_id, deadline=time.monotonic() + END_SECONDS)
             if state is None:
-                return cause
-            if cause is not None and state.status in ("FAILED", "TERMINATED"):
-                if earlier(state.status_metadata, cause.at):
-                    return _as_cause(state.status_metadata, cause)
+                return failure
+            if failure is not None and state.status in ("FAILED", "TERMINATED"):
+                if earlier(state.status_metadata, failure.at or 0.0):
+                    recorded = Failure.of_status(state.status_metadata)
+                    return dataclasses.replace(recorded, at=failure.at) if recorded else failure
             elif state.status == status:
-                return cause
-            document = None if cause is None else cause.to_json()
-            client.update_status(UpdateStatusRequest.of(note.run_id, status, document), deadline=_soon())
+                return failure
+            client.update_status(_end(run, status, failure), deadline=time.monotonic() + END_SECONDS)
             if status == "COMPLETED":
-                return cause
+                return failure
             time.sleep(SETTLE_SECONDS)
-        return cause
+        return failure
 
 
-def _as_cause(recorded: object, mine: Cause) -> Cause:
-    """Another node's cause as far as it can be read; ours where it cannot."""
-    fields = recorded if isinstance(recorded, dict) else {}
-    reason, host, rank = fields.get("reason"), fields.get("host"), fields.get("rank")
-    if not isinstance(reason, str) or not isinstance(host, str):
-        return mine
-    return Cause(reason, mine.at, host, rank if isinstance(rank, int) else None)
-
-
-def _soon() -> float:
-    return time.monotonic() + END_SECONDS
+def _end(run: RunReport, status: Status, failure: Failure | None) -> UpdateStatusRequest:
+    return UpdateStatusRequest.of(run.run_id, status, None if failure is None else failure.to_json())

@@ -10,38 +10,38 @@ from pluto_dist.rendezvous.messages import AgreedId, Outcome
 from pluto_dist.rendezvous.run_channel import RunChannel
 
 
-def agree(plan: Plan, run: RunChannel, token: str) -> AgreedId:
+def agree(plan: Plan, channel: RunChannel, token: str) -> AgreedId:
     """The id that every rank of the launch uses.
 
     Args:
-        plan: what this rank set out to do.
-        run: where the ranks say which run they mean.
+        plan: what this rank's ``init()`` decided.
+        channel: the messages about the run.
         token: the launch's.
 
     Raises:
-        RunIdMismatchError: this rank derived another one than the first rank to speak.
+        RunIdMismatchError: this rank derived another id than the rank that proposed one first.
     """
     decision = plan.decision
     if isinstance(decision, NeedsLaunchToken):
         mine = Reference("external id", decision.external_id(token, plan.nth))
     else:
         mine = decision.reference_of(plan.nth)
-    signed = run.propose_run_id(mine, decision.source, plan.variables)
-    if signed.reference == mine:
-        return signed
+    agreed = channel.propose_run_id(mine, decision.source, plan.variables)
+    if agreed.reference == mine:
+        return agreed
     error = RunIdMismatchError(
         "ranks of one launch name different runs:\n"
-        f"  rank {signed.rank} on {signed.host}: {signed.reference.value!r} from {signed.source}\n"
-        f"  rank {plan.context.topology.rank} on {plan.host}: {mine.value!r} from {decision.source}\n"
-        f"{_differing(signed.variables, plan.variables)}"
+        f"  rank {agreed.rank} on {agreed.host}: {agreed.reference.value!r} from {agreed.source}\n"
+        f"  rank {plan.topology.rank} on {plan.host}: {mine.value!r} from {decision.source}\n"
+        f"{_differing(agreed.variables, plan.variables)}"
         "Give every rank the same run_id and PLUTO_RUN_ID (or none), and every node the same --rdzv-id."
     )
-    run.publish_outcome(Outcome("error", error=type(error).__name__, message=str(error)))
+    channel.publish_outcome(Outcome("error", error=type(error).__name__, message=str(error)))
     raise error
 
 
 def _differing(theirs: tuple[tuple[str, str], ...], mine: tuple[tuple[str, str], ...]) -> str:
-    """One line for each variable that the two ranks have different values of."""
+    """One line for each variable of which the two ranks have different values."""
     there, here = dict(theirs), dict(mine)
     names = [name for name in dict.fromkeys((*there, *here)) if there.get(name) != here.get(name)]
     return "".join(f"  {name} is {_shown(there.get(name))} there and {_shown(here.get(name))} here\n" for name in names)

@@ -1,17 +1,7 @@
-"""How ranks come into one run: they agree which it is, one of them creates it, the others follow and attach.
-
-Functions, not state: each takes the :class:`Plan` of one ``init()`` and does one step over ``exchange`` and
-``client``. They run in the run's own thread; what the one that creates does is ``leading``, what happens after
-``lifecycle``.
-
-Why one create and then attaches (measured on the open-source server): ranks that race to create burn run
-numbers, make a new project answer 500 to some of them, and keep the metadata of an arbitrary rank; an attach
-that carries a config costs five times one without.
-"""
+"""Attaches: every rank but the owner sends one create-run call with the id alone, which the tracker dedupes."""
 
 from __future__ import annotations
 
-import threading
 import time
 
 from pluto_dist.client import rate_limit
@@ -19,71 +9,64 @@ from pluto_dist.client.tracker_client import REQUEST_SECONDS, TrackerClient
 from pluto_dist.contract.run_ref import resume_request
 from pluto_dist.contract.run_requests import CreateRunRequest, CreateRunResponse
 from pluto_dist.errors import TrackerError, TrackerUnavailableError
-from pluto_dist.lifecycle.creation import run_name
-from pluto_dist.lifecycle.plan import Plan
-from pluto_dist.rendezvous.messages import AgreedId, Outcome
-from pluto_dist.rendezvous.run_channel import RunChannel
+from pluto_dist.lifecycle.context import RankContext
+from pluto_dist.rendezvous.messages import Outcome
 
-ROLL_CALL_SECONDS = 5.0  # how long a node without memory waits to hear from the others
-LATE_ATTACH_SECONDS = 5.0  # how long finish() waits for this rank's turn to attach
-LATEST_START = 30.0  # who seems to hear of the run later than this has a clock that is wrong
+LATE_ATTACH_SECONDS = 5.0  # how long finish() waits for this rank's slot
+LATEST_START = 30.0  # a run that seems to be older than this when a rank learns of it: the rank's clock is wrong
 
 
-def attach(
-    plan: Plan, run: RunChannel, signed: AgreedId, outcome: Outcome, client: TrackerClient, stop: threading.Event
-) -> CreateRunResponse | None:
-    """This rank's own create-run call, with the id alone; the answer, or ``None`` where it was dropped.
+def attach(context: RankContext, outcome: Outcome, client: TrackerClient) -> CreateRunResponse | None:
+    """Send this rank's own create-run call; the answer, or ``None`` if it was dropped.
 
-    All ranks keep the one queue of ``pacing``. An attach to a finished run would revive it, so each is counted
-    before it looks whether the run is closed; who closes waits for the count.
+    All ranks keep the one schedule of ``rate_limit``. An attach to a run that has ended would revive it, so each is
+    counted before it checks whether the run is closed, and the rank that closes the run waits for the count.
     """
-    topology, rate = plan.context.topology, plan.settings.attach_rate
-    born = time.monotonic() - min(max(0.0, time.time() - outcome.at), LATEST_START)
-    ticket = topology.rank
+    channel, topology, rate = context.channel, context.plan.topology, context.plan.settings.attach_rate
+    start = time.monotonic() - min(max(0.0, time.time() - outcome.at), LATEST_START)
+    slot = topology.rank
     for _ in range(rate_limit.TRIES):
-        known = _await_turn(born, ticket, rate, run, stop)
+        known = _await_slot(context, start, slot)
         if known is None:
             return None
-        run.count("attach begun")
+        channel.count("attach begun")
         try:
-            if run.claimed("closed"):
+            if channel.claimed("closed"):
                 return None
-            return _attach_once(plan, signed, outcome, client)
+            return _attach_once(context, outcome, client)
         except TrackerUnavailableError as error:
-            now = time.monotonic() - born
+            now = time.monotonic() - start
             if rate_limit.is_news(now, rate, known):
-                run.slow_down(len(known), max(ticket, rate_limit.ticket_at(now, rate, known)))
-            ticket = topology.world_size + run.count("attach again")
-            born += error.retry_after
+                channel.slow_down(len(known), max(slot, rate_limit.slot_at(now, rate, known)))
+            slot = topology.world_size + channel.count("attach again")
+            start += error.retry_after
         except TrackerError:
-            return None  # the run is there without it: the leader created it
+            return None  # the run exists without it: the owner created it
         finally:
-            run.count("attach over")
+            channel.count("attach over")
     return None
 
 
-def _await_turn(
-    born: float, ticket: int, rate: float, run: RunChannel, stop: threading.Event
-) -> tuple[int, ...] | None:
-    """Wait until ``ticket`` is due; the slowdowns known by then, or ``None`` where the rank's part ends before."""
-    known: tuple[int, ...] = ()
+def _await_slot(context: RankContext, start: float, slot: int) -> tuple[int, ...] | None:
+    """Wait until ``slot`` is due; the slowdowns known by then, or ``None`` if the rank's part ends before."""
+    rate, known = context.plan.settings.attach_rate, tuple[int, ...]()
     while True:
-        left = born + rate_limit.due(ticket, rate, known) - time.monotonic()
-        if stop.wait(max(0.0, left)):
-            if (left := born + rate_limit.due(ticket, rate, known) - time.monotonic()) > LATE_ATTACH_SECONDS:
+        left = start + rate_limit.due(slot, rate, known) - time.monotonic()
+        if context.stop.wait(max(0.0, left)):
+            if (left := start + rate_limit.due(slot, rate, known) - time.monotonic()) > LATE_ATTACH_SECONDS:
                 return None
             time.sleep(max(0.0, left))
             return known
-        if (now_known := run.slowdowns()) == known:
+        if (now_known := context.channel.slowdowns()) == known:
             return known
         known = now_known
 
 
-def _attach_once(plan: Plan, signed: AgreedId, outcome: Outcome, client: TrackerClient) -> CreateRunResponse:
-    """One try: the next one has a ticket of its own."""
-    deadline = time.monotonic() + REQUEST_SECONDS
-    if signed.reference.kind != "external id":
-        return client.resume(resume_request(run_name(plan, signed.reference)), deadline=deadline, retry=False)
-    name = plan.request.run_name or signed.reference.value
-    project = outcome.answer.project_name if outcome.answer else plan.request.project_name
-    return client.create(CreateRunRequest(name, project, signed.reference.value), deadline=deadline, retry=False)
+def _attach_once(context: RankContext, outcome: Outcome, client: TrackerClient) -> CreateRunResponse:
+    """One try; the next one has a slot of its own."""
+    deadline, reference, request = time.monotonic() + REQUEST_SECONDS, context.agreed.reference, context.plan.request
+    if reference.kind != "external id":
+        return client.resume(resume_request(context.run_name), deadline=deadline, retry=False)
+    name = request.run_name or reference.value
+    project = outcome.answer.project_name if outcome.answer else request.project_name
+    return client.create(CreateRunRequest(name, project, reference.value), deadline=deadline, retry=False)

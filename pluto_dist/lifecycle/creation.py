@@ -1,7 +1,6 @@
-"""How the leader brings the run into being: one create-run call that carries everything.
+"""Creation of the run: one create-run call that carries the config and the metadata of all nodes.
 
-Also what must be known before it: whether a run of this id exists and may be gone on with. Functions over
-``client``; what the other ranks do meanwhile is ``joining``, what an attempt's record holds ``attempts``.
+Before it, whether a run of this id exists and may be continued; after it, whether another launch came at the same time.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from typing import Any
 
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts
-from pluto_dist.contract.run_ref import Reference, RunName, resume_request
+from pluto_dist.contract.failure import Failure
+from pluto_dist.contract.run_ref import resume_request
 from pluto_dist.contract.run_requests import (
     CreateRunRequest,
     CreateRunResponse,
@@ -25,88 +25,83 @@ from pluto_dist.errors import RequestRefusedError, RunCancelledError, RunExistsE
 from pluto_dist.identity import Named
 from pluto_dist.inventory.report.document import to_text
 from pluto_dist.lifecycle.plan import Plan
-from pluto_dist.rendezvous.messages import AgreedId, Failure, PriorAttempt
+from pluto_dist.rendezvous.messages import AgreedId, PriorAttempt
 from pluto_dist.version import __version__
 
-TWIN_SECONDS = 2.0  # how long after its own record a launch looks for that of another one
-MISSED_BEATS = 1.5  # a launch that was silent for this many of its heartbeats, and 2 s, lives no more
+TWIN_SECONDS = 2.0  # how long after its own record a launch looks for another launch's
+MISSED_HEARTBEATS = 1.5  # a launch that was silent for so many of its heartbeats, and 2 s, has ended
 
 
 @dataclass(frozen=True, slots=True)
 class CreationContext:
-    """What the leader knows when it creates the run.
+    """What the rank that creates the run knows.
 
     Attributes:
-        signed: the agreed id.
+        agreed: the run's id.
         launch: the launch's token.
-        key: under which this attempt is recorded.
-        hosts: the nodes that signed in, in order of their numbers.
-        before: what an earlier attempt of this launch left.
-        failure: why it ended, if a rank said so.
-        metadata: the cluster document, where there is to be one.
+        key: of this attempt's record in the config.
+        hosts: of the nodes that have registered, in order of their numbers.
+        prior: what an earlier attempt of this launch recorded.
+        failure: why that attempt ended; ``None`` if no rank recorded it.
+        metadata: the cluster document; ``None`` if the user wants none.
     """
 
-    signed: AgreedId
+    agreed: AgreedId
     launch: str
     key: str
     hosts: tuple[str, ...]
-    before: PriorAttempt | None
+    prior: PriorAttempt | None
     failure: Failure | None
     metadata: dict[str, Any] | None
 
 
-def create(plan: Plan, birth: CreationContext, client: TrackerClient) -> CreateRunResponse:
-    """Create the run, or go on with it.
+def create(plan: Plan, creation: CreationContext, client: TrackerClient) -> CreateRunResponse:
+    """Create the run, or continue it.
 
     Raises:
-        RunError: it exists, and may not be gone on with.
-        TrackerError: the tracker's answer is no run.
+        RunError: it exists, and may not be continued.
+        TrackerError: the tracker's answer is not a run.
     """
-    reference = birth.signed.reference
+    reference = creation.agreed.reference
     if reference.kind != "external id":
-        return _continue(plan, birth, client)
-    known = _known_state(plan, birth, client)
-    request = create_request(plan, birth, known)
+        return _attach_by_reference(plan, creation, client)
+    known = _known_state(plan, creation, client)
+    request = create_request(plan, creation, known)
     if plan.fork_of:
         parent = client.number_of(plan.fork_of, request.project_name, deadline=plan.deadline)
         request = replace(request, fork_run_id=parent)
     answer = client.create(request, deadline=plan.deadline)
-    if answer.resumed and birth.before is None and _goes_on(plan):
-        _step_back_from_twin(plan, birth, client, answer, created_by_twin=known is None)
+    if answer.resumed and creation.prior is None and _continues(plan):
+        _yield_to_twin(plan, creation, client, answer, created_by_twin=known is None)
     return answer
 
 
-def create_request(plan: Plan, birth: CreationContext, known: RunState | None = None) -> CreateRunRequest:
-    """The call that carries everything; ``known`` is the run as the tracker has it, where that can be known."""
-    reference = birth.signed.reference
-    config = {**plan.config, "pluto_dist": _provenance(plan, birth, known)}
+def create_request(plan: Plan, creation: CreationContext, known: RunState | None = None) -> CreateRunRequest:
+    """The create-run call with everything; ``known`` is the run as the tracker has it, if that is known."""
+    reference = creation.agreed.reference
+    config = {**plan.config, "pluto_dist": _provenance(plan, creation, known)}
     return replace(
         plan.request,
         run_name=plan.request.run_name or reference.value,
         external_id=reference.value if reference.kind == "external id" else None,
         config=json.dumps(config, allow_nan=False),
-        system_metadata=None if birth.metadata is None else to_text(birth.metadata),
+        system_metadata=None if creation.metadata is None else to_text(creation.metadata),
     )
 
 
-def run_name(plan: Plan, reference: Reference) -> RunName:
-    """The run that ``reference`` names, of the tracker and in the project that this launch is set to."""
-    return RunName(plan.settings.url_api, plan.request.project_name, reference)
-
-
-def _goes_on(plan: Plan) -> bool:
-    """Whether this launch goes on with a run by the name of its job, which another launch may be in."""
+def _continues(plan: Plan) -> bool:
+    """Whether this launch continues the run of its job, in which another launch may be alive."""
     return isinstance(plan.decision, Named) and plan.decision.derived
 
 
-def _known_state(plan: Plan, birth: CreationContext, client: TrackerClient) -> RunState | None:
-    """The run as the tracker has it, where it exists; ``None`` for a new one."""
-    if birth.before is not None:
-        return _own_state(plan, birth.before, client)
-    if not isinstance(plan.decision, Named) or not (_goes_on(plan) or plan.settings.resume is False):
+def _known_state(plan: Plan, creation: CreationContext, client: TrackerClient) -> RunState | None:
+    """The run as the tracker has it; ``None`` for a new one."""
+    if creation.prior is not None:
+        return _own_state(plan, creation.prior, client)
+    if not isinstance(plan.decision, Named) or not (_continues(plan) or plan.settings.resume is False):
         return None
     try:
-        found = client.resume(_resume_request(plan, birth), deadline=plan.deadline)
+        found = client.resume(_resume_request(plan, creation), deadline=plan.deadline)
     except RequestRefusedError as error:
         if error.status == 404:
             return None
@@ -114,30 +109,30 @@ def _known_state(plan: Plan, birth: CreationContext, client: TrackerClient) -> R
     if plan.settings.resume is False:
         raise RunExistsError(
             f"resume=False, and run {found.display_id} of project {found.project_name!r} already has the id "
-            f"{birth.signed.reference.value!r}.\nPass resume=True to go on with it, or another run_id."
+            f"{creation.agreed.reference.value!r}.\nPass resume=True to go on with it, or another run_id."
         )
     return _silent_state(plan, found, client, resumed_at=client.server_time)
 
 
-def _own_state(plan: Plan, before: PriorAttempt, client: TrackerClient) -> RunState | None:
-    """The run of this launch's earlier attempt, unless somebody cancelled it."""
-    if before.run_id is None:
+def _own_state(plan: Plan, prior: PriorAttempt, client: TrackerClient) -> RunState | None:
+    """The run of this launch's earlier attempt, unless it was cancelled."""
+    if prior.run_id is None:
         return None
-    state = client.details(before.run_id, deadline=plan.deadline)
+    state = client.details(prior.run_id, deadline=plan.deadline)
     if state is not None and state.status == "CANCELLED":
         raise RunCancelledError(
-            f"run {before.run_id} was cancelled in the tracker; a restart does not revive it.\n"
+            f"run {prior.run_id} was cancelled in the tracker; a restart does not revive it.\n"
             "Start a new launch for a new run, or set the run's status to RUNNING in the tracker."
         )
     return state
 
 
 def _silent_state(plan: Plan, found: CreateRunResponse, client: TrackerClient, resumed_at: float) -> RunState | None:
-    """The run's state, once no other launch gives signs of life in it.
+    """The run's state, once no other launch sends heartbeats for it.
 
-    A run that asking for it brought back to RUNNING had ended. Another may have been killed without a word: its
-    heartbeats tell, by the tracker's own clock. Where the tracker shows none (the hosted one, 2026), only a run
-    that changed a moment ago is known to be alive.
+    A run that the resume request brought back to RUNNING had ended. In another, a launch may have been killed without
+    ending the run: its heartbeats show that, by the tracker's own clock. If the tracker shows none (the hosted one,
+    2026), only a run that has just changed is known to be alive.
     """
     first: float | None = None
     while True:
@@ -146,12 +141,12 @@ def _silent_state(plan: Plan, found: CreateRunResponse, client: TrackerClient, r
             return state
         woken = state.status_updated if (state.status_updated or 0.0) >= resumed_at - 1 else None
         if woken is not None and state.last_sign <= woken:
-            return state  # it had ended; nobody but this launch has touched it since
+            return state  # it had ended; only this launch has changed it since
         last = attempts.newest(attempts.recorded(state.config)) or {}
         beat = last.get("heartbeat")
         interval = beat if isinstance(beat, (int, float)) else plan.settings.heartbeat
         age = client.server_time - state.last_sign
-        left = MISSED_BEATS * interval + 2 - age
+        left = MISSED_HEARTBEATS * interval + 2 - age
         if left <= 0:
             return state
         first = first or state.last_sign
@@ -161,78 +156,77 @@ def _silent_state(plan: Plan, found: CreateRunResponse, client: TrackerClient, r
 
 
 def _in_use(found: CreateRunResponse, age: float, last: dict[str, Any]) -> RunInUseError:
-    host = next(iter(last.get("hosts") or ()), "a host unknown")
+    host = next(iter(last.get("hosts") or ()), "an unknown host")
     return RunInUseError(
         f"resume: another launch of this job is alive in run {found.display_id} (on {host}; its last sign of life "
         f"is {max(0.0, age):.0f} s old), and two trainings in one run cannot be told apart again.\n"
-        "End that launch first, leave resume away for a run of your own, or set another PLUTO_RUN_ID."
+        "End that launch first, omit resume for a run of its own, or set another PLUTO_RUN_ID."
     )
 
 
-def _step_back_from_twin(
-    plan: Plan, birth: CreationContext, client: TrackerClient, answer: CreateRunResponse, *, created_by_twin: bool
+def _yield_to_twin(
+    plan: Plan, creation: CreationContext, client: TrackerClient, answer: CreateRunResponse, *, created_by_twin: bool
 ) -> None:
-    """Leave the run to another launch of the job that came at the same moment; nothing of this one stays in it.
+    """Leave the run to another launch of the job that came at the same time, and remove this one's record from it.
 
-    Two that go on with a run within a second may each believe that it was they who woke it. Both have left a record
-    by the time they look again, and the one with the later key steps back.
+    Two launches that continue a run within a second may each conclude that the run had ended. Both have recorded an
+    attempt by the time they check again, and the one with the later key leaves.
     """
     if not created_by_twin:
         client.pause(min(TWIN_SECONDS, max(0.0, plan.deadline - time.monotonic())))
     state = client.details(answer.run_id, deadline=plan.deadline)
     records = {} if state is None else attempts.recorded(state.config)
-    mine = records.get(birth.key) or {}
+    mine = records.get(creation.key) or {}
     others = {
         key: record
         for key, record in records.items()
         if isinstance(record, dict)
-        and record.get("launch") != birth.launch
-        and (created_by_twin or (record.get("number") == mine.get("number") and key < birth.key))
+        and record.get("launch") != creation.launch
+        and (created_by_twin or (record.get("number") == mine.get("number") and key < creation.key))
     }
     if last := attempts.newest(others):
-        taken_back = json.dumps({"pluto_dist": {attempts.FIELD: {birth.key: None}}})
+        taken_back = json.dumps({"pluto_dist": {attempts.FIELD: {creation.key: None}}})
         client.update_config(UpdateConfigRequest(answer.run_id, taken_back), deadline=plan.deadline)
         raise _in_use(answer, 0.0, last)
 
 
-def _continue(plan: Plan, birth: CreationContext, client: TrackerClient) -> CreateRunResponse:
-    """Attach to a run that exists by its number or display id; its metadata stays, the config is merged."""
-    answer = client.resume(_resume_request(plan, birth), deadline=plan.deadline)
+def _attach_by_reference(plan: Plan, creation: CreationContext, client: TrackerClient) -> CreateRunResponse:
+    """Attach to a run by its number or display id; its metadata stays, the config is merged."""
+    answer = client.resume(_resume_request(plan, creation), deadline=plan.deadline)
     known = client.details(answer.run_id, deadline=plan.deadline)
-    merged = UpdateConfigRequest(answer.run_id, create_request(plan, birth, known).config)
+    merged = UpdateConfigRequest(answer.run_id, create_request(plan, creation, known).config)
     client.update_config(merged, deadline=plan.deadline)
     return answer
 
 
-def _resume_request(plan: Plan, birth: CreationContext) -> ResumeRunRequest:
-    return resume_request(run_name(plan, birth.signed.reference))
+def _resume_request(plan: Plan, creation: CreationContext) -> ResumeRunRequest:
+    return resume_request(plan.run_name(creation.agreed.reference))
 
 
-def _provenance(plan: Plan, birth: CreationContext, known: RunState | None) -> dict[str, Any]:
-    """What this package writes into the run's config: where the id is from, and the record of this attempt."""
-    topology = plan.context.topology
-    attempt = attempts.record(
-        {} if known is None else attempts.recorded(known.config),
-        launch=birth.launch,
-        started=time.time() - (time.monotonic() - plan.began),
+def _provenance(plan: Plan, creation: CreationContext, known: RunState | None) -> dict[str, Any]:
+    """What this package writes into the run's config: the source of the id, and the record of this attempt."""
+    topology, earlier = plan.topology, {} if known is None else attempts.recorded(known.config)
+    attempt = attempts.Attempt(
+        launch=creation.launch,
+        started=time.time() - (time.monotonic() - plan.started),
         world_size=topology.world_size,
-        hosts=birth.hosts,
+        hosts=creation.hosts,
         heartbeat=plan.settings.heartbeat,
-        missing=max(0, (topology.node_count or 0) - len(birth.hosts)),
-        failure=None if birth.failure is None else birth.failure.to_json(),
-        gpus=_gpus(birth.metadata or {}),
+        missing=max(0, (topology.node_count or 0) - len(creation.hosts)),
+        failure=None if creation.failure is None else creation.failure.summary(),
+        gpus=_gpus(creation.metadata or {}),
     )
     return {
         "version": __version__,
         "launcher": plan.context.launcher,
         "world_size": topology.world_size,
-        "run_id": birth.signed.reference.value,
-        "run_id_source": birth.signed.source,
-        attempts.FIELD: {birth.key: attempt},
+        "run_id": creation.agreed.reference.value,
+        "run_id_source": creation.agreed.source,
+        attempts.FIELD: {creation.key: attempts.record(earlier, attempt)},
     }
 
 
 def _gpus(document: dict[str, Any]) -> dict[str, list[str]]:
-    """The UUIDs of each host's GPUs in a cluster document; one that was cut has none."""
+    """The UUIDs of each host's GPUs in a cluster document; a truncated one has none."""
     nodes = [node for node in document.get("nodes", ()) if node.get("gpus")]
     return {node["host"]: node["gpus"] for node in nodes}

@@ -1,140 +1,177 @@
-"""What the rank that creates the run does: creates it with everything, tells the others, keeps what was not taken.
+"""Election of the rank that creates the run: its owner, which sends the heartbeats and ends it.
 
-As a rule the leader; another rank where that stays silent or does not reach the tracker. The call itself is
-``creating``, what the other ranks do meanwhile ``joining``.
+Rank 0 as a rule. Another rank if that stays silent or does not reach the tracker. The call itself is ``creation``.
+
+One rank creates and the others attach, because (measured on the open-source server) ranks that race to create burn run
+numbers, make a new project answer 500 to some of them, and keep the metadata of an arbitrary rank; an attach that
+carries a config costs five times one without.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pluto_dist.client.offline.outbox import Outbox
-from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts
 from pluto_dist.errors import PlutoDistError, TrackerUnavailableError, UnexpectedAnswerError
 from pluto_dist.identity import Named
 from pluto_dist.inventory.records import Process
+from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.creation import CreationContext, create, create_request
-from pluto_dist.lifecycle.inventory_gather import cluster_document, in_order, warn_of_drift
-from pluto_dist.lifecycle.plan import Plan
-from pluto_dist.rendezvous.membership import Membership
-from pluto_dist.rendezvous.messages import AgreedId, Outcome
-from pluto_dist.rendezvous.run_channel import RunChannel
+from pluto_dist.lifecycle.inventory_gather import GATHER_SECONDS, cluster_document, gather, in_order, warn_of_drift
+from pluto_dist.rendezvous.messages import Outcome
 from pluto_dist.settings.settings import Settings
 
+TAKE_OVER_AT, TAKE_OVER_EVERY = 0.6, 0.1  # parts of the timeout after which another rank takes over from rank 0
+ACKNOWLEDGE_SECONDS = 3.0  # how long a late node waits for rank 0 of its own attempt
+_SLICE = 0.25  # how often a rank that waits for the acknowledgement checks whether the attempt is over
+_LONG_SLICE = 2.0  # the same for the many ranks that wait for the outcome
 
-def lead(
-    plan: Plan,
-    exchange: Membership,
-    run: RunChannel,
-    signed: AgreedId,
-    client: TrackerClient | None,
-    outbox: Outbox,
-    gathered: dict[str, dict[str, Any]],
-    describing: Callable[[], Process] = Process,
-) -> tuple[Outcome, bool]:
-    """Create the run and tell the others; what the tracker does not take is kept in ``outbox``.
+
+@dataclass(frozen=True, slots=True)
+class Election:
+    """How the run was created.
+
+    Attributes:
+        outcome: equal on every rank, unless this rank went offline beside a rank 0 that has not.
+        is_owner: whether this rank sends the heartbeats and ends the run.
+        gathered: the nodes whose inventory is in the run's metadata.
+    """
+
+    outcome: Outcome
+    is_owner: bool = False
+    gathered: frozenset[str] = frozenset()
+
+
+def elect(context: RankContext, process: Callable[[], Process] = Process) -> Election | None:
+    """Create the run, or wait for the rank that does.
 
     Args:
-        gathered: the nodes' inventories.
-        describing: waits for the description of this process.
+        context: this rank.
+        process: waits for the description of this process, for the run's metadata.
 
     Returns:
-        What was told first, and whether this rank beats and ends the run: the leader does, unless another rank
-        reached the tracker in its place. That the job is offline is the leader's to tell, where there is one: it
-        keeps the run, and nobody goes on before it has; what another rank returns is then its own.
+        ``None`` if the attempt in which this rank registered turns out to be over.
     """
-    document = cluster_document(plan.context.topology, gathered, describing()) if plan.settings.metadata else None
-    birth = _birth(exchange, run, signed, document)
-    mine: Outcome | None = None
-    told = run.outcome()  # another rank was faster, or found that the ranks disagree
-    if told is None:
-        if birth.before is None:
-            run.begin()
-        mine = replace(_made(plan, birth, client, outbox), at=time.time())
-        is_for_leader = mine.kind == "offline" and not _leads(plan, run, mine, mine)
-        told = mine if is_for_leader else _tell(plan, birth, run, mine, outbox)
-    leads = _leads(plan, run, mine, told)
-    if leads and document is not None:
-        warn_of_drift(document, told.answer)
-    if leads and told.is_to_be_kept(plan.settings.on_error) and not outbox.has_pending:
-        _keep(plan, birth, outbox)
-    exchange.acknowledge_nodes()
-    return told, leads
+    if not context.plan.is_rank_zero:
+        return _follow(context, process)
+    context.channel.claim("leader")
+    return _gather_and_create(context, process)
 
 
-def _birth(exchange: Membership, run: RunChannel, signed: AgreedId, document: dict[str, Any] | None) -> CreationContext:
-    return CreationContext(
-        signed,
-        launch=exchange.token,
-        key=run.attempt_key(attempts.key(time.time())),
-        hosts=in_order(exchange.nodes()),
-        before=run.prior_attempt(),
-        failure=exchange.last_failure(),
+def _follow(context: RankContext, process: Callable[[], Process]) -> Election | None:
+    """Wait for the outcome, and create the run if rank 0 stays silent."""
+    plan, channel = context.plan, context.channel
+    turn, mine = 0, None
+    # The node of rank 0 last: what keeps rank 0 from the tracker may keep all of its node.
+    late = TAKE_OVER_EVERY / 2 if plan.topology.node_rank == 0 else 0.0
+    outcome = channel.outcome()
+    was_there = outcome is not None
+    while outcome is None:
+        next_turn = plan.started + plan.settings.timeout * (TAKE_OVER_AT + late + turn * TAKE_OVER_EVERY)
+        outcome = channel.outcome(max(0.01, min(_LONG_SLICE, min(next_turn, plan.deadline) - time.monotonic())))
+        now = time.monotonic()
+        if outcome is None and context.membership.is_over():
+            return None
+        if outcome is None and now > plan.deadline:
+            silent = f"no rank answered within {plan.settings.timeout:.0f} s; is rank 0 calling init()?"
+            return Election(channel.publish_outcome(mine or Outcome("offline", message=silent)))
+        if outcome is None and now > next_turn:
+            turn += 1
+            if channel.claim(f"taker {turn}"):
+                election = _gather_and_create(context, process)
+                mine = election.outcome
+                if mine.kind != "offline" or not channel.claimed("leader"):
+                    return election
+    if was_there and not _is_of_this_attempt(context):
+        return None
+    channel.remember(outcome, in_store=False)
+    return Election(outcome)
+
+
+def _is_of_this_attempt(context: RankContext) -> bool:
+    """Whether an outcome that was in the store before this rank is of this rank's own attempt.
+
+    A node that registers before any other node of a new attempt finds the messages of the old one. The node of rank 0,
+    and launches whose store ends with the attempt, need no acknowledgement.
+    """
+    plan, membership = context.plan, context.membership
+    if plan.context.store_address is None or plan.topology.node_rank == 0:
+        return True
+    until = min(time.monotonic() + ACKNOWLEDGE_SECONDS, plan.deadline)
+    while not membership.await_acknowledgement(_SLICE) and time.monotonic() < until:
+        if membership.is_over():
+            return False
+    return True
+
+
+def _gather_and_create(context: RankContext, process: Callable[[], Process]) -> Election:
+    nodes = gather(context, min(time.monotonic() + GATHER_SECONDS, context.plan.deadline))
+    return create_as_owner(context, nodes, process)
+
+
+def create_as_owner(
+    context: RankContext, nodes: Mapping[str, dict[str, Any]], process: Callable[[], Process] = Process
+) -> Election:
+    """Create the run with the inventories of ``nodes``, and publish the outcome.
+
+    Requests that the tracker does not take are kept in the outbox. Only rank 0, if it is there, publishes that the job
+    is
+    offline: it keeps the run's requests, and no rank goes on before it has. The outcome of another rank is then its
+    own.
+    """
+    plan, channel, membership = context.plan, context.channel, context.membership
+    document = cluster_document(plan.topology, nodes, process()) if plan.settings.metadata else None
+    creation = CreationContext(
+        context.agreed,
+        launch=membership.token,
+        key=channel.attempt_key(attempts.key(time.time())),
+        hosts=in_order(membership.nodes()),
+        prior=channel.prior_attempt(),
+        failure=membership.last_failure(),
         metadata=document,
     )
+    mine: Outcome | None = None
+    told = channel.outcome()  # another rank was faster, or found that the ranks disagree
+    if told is None:
+        if creation.prior is None:
+            channel.begin()
+        mine = replace(_try_to_create(context, creation), at=time.time())
+        is_for_rank_zero = mine.kind == "offline" and not _is_owner(context, mine, mine)
+        told = mine if is_for_rank_zero else _publish(context, creation, mine)
+    is_owner = _is_owner(context, mine, told)
+    if is_owner and document is not None:
+        warn_of_drift(document, told.answer)
+    if is_owner and told.is_to_be_kept(plan.settings.on_error) and not context.outbox.has_pending:
+        _enqueue(context, creation)
+    membership.acknowledge_nodes()
+    return Election(told, is_owner, frozenset(nodes))
 
 
-def _keep(plan: Plan, birth: CreationContext, outbox: Outbox) -> None:
-    """Keep what creates the run; it began when ``init()`` was called, whenever the tracker hears of it."""
-    began = round(1000 * (time.time() - (time.monotonic() - plan.began)))
-    request = create_request(plan, birth)
-    given = request.created_at
-    outbox.enqueue(replace(request, created_at=began if given is None else given), birth.key, plan.fork_of)
-
-
-def _tell(plan: Plan, birth: CreationContext, run: RunChannel, mine: Outcome, outbox: Outbox) -> Outcome:
-    """Tell how this rank fared; what was told first.
-
-    What is to be kept is kept before: a rank that hears of an outage may die at once, and its launcher then ends
-    this one, while a disk takes its time.
-    """
-    on_error = plan.settings.on_error
-    keeps_early = mine.is_to_be_kept(on_error) and not outbox.has_pending and _leads(plan, run, mine, mine)
-    if keeps_early:
-        _keep(plan, birth, outbox)
-    told = run.publish_outcome(mine)
-    if keeps_early and not (told.is_to_be_kept(on_error) and _leads(plan, run, mine, told)):
-        outbox.retract()
-    run.remember(told, tell=True)
-    return told
-
-
-def _leads(plan: Plan, run: RunChannel, mine: Outcome | None, told: Outcome) -> bool:
-    """Whether this rank leads now that ``told`` was told first.
-
-    The leader does, unless another rank reached the tracker in its place; another rank does where its word was the
-    first, but not beside a leader that is offline like itself.
-    """
-    if plan.is_rank_zero:
-        return told == mine or told.kind != "online"
-    return told == mine and (told.kind == "online" or not run.claimed("leader"))
-
-
-def _made(plan: Plan, birth: CreationContext, client: TrackerClient | None, outbox: Outbox) -> Outcome:
-    """What comes of this rank's try to create the run."""
-    lived = birth.before is not None and birth.before.lived
+def _try_to_create(context: RankContext, creation: CreationContext) -> Outcome:
+    """The outcome of this rank's try."""
+    plan, outbox, client = context.plan, context.outbox, context.client
+    joined = creation.prior is not None and creation.prior.joined
     if client is None:
-        return Outcome("offline", resumed=lived, message=_why_offline(plan.settings))
+        return Outcome("offline", resumed=joined, message=_why_offline(plan.settings))
     try:
-        if lived and outbox.check():  # an earlier attempt, which the tracker does not know of
-            _keep(plan, birth, outbox)
-            done = outbox.flush(client, plan.deadline, joins=True)
+        if joined and outbox.check():  # requests of an earlier attempt, whose run the tracker does not have
+            _enqueue(context, creation)
+            done = outbox.flush(client, plan.deadline, attach_anyway=True)
             answer = None if done is None else done.answer
         else:
-            answer = create(plan, birth, client)
+            answer = create(plan, creation, client)
     except (TrackerUnavailableError, UnexpectedAnswerError) as error:
-        return Outcome("offline", resumed=lived, message=str(error))
+        return Outcome("offline", resumed=joined, message=str(error))
     except PlutoDistError as error:
         return Outcome("error", error=type(error).__name__, message=str(error))
     if answer is None:
-        return Outcome("offline", resumed=lived, message="the tracker did not take what an earlier attempt left")
-    # An id that this launch made up can only have been created by this launch, in an attempt that may have died
-    # before any script heard of it.
-    return Outcome("online", answer, resumed=lived or (answer.resumed and isinstance(plan.decision, Named)))
+        return Outcome("offline", resumed=joined, message="the tracker did not take the requests of an earlier attempt")
+    # An id that this launch generated can only have been created by this launch, in an attempt that may have ended
+    # before init() returned on any rank.
+    return Outcome("online", answer, resumed=joined or (answer.resumed and isinstance(plan.decision, Named)))
 
 
 def _why_offline(settings: Settings) -> str:
@@ -143,60 +180,39 @@ def _why_offline(settings: Settings) -> str:
     return "no API key: set PLUTO_API_KEY to record the run in a tracker"
 
 
-WELCOME_SECONDS = 3.0  # how long a late node waits to hear that the leader is of its own attempt
+def _publish(context: RankContext, creation: CreationContext, mine: Outcome) -> Outcome:
+    """Publish this rank's outcome; the one that was published first.
 
-
-TAKE_OVER_AT, TAKE_OVER_EVERY = 0.6, 0.1  # parts of the timeout after which a silent leader is stood in for
-
-
-_SLICE = 0.25  # how often one who waits for the acknowledge_node looks whether the attempt is over
-
-
-_LONG_SLICE = 2.0  # the same for the many who wait for the leader
-
-
-def follow(plan: Plan, exchange: Membership, run: RunChannel, take_over: Callable[[], Outcome]) -> Outcome | None:
-    """The leader's word, or this rank's own where the leader stays silent.
-
-    Returns:
-        The outcome; ``None`` where the attempt that this rank signed in to turns out to be over.
+    Requests are kept before: a rank that learns of an outage may end at once, and its launcher then ends this one,
+    while a disk takes its time.
     """
-    turn, mine = 0, None
-    # The leader's node last: what keeps the leader from the tracker may keep all of its node.
-    late = TAKE_OVER_EVERY / 2 if plan.context.topology.node_rank == 0 else 0.0
-    outcome = run.outcome()
-    was_there = outcome is not None
-    while outcome is None:
-        next_turn = plan.began + plan.settings.timeout * (TAKE_OVER_AT + late + turn * TAKE_OVER_EVERY)
-        outcome = run.outcome(max(0.01, min(_LONG_SLICE, min(next_turn, plan.deadline) - time.monotonic())))
-        now = time.monotonic()
-        if outcome is None and exchange.is_over():
-            return None
-        if outcome is None and now > plan.deadline:
-            silent = f"no rank answered within {plan.settings.timeout:.0f} s; is rank 0 calling init()?"
-            return run.publish_outcome(mine or Outcome("offline", message=silent))
-        if outcome is None and now > next_turn:
-            turn += 1
-            if run.claim(f"taker {turn}"):
-                mine = take_over()
-                if mine.kind != "offline" or not run.claimed("leader"):
-                    return mine
-    if was_there and not _is_of_this_attempt(plan, exchange):
-        return None
-    run.remember(outcome, tell=False)
-    return outcome
+    outbox, on_error = context.outbox, context.plan.settings.on_error
+    keeps_early = mine.is_to_be_kept(on_error) and not outbox.has_pending and _is_owner(context, mine, mine)
+    if keeps_early:
+        _enqueue(context, creation)
+    told = context.channel.publish_outcome(mine)
+    if keeps_early and not (told.is_to_be_kept(on_error) and _is_owner(context, mine, told)):
+        outbox.retract()
+    context.channel.remember(told, in_store=True)
+    return told
 
 
-def _is_of_this_attempt(plan: Plan, exchange: Membership) -> bool:
-    """Whether an outcome that was there before this rank is no earlier attempt's.
+def _enqueue(context: RankContext, creation: CreationContext) -> None:
+    """Keep the create-run call, with the time at which ``init()`` was called as the run's start."""
+    plan = context.plan
+    started = round(1000 * (time.time() - (time.monotonic() - plan.started)))
+    request = create_request(plan, creation)
+    given = request.created_at
+    request = replace(request, created_at=started if given is None else given)
+    context.outbox.enqueue(request, creation.key, plan.fork_of)
 
-    A node that signs in before any other node of a new attempt meets the old attempt's words. The leader's own
-    node, and launches whose store ends with the attempt, are sure without being told.
+
+def _is_owner(context: RankContext, mine: Outcome | None, told: Outcome) -> bool:
+    """Whether this rank owns the run, now that ``told`` was published first.
+
+    Rank 0 does, unless another rank reached the tracker in its place. Another rank does if its outcome was the first,
+    but not beside a rank 0 that is offline like itself.
     """
-    if plan.context.store_address is None or plan.context.topology.node_rank == 0:
-        return True
-    until = min(time.monotonic() + WELCOME_SECONDS, plan.deadline)
-    while not exchange.await_acknowledgement(_SLICE) and time.monotonic() < until:
-        if exchange.is_over():
-            return False
-    return True
+    if context.plan.is_rank_zero:
+        return told == mine or told.kind != "online"
+    return told == mine and (told.kind == "online" or not context.channel.claimed("leader"))

@@ -1,10 +1,11 @@
-"""How this process ends, as far as Python can tell: ``sys.excepthook``, ``atexit``, SIGTERM; chained, never replaced.
+"""How this process ends, as far as Python can observe it: ``sys.excepthook``, ``atexit``, SIGTERM.
 
-SIGKILL runs none of them. A forked child inherits the hooks and is told apart by its pid.
+Hooks are chained, never replaced. SIGKILL runs none of them. A forked child inherits the hooks, and is distinguished by
+its pid.
 
-SIGTERM is heard only where nobody else handles it, and the process dies of it all the same, soon. Python runs a
-handler when the main thread comes back to it, which one that sits in a collective never does; so a thread hears of
-the signal through ``signal.set_wakeup_fd``, and ends the process itself where the main thread stays away.
+SIGTERM is handled only if nobody else handles it, and the process dies of it all the same. Python runs a handler when
+the main thread returns to the interpreter, which it does not while it waits in a collective. So a thread learns of the
+signal through ``signal.set_wakeup_fd``, and ends the process itself if the main thread does not.
 """
 
 from __future__ import annotations
@@ -21,28 +22,28 @@ from typing import Protocol
 from pluto_dist.rendezvous import torch_guard
 
 
-class Ending(Protocol):
-    """What wants to know."""
+class ExitListener(Protocol):
+    """Is called once, when this process ends."""
 
-    def crashed(self, error: BaseException) -> None: ...
+    def on_exception(self, error: BaseException) -> None: ...
 
-    def survived(self) -> None: ...
+    def on_exit(self) -> None: ...
 
-    def terminated(self) -> None: ...
+    def on_sigterm(self) -> None: ...
 
 
 class ExitHooks:
-    """Tells ``ending`` how this process ends, once; then whatever was hooked before."""
+    """Calls ``listener`` when this process ends by an exception or at its end; hooks set before are called too."""
 
-    def __init__(self, ending: Ending) -> None:
-        self._ending = ending
+    def __init__(self, listener: ExitListener) -> None:
+        self._listener = listener
         self._pid = os.getpid()
         self._before = sys.excepthook
         sys.excepthook = self._on_exception
         _armed.append(self)
 
     def remove(self) -> None:
-        """Take the hooks away; where another hook came on top of ours, ours only passes on."""
+        """Remove the hooks; if another excepthook was set on top of ours, ours only calls the one before."""
         self._pid = -1
         if self in _armed:
             _armed.remove(self)
@@ -52,23 +53,23 @@ class ExitHooks:
     def _on_exception(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         self._before(kind, error, trace)  # first the traceback, then what may take a while
         if os.getpid() == self._pid:
-            self._ending.crashed(error)
+            self._listener.on_exception(error)
 
     def on_exit(self) -> None:
         """This process has reached its end."""
         if os.getpid() == self._pid:
-            self._ending.survived()
+            self._listener.on_exit()
 
 
 class TerminationHook:
-    """Tells ``ending`` of a SIGTERM that nobody else handles; then the process dies of it.
+    """Calls ``listener`` on a SIGTERM that nobody else handles; then the process dies of it.
 
-    To be made and removed on the main thread; anywhere else it hears nothing.
+    To be made and removed on the main thread; on another thread it does nothing.
     """
 
-    def __init__(self, ending: Ending) -> None:
-        self._ending = ending
-        self._told = threading.Event()
+    def __init__(self, listener: ExitListener) -> None:
+        self._listener = listener
+        self._handled = threading.Event()
         self._pipe: tuple[int, int] | None = None
         if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "set_wakeup_fd"):
             return
@@ -77,7 +78,7 @@ class TerminationHook:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         if (before := signal.set_wakeup_fd(writer, warn_on_full_buffer=False)) != -1:
-            signal.set_wakeup_fd(before)  # an event loop's, which needs it more
+            signal.set_wakeup_fd(before)  # an event loop's
             os.close(reader)
             os.close(writer)
             return
@@ -87,7 +88,7 @@ class TerminationHook:
         threading.Thread(target=self._listen, args=(reader,), name="pluto_dist SIGTERM", daemon=True).start()
 
     def remove(self) -> None:
-        """Hear no more; the signal has its default effect again, unless somebody else has set a handler since."""
+        """Restore the signal's default effect, unless another handler has been set since."""
         if self._pipe is None or threading.current_thread() is not threading.main_thread():
             return
         _, writer = self._pipe
@@ -101,23 +102,23 @@ class TerminationHook:
 
     def _listen(self, reader: int) -> None:
         with suppress(OSError):  # closed in a forked child
-            while heard := os.read(reader, 64):
-                if signal.SIGTERM in heard:
-                    self._ending.terminated()
-                    self._told.set()
+            while signals := os.read(reader, 64):
+                if signal.SIGTERM in signals:
+                    self._listener.on_sigterm()
+                    self._handled.set()
                     threading.Event().wait(_MAIN_THREAD_SECONDS)
                     _die_of_sigterm()
         os.close(reader)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         if self._pipe is not None:
-            self._told.wait(_TOLD_SECONDS)
+            self._handled.wait(_HANDLED_SECONDS)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _die_of_sigterm() -> None:
-    """Die of SIGTERM from a thread that is not the main one, which alone may ask Python for the default effect."""
+    """Die of SIGTERM from a thread; Python lets only the main one restore the default effect."""
     import ctypes
 
     ctypes.CDLL(None).signal(int(signal.SIGTERM), None)  # SIG_DFL is a null pointer
@@ -130,7 +131,7 @@ def _in_child() -> None:
         hook.remove()
 
 
-_TOLD_SECONDS = 20.0  # how long the main thread waits for the tracker to be told; torchrun gives it 30
+_HANDLED_SECONDS = 20.0  # how long the main thread waits for the listener; torchrun gives it 30
 _MAIN_THREAD_SECONDS = 0.5  # how long the listener waits for the main thread to die
 _terminations: list[TerminationHook] = []
 if hasattr(os, "register_at_fork"):
@@ -142,4 +143,4 @@ _armed: list[ExitHooks] = []
 def _on_exit() -> None:
     for hooks in list(_armed):
         hooks.on_exit()
-    torch_guard.end()
+    torch_guard.close()

@@ -1,6 +1,6 @@
-"""The hardware of every node, as the leader gathers and writes it; what a node hands over is ``reporting``.
+"""The inventories of all nodes, as the owner gathers them into the run's metadata.
 
-A node whose inventory does not come in time, or comes garbled, is named as missing rather than waited for.
+A node whose inventory does not come in time, or cannot be read, is named as missing.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from pluto_dist.environments.topology import Topology
 from pluto_dist.inventory.records import NodeInventory, Process
 from pluto_dist.inventory.report.document import compose
 from pluto_dist.inventory.report.drift import differences
+from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.membership import Membership
-from pluto_dist.rendezvous.run_channel import RunChannel
 
 MOST_LINES = 5  # of a warning of what differs
-GATHER_SECONDS = 2.0  # how long the leader waits for the nodes before it creates the run
+GATHER_SECONDS = 2.0  # how long the owner waits for the nodes before it creates the run
 
 
-def gather(topology: Topology, exchange: Membership, run: RunChannel, until: float) -> dict[str, dict[str, Any]]:
+def gather(context: RankContext, until: float) -> dict[str, dict[str, Any]]:
     """The inventories of all nodes, or of those that came before ``until`` (monotonic clock), by node."""
+    topology, membership, channel = context.plan.topology, context.membership, context.channel
     while True:
-        found = exchange.inventories()
+        found = membership.inventories()
         wanted = topology.node_count
-        if wanted is None and run.count("joined", 0) >= topology.world_size:
-            wanted = len(exchange.nodes())
+        if wanted is None and channel.count("joined", 0) >= topology.world_size:
+            wanted = len(membership.nodes())
         left = until - time.monotonic()
-        if (wanted is not None and len(found) >= wanted) or left <= 0 or run.outcome() is not None:
+        if (wanted is not None and len(found) >= wanted) or left <= 0 or channel.outcome() is not None:
             return found
-        exchange.await_inventory(len(found) + 1, min(left, 0.1))
+        membership.await_inventory(len(found) + 1, min(left, 0.1))
 
 
 def in_order(nodes: Mapping[str, str]) -> tuple[str, ...]:
-    """The hosts of ``nodes`` (host by node), in the order of the nodes' numbers where they have some.
+    """The hosts of ``nodes`` (host by node), in the order of the nodes' numbers if they have some.
 
     >>> in_order({"10": "c", "2": "b"}), in_order({"b": "b", "a": "a"})
     (('b', 'c'), ('b', 'a'))
@@ -49,9 +50,9 @@ def in_order(nodes: Mapping[str, str]) -> tuple[str, ...]:
 def cluster_document(
     topology: Topology, gathered: Mapping[str, dict[str, Any]], process: Process | None = None
 ) -> dict[str, Any]:
-    """The run's systemMetadata: every node that was heard, and the names of those that were not.
+    """The run's systemMetadata: every node that published its inventory, and the names of those that did not.
 
-    Where the launcher numbers its nodes, so does the document; else nodes are in the order of their first ranks.
+    The document numbers the nodes as the launcher does; without such numbers, in the order of their first ranks.
     ``process`` is this one, which creates the run.
     """
     count = topology.node_count
@@ -68,7 +69,7 @@ def cluster_document(
 
 
 def warn_of_drift(document: Mapping[str, Any], answer: CreateRunResponse | None) -> None:
-    """One warning of what differs between the nodes or is wrong with a GPU, the worst first; said by one rank."""
+    """One warning of what differs between the nodes or is wrong with a GPU, the worst first."""
     found = differences(document)
     if not found:
         return
@@ -85,29 +86,29 @@ def _inventory(node: str, entry: dict[str, Any]) -> NodeInventory | None:
     try:
         return NodeInventory.from_json(entry["inventory"])
     except ValueError as error:
-        logger.debug("the inventory of node %s is garbled: %s", node, error)
+        logger.debug("the inventory of node %s cannot be read: %s", node, error)
         return None
 
 
 class LateNodes:
-    """The nodes that were missing when the run was created; the leader adds them to its record as they come."""
+    """The nodes that were missing when the run was created; the owner adds them to its record later."""
 
-    def __init__(self, topology: Topology, exchange: Membership, gathered: Iterable[str]) -> None:
-        self._exchange = exchange
+    def __init__(self, topology: Topology, membership: Membership, gathered: Iterable[str]) -> None:
+        self._membership = membership
         self._wanted = topology.node_count or 0
         self._known = set(gathered)
-        self._welcomed = 0
+        self._acknowledged = 0
 
     @property
     def expected(self) -> bool:
-        """Whether any node is still to come."""
-        return min(len(self._known), self._welcomed) < self._wanted
+        """Whether a node is still missing."""
+        return min(len(self._known), self._acknowledged) < self._wanted
 
     def look(self) -> dict[str, Any]:
-        """Welcome the nodes that came since the last look; what they add to the attempt's record, if any came."""
-        nodes = self._exchange.acknowledge_nodes()
-        self._welcomed = len(nodes)
-        fresh = {name: entry for name, entry in self._exchange.inventories().items() if name not in self._known}
+        """Acknowledge the nodes that came since the last call; what they add to the attempt's record, if any came."""
+        nodes = self._membership.acknowledge_nodes()
+        self._acknowledged = len(nodes)
+        fresh = {name: entry for name, entry in self._membership.inventories().items() if name not in self._known}
         self._known.update(fresh)
         if not fresh:
             return {}

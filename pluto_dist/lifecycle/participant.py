@@ -1,8 +1,7 @@
-"""One rank's part in a run: its thread from joining to the end, and the end itself.
+"""One rank in one run: the thread that joins the run and takes part in it, and the end of that part.
 
-How ranks join is ``joining``; what the user holds is ``run``. Here is the thread that carries it out: it joins,
-then beats for the job (leader) or attaches once (every other rank), until :meth:`Participant.end` stops it.
-The training's thread never waits for it but in ``init()`` and ``end()``, both bounded.
+The order of the steps is :meth:`Participant._take_part`. The training's thread waits for this one only in ``init()``
+and ``finish()``, both bounded.
 """
 
 from __future__ import annotations
@@ -15,95 +14,86 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
-from typing import Any
 
+from pluto_dist.client import tracker_client
 from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.client.tracker_client import TrackerClient
+from pluto_dist.contract.failure import Failure
 from pluto_dist.contract.run_requests import CreateRunResponse, UpdateConfigRequest, UpdateStatusRequest
 from pluto_dist.errors import ExchangeError, PlutoDistError, RunIdMismatchError, TrackerError
 from pluto_dist.inventory.probes.process import describe
 from pluto_dist.inventory.records import Process
 from pluto_dist.lifecycle.agreement import agree
-from pluto_dist.lifecycle.attach import ROLL_CALL_SECONDS, attach
-from pluto_dist.lifecycle.creation import run_name
-from pluto_dist.lifecycle.election import follow, lead
+from pluto_dist.lifecycle.attach import attach
+from pluto_dist.lifecycle.context import RankContext
+from pluto_dist.lifecycle.election import Election, elect
 from pluto_dist.lifecycle.heartbeat import Heartbeat
-from pluto_dist.lifecycle.inventory_gather import GATHER_SECONDS, gather
-from pluto_dist.lifecycle.inventory_report import report, sources_of
+from pluto_dist.lifecycle.inventory_report import publish_inventory, sources_of
 from pluto_dist.lifecycle.plan import Plan
-from pluto_dist.lifecycle.recovery import hear, keep_trying
-from pluto_dist.lifecycle.shutdown import HURRY_SECONDS, Part
-from pluto_dist.lifecycle.supervision import is_recorded, is_supervised, note_failure, note_run
+from pluto_dist.lifecycle.recovery import recover
+from pluto_dist.lifecycle.shutdown import HURRY_SECONDS, ShutdownStep
+from pluto_dist.lifecycle.supervision import is_recorded, is_supervised, report_failure, report_run
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.connect import hosts_a_store
 from pluto_dist.rendezvous.membership import Membership
-from pluto_dist.rendezvous.messages import AgreedId, Failure, Outcome
+from pluto_dist.rendezvous.messages import AgreedId, Outcome
 from pluto_dist.rendezvous.run_channel import RunChannel
+from pluto_dist.rendezvous.session import Session
 
-INVENTORY_SECONDS = 2.0  # how long a process that ends waits for its probes; a stalled driver costs no more
-LINGER_SECONDS = 2.0  # how long a rank that hears of an error stays for the others to hear of it
-STOP_SECONDS = 12.0  # how long end() waits for this rank's thread: one turn to attach, one request
-APART_SECONDS = 0.2  # the same of one that has not met the others: there is nothing of its run to be lost
+TOKEN_SECONDS = 5.0  # how long a node without state waits for one that has the launch's token
+INVENTORY_SECONDS = 2.0  # how long a process that ends waits for its probes
+LINGER_SECONDS = 2.0  # how long a rank that learns of an error stays for the others to learn of it
+STOP_SECONDS = 12.0  # how long the end waits for this rank's thread: one slot to attach, one request
+UNCONNECTED_SECONDS = 0.2  # the same of a rank that is not connected: it has nothing to lose
 _OVER = "this rank's part in the run is over"
-_PATIENCE = {"COMPLETED": math.inf, "FAILED": 5.0, "TERMINATED": 0.5}
+_PATIENCE = {"COMPLETED": math.inf, "FAILED": 5.0, "TERMINATED": 0.5}  # seconds that an end waits for the outcome
 
 
 class Participant:
-    """This rank's part in one run.
+    """This rank in one run.
 
     Args:
-        plan: what ``init()`` set out to do.
-        meet: gives this process's place among the ranks, or ends when the event is set; called in the thread.
-        new_client: a client of the tracker, or ``None`` where there is to be none.
+        plan: what ``init()`` decided.
+        session: this process's connection to the other ranks.
 
     Attributes:
         agreed: the run's id, once all ranks can know it.
-        settled: how the run came into being.
-        late: how a run that began offline was joined all the same, once it was.
+        settled: the outcome of creating the run.
+        late: the outcome that replaced it, if the run began offline and was recovered.
         attached: the tracker's answer to this rank's own attach, once there is one.
-        outbox: what this rank tells the tracker, once the id is agreed.
     """
 
-    def __init__(
-        self, plan: Plan, meet: Callable[[threading.Event], Membership], new_client: Callable[[], TrackerClient | None]
-    ) -> None:
+    def __init__(self, plan: Plan, session: Session) -> None:
         self.plan = plan
         self.agreed: Future[AgreedId] = Future()
         self.settled: Future[Outcome] = Future()
         self.late: Outcome | None = None
         self.attached: CreateRunResponse | None = None
-        self.outbox: Outbox | None = None
-        self._meet, self._new_client = meet, new_client
-        self._client = new_client()
-        self._exchange: Membership | None = None
-        self._run: RunChannel | None = None
+        self._session = session
+        self._client = self._new_client()
+        self._membership: Membership | None = None
+        self._channel: RunChannel | None = None
+        self._context: RankContext | None = None
         self._settled_at = time.monotonic()
-        self._leads = plan.is_rank_zero  # whether this rank beats and ends: the leader, or the one that stood in for it
-        self._gathered: frozenset[str] = frozenset()
-        self._inventory: threading.Thread | None = None
+        self._is_owner = plan.is_rank_zero  # rank 0 until the election says otherwise
         self._describing: Callable[[], Process] | None = None
+        self._inventory: threading.Thread | None = None
         self._stop = threading.Event()
         self._pid = os.getpid()
         self._ended = threading.Lock()
-        self._thread = threading.Thread(target=self._live, name="pluto_dist run", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="pluto_dist run", daemon=True)
         self._thread.start()
 
     @property
     def is_node_leader(self) -> bool:
-        """Whether this rank does what one rank of each node does."""
-        return self._exchange is not None and self._exchange.is_node_leader
+        """Whether this rank acts for its node."""
+        return self._membership is not None and self._membership.is_node_leader
 
     # The thread.
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         try:
-            exchange, run, signed, outcome = self._join()
-            if outcome.kind == "error":
-                self._linger()
-            note_run(self.plan, exchange, signed, outcome)
-            if not self.settled.done():  # else the end came first
-                self.settled.set_result(outcome)
-            self._take_part(exchange, run, signed, outcome)
+            self._take_part()
         except RunIdMismatchError as error:
             self._linger()
             self._fail(error)
@@ -116,82 +106,82 @@ class Participant:
             if self._client is not None:
                 self._client.close()
 
-    def _take_part(self, exchange: Membership, run: RunChannel, signed: AgreedId, outcome: Outcome) -> None:
-        """Beat (the leader) or attach and stand by (every other rank), from when the tracker knows of the run."""
-        client, outbox = self._client, self.outbox
-        if client is None or outbox is None:
+    def _take_part(self) -> None:
+        """Join the run, then send its heartbeats (the owner) or attach and stand by (every other rank)."""
+        if self.plan.is_rank_zero:
+            self._describing = describe(sources_of(self.plan))  # early, for git takes a moment
+        context, election = self._join()
+        self._is_owner, outcome = election.is_owner, election.outcome
+        if outcome.kind == "error":
+            self._linger()
+        report_run(context, outcome)
+        if not self.settled.done():  # else the end came first
+            self.settled.set_result(outcome)
+        client = context.client
+        if client is None:
             return
         if outcome.kind == "offline":
-            keeps = outbox.has_pending
-            late = keep_trying(run, outbox, client, self._stop, outcome) if keeps else hear(run, self._stop)
+            late = recover(context, client, outcome)
             if late is None:
                 return
             self.late = outcome = late
-            note_run(self.plan, exchange, signed, outcome)
+            report_run(context, outcome)
         if outcome.answer is None:
             return
-        run_id = outcome.answer.run_id
-        pulse = Heartbeat(
-            self.plan, exchange, run, client, outbox, run_id, self._stop, lambda: is_supervised(self.plan)
-        )
-        if self._leads:
-            pulse.beat(self._gathered)
+        heartbeat = Heartbeat(context, client, outcome.answer.run_id)
+        if self._is_owner:
+            heartbeat.run(election.gathered)
         else:
-            self.attached = attach(self.plan, run, signed, outcome, client, self._stop)
-            pulse.failover()
+            self.attached = attach(context, outcome, client)
+            heartbeat.failover()
+
+    def _join(self) -> tuple[RankContext, Election]:
+        """Connect to the other ranks, agree on the run, and create it or wait for the rank that does."""
+        while True:
+            context = self._connect()
+            election = elect(context, self._describe)
+            self._settled_at = time.monotonic()
+            if election is not None:
+                return context, election
+            # The attempt in which this rank registered is over: register in the next one.
+
+    def _connect(self) -> RankContext:
+        """Connect to the other ranks, and agree with them on the launch's token and the run's id."""
+        plan = self.plan
+        membership = self._session.connect(plan.context, plan.host, deadline=plan.deadline, stop=self._stop)
+        self._membership = membership
+        if self._stop.is_set():
+            raise ExchangeError(_OVER)  # connected too late to begin a run
+        if not membership.has_reported:
+            membership.has_reported = True
+            self._inventory = publish_inventory(membership, self.agreed, plan)
+        token = membership.agree_on_token(plan.topology.node_count, min(TOKEN_SECONDS, plan.settings.timeout / 4))
+        channel = self._channel = membership.run(plan.nth)
+        agreed = agree(plan, channel, token)
+        outbox = Outbox(plan.settings.spool, plan.run_name(agreed.reference), membership.token)
+        context = RankContext(plan, membership, channel, agreed, self._client, outbox, self._stop)
+        self._context = context
+        channel.count("joined")
+        if not self.agreed.done():
+            self.agreed.set_result(agreed)
+        return context
+
+    def _describe(self) -> Process:
+        """The description of this process, for the metadata of the run that it creates."""
+        self._describing = self._describing or describe(sources_of(self.plan))
+        return self._describing()
 
     def _linger(self) -> None:
-        """Stay until every rank has heard of the error, within a bound: the store may end with this process."""
-        run, until, ranks = self._run, time.monotonic() + LINGER_SECONDS, self.plan.context.topology.world_size
-        if run is None or self._exchange is None:
+        """Stay until every rank has learnt of the error, within a bound: the store may end with this process."""
+        channel, membership = self._channel, self._membership
+        until, ranks = time.monotonic() + LINGER_SECONDS, self.plan.topology.world_size
+        if channel is None or membership is None:
             return
-        with suppress(ExchangeError):  # it has ended already
-            run.count("heard")
-            while run.count("heard", 0) < ranks and time.monotonic() < until and not self._stop.wait(0.02):
-                if self.plan.is_rank_zero:  # who came after the error was published waits to hear that it is no old one
-                    self._exchange.acknowledge_nodes()
-
-    def _join(self) -> tuple[Membership, RunChannel, AgreedId, Outcome]:
-        while True:
-            if self.plan.is_rank_zero:
-                self._describe()
-            exchange = self._exchange = self._meet(self._stop)
-            if self._stop.is_set():
-                raise ExchangeError(_OVER)  # it met the others too late to begin one
-            if not exchange.has_reported:
-                exchange.has_reported = True
-                self._inventory = report(exchange, self.agreed, self.plan)
-            patience = min(ROLL_CALL_SECONDS, self.plan.settings.timeout / 4)
-            token = exchange.agree_on_token(self.plan.context.topology.node_count, patience)
-            run = self._run = exchange.run(self.plan.nth)
-            signed = agree(self.plan, run, token)
-            self.outbox = Outbox(self.plan.settings.spool, run_name(self.plan, signed.reference), exchange.token)
-            run.count("joined")
-            if not self.agreed.done():
-                self.agreed.set_result(signed)
-            outcome = self._outcome(exchange, run, signed, self.outbox)
-            self._settled_at = time.monotonic()
-            if outcome is not None:
-                return exchange, run, signed, outcome
-
-    def _describe(self) -> Callable[[], Process]:
-        """Begin, once, to describe this process for the run that it creates; git needs a moment."""
-        self._describing = self._describing or describe(sources_of(self.plan))
-        return self._describing
-
-    def _outcome(self, exchange: Membership, run: RunChannel, signed: AgreedId, outbox: Outbox) -> Outcome | None:
-        def create() -> Outcome:
-            until = min(time.monotonic() + GATHER_SECONDS, self.plan.deadline)
-            nodes = gather(self.plan.context.topology, exchange, run, until)
-            self._gathered = frozenset(nodes)
-            describing = self._describe()
-            outcome, self._leads = lead(self.plan, exchange, run, signed, self._client, outbox, nodes, describing)
-            return outcome
-
-        if self.plan.is_rank_zero:
-            run.claim("leader")
-            return create()
-        return follow(self.plan, exchange, run, create)
+        with suppress(ExchangeError):  # the store has ended already
+            channel.count("heard")
+            while channel.count("heard", 0) < ranks and time.monotonic() < until and not self._stop.wait(0.02):
+                if self.plan.is_rank_zero:  # a node that registered after the error waits to be acknowledged
+                    membership.acknowledge_nodes()
 
     def _fail(self, error: PlutoDistError) -> None:
         for future in (self.agreed, self.settled):
@@ -200,12 +190,12 @@ class Participant:
 
     # The end, on the caller's thread.
 
-    def end(self, status: str, cause: dict[str, Any] | None = None) -> None:
+    def end(self, status: str, failure: Failure | None = None) -> None:
         """End this rank's part, and on one rank the run; does nothing the second time, or in a forked child.
 
         Args:
             status: COMPLETED (which waits for the other ranks), FAILED or TERMINATED.
-            cause: what goes into the run's statusMetadata.
+            failure: goes into the run's statusMetadata.
         """
         if os.getpid() != self._pid or not self._ended.acquire(blocking=False):
             return
@@ -214,18 +204,19 @@ class Participant:
         outcome = self.late or outcome
         recorded = outcome is not None and is_recorded(self.plan, outcome)
         if is_supervised(self.plan):
-            if cause is not None and self._exchange is not None:
-                note_failure(self.plan, self._exchange, cause)
-        elif self._run is not None and (recorded or hosts_a_store()):
-            part = Part(self.plan, self._run, self._leads, self._settled_at)
-            if part.is_mine_to_end(status) and recorded and outcome is not None and self.outbox is not None:
+            if failure is not None and self._membership is not None:
+                report_failure(self.plan, self._membership, failure)
+        elif self._channel is not None and (recorded or hosts_a_store()):
+            step = ShutdownStep(self.plan, self._channel, self._is_owner, self._settled_at)
+            if step.is_mine_to_report(status) and recorded and outcome is not None and self._context is not None:
                 run_id = outcome.answer.run_id if outcome.answer else 0
-                client = None if outcome.kind == "error" else self._new_client()  # a key that is refused stays so
-                part.post(client, self.outbox, UpdateStatusRequest.of(run_id, status, cause))
+                client = None if outcome.kind == "error" else self._new_client()  # a refused key stays refused
+                request = UpdateStatusRequest.of(run_id, status, None if failure is None else failure.to_json())
+                step.report(client, self._context.outbox, request)
         self._disconnect()
 
     def abandon(self, failure: Failure | None = None) -> None:
-        """End this rank's part and leave the run as it is: another attempt will go on with it.
+        """End this rank's part and leave the run as it is, for another attempt to continue.
 
         Args:
             failure: why, for the next attempt's record.
@@ -233,32 +224,37 @@ class Participant:
         if os.getpid() == self._pid and self._ended.acquire(blocking=False):
             self._stop_thread(HURRY_SECONDS)
             try:
-                if failure is not None and self._exchange is not None and self.agreed.done():
-                    self._exchange.fail(failure)
+                if failure is not None and self._membership is not None and self.agreed.done():
+                    self._membership.fail(failure)
             except ExchangeError as error:
                 logger.debug("the next attempt will not know why this one failed: %s", error)
             self._disconnect()
 
     def update_config(self, run_id: int, config: str) -> None:
-        """Send a change of the config, or keep it; one that is refused is a warning. A forked child has no part.
+        """Send a change of the config, or keep it; a refused one is a warning. Does nothing in a forked child.
 
         Args:
-            run_id: the tracker's number, 0 where there is none yet.
+            run_id: the tracker's number, 0 if there is none yet.
             config: a JSON object, as text.
         """
-        if os.getpid() != self._pid or (outbox := self.outbox) is None:
+        if os.getpid() != self._pid or self._context is None:
             return
-        client = self._new_client()
+        client, deadline = self._new_client(), time.monotonic() + self.plan.settings.timeout
         try:
-            outbox.send(client, UpdateConfigRequest(run_id, config), time.monotonic() + self.plan.settings.timeout)
+            self._context.outbox.send(client, UpdateConfigRequest(run_id, config), deadline)
         except TrackerError as error:
             logger.warning("a change of the config was not taken: %s", error)
         finally:
             if client is not None:
                 client.close()
 
+    def _new_client(self) -> TrackerClient | None:
+        topology = self.plan.topology
+        who = f"rank {topology.rank} of {topology.world_size}; {self.plan.host}"
+        return tracker_client.from_settings(self.plan.settings, who)
+
     def _last_outcome(self, status: str) -> Outcome | None:
-        """How the run came into being; a crash waits a little for it, somebody's ctrl-C hardly."""
+        """The outcome; a failure waits a little for it, an interrupt hardly."""
         left = self.plan.deadline - time.monotonic() + 1
         try:
             return self.settled.result(timeout=max(0.0, min(left, _PATIENCE[status])))
@@ -269,13 +265,13 @@ class Participant:
         self._stop.set()
         if self._client is not None:
             self._client.stop()
-        self._thread.join(seconds if self._run is not None else APART_SECONDS)
-        self._fail(ExchangeError(_OVER))  # who waits for what did not come waits no more
+        self._thread.join(seconds if self._channel is not None else UNCONNECTED_SECONDS)
+        self._fail(ExchangeError(_OVER))  # a thread that still waits for a result waits no longer
         if self._inventory is not None:
-            # A thread that is importing while the interpreter ends holds the import's lock for ever, and whoever
-            # imports then (a destructor, say) hangs (CPython 3.10 to 3.13).
+            # A thread that is importing while the interpreter ends holds the import's lock for ever, and an import by
+            # another thread (in a destructor, say) hangs (CPython 3.10 to 3.13).
             self._inventory.join(INVENTORY_SECONDS)
 
     def _disconnect(self) -> None:
-        if self._exchange is not None:
-            self._exchange.store.close()
+        if self._membership is not None:
+            self._membership.store.close()

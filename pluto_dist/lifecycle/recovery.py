@@ -1,19 +1,17 @@
-"""How a run that began without its tracker is joined once that answers, while the training goes on.
+"""Recovery of a run that began while its tracker could not be reached, once it can, while the training goes on.
 
-Runs in the run's own thread. The rank that keeps the run's requests tries again and again; the others look in the
-store now and then whether it has come through.
+The rank that keeps the run's requests tries again and again; the others check in the store whether it has succeeded.
 """
 
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Iterator
 
-from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.client.tracker_client import REQUEST_SECONDS, TrackerClient
 from pluto_dist.errors import ExchangeError, TrackerError
+from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.messages import Outcome
 from pluto_dist.rendezvous.run_channel import RunChannel
@@ -21,54 +19,59 @@ from pluto_dist.rendezvous.run_channel import RunChannel
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between two tries; each pause is twice the one before
 
 
-def keep_trying(
-    run: RunChannel, outbox: Outbox, client: TrackerClient, stop: threading.Event, began: Outcome
-) -> Outcome | None:
-    """Send what is kept as soon as the tracker takes it, and tell the other ranks.
+def recover(context: RankContext, client: TrackerClient, offline: Outcome) -> Outcome | None:
+    """Send the run's requests once the tracker takes them, or wait for the rank that keeps them.
 
     Args:
-        began: how the run came into being, offline.
+        context: this rank.
+        client: of the tracker.
+        offline: the outcome with which the run began.
 
     Returns:
-        The outcome that now holds; ``None`` where the run's end, or a key that is refused, came first.
+        The outcome that replaces it; ``None`` if the run's end, or a key that is refused, came first.
     """
+    if context.outbox.has_pending:
+        return _keep_trying(context, client, offline)
+    return _await_recovery(context)
+
+
+def _keep_trying(context: RankContext, client: TrackerClient, offline: Outcome) -> Outcome | None:
     for pause in _pauses():
-        if stop.wait(pause):
+        if context.stop.wait(pause):
             return None
         try:
-            done = outbox.flush(client, time.monotonic() + REQUEST_SECONDS, joins=True)
+            done = context.outbox.flush(client, time.monotonic() + REQUEST_SECONDS, attach_anyway=True)
         except TrackerError as error:
-            logger.warning("what is kept of this run stays where it is: %s", error)
+            logger.warning("the requests of this run stay on disk: %s", error)
             return None
         if done is not None and done.answer is not None:
             logger.info("the tracker answers: run %s at %s", done.answer.display_id, done.answer.url)
-            outcome = Outcome("online", done.answer, resumed=began.resumed, at=time.time())
-            _tell(run, outcome)
+            outcome = Outcome("online", done.answer, resumed=offline.resumed, at=time.time())
+            _publish(context.channel, outcome)
             return outcome
     return None
 
 
-def _tell(run: RunChannel, outcome: Outcome) -> None:
+def _publish(channel: RunChannel, outcome: Outcome) -> None:
     try:
-        run.publish_late(outcome)
-        run.remember(outcome, tell=True)
-    except ExchangeError as error:  # the store is gone with its agent
-        logger.debug("the other ranks cannot be told: %s", error)
+        channel.publish_late(outcome)
+        channel.remember(outcome, in_store=True)
+    except ExchangeError as error:  # the store ended with its agent
+        logger.debug("the other ranks cannot learn of it: %s", error)
 
 
-def hear(run: RunChannel, stop: threading.Event) -> Outcome | None:
-    """What the rank that keeps trying says once it has come through; ``None`` where the end came first."""
+def _await_recovery(context: RankContext) -> Outcome | None:
     for pause in _pauses():
-        if stop.wait(pause):
+        if context.stop.wait(pause):
             return None
-        if (outcome := run.late()) is not None:
-            run.remember(outcome, tell=False)
+        if (outcome := context.channel.late()) is not None:
+            context.channel.remember(outcome, in_store=False)
             return outcome
     return None
 
 
 def _pauses() -> Iterator[float]:
-    """Longer and longer, and not the same on any two ranks: ten thousand of them may ask one store."""
+    """Growing pauses, different on every rank: ten thousand ranks may poll one store."""
     pause = FIRST_PAUSE
     while True:
         yield pause * random.uniform(0.75, 1.25)

@@ -1,13 +1,13 @@
-"""How the official SDK, pluto-ml, gets into the run that the ranks agreed on; it stays optional.
+"""The official SDK, pluto-ml, in the run on which the ranks agreed; it is optional.
 
-Two ways. A plain ``pluto.init()`` after ours finds the run in the environment, where :func:`export` puts its id for
-this process and its children, and :func:`take_back` takes it away. ``run.attach_sdk()`` gives an SDK run that is set
-up for a job of many ranks (:func:`attach`): it joins instead of failing, samples the system once per node under a
-label of the node, keeps its files apart per host and rank, and ends no run.
+A plain ``pluto.init()`` after ours finds the run in the environment: :func:`export` writes its id there for this
+process and its children, :func:`restore` removes it. ``run.attach_sdk()`` gives an SDK run that is set up for a job of
+many ranks (:func:`attach`): it joins instead of failing, samples the system once per node under a label of the node,
+keeps its files apart per host and rank, and ends no run.
 
-What the SDK does by itself, as read in its source (0.0.29): ``init()`` of an id that did not come from the environment
-raises where the run exists; ``finish()``, its exit hook and its SIGTERM handler post an end from every rank; each
-rank beats every 4 s and samples all GPUs of its node under one name; its files stand under the current folder.
+The SDK by itself (source of 0.0.29): ``init()`` of an id that did not come from the environment raises if the run
+exists; ``finish()``, its exit hook and its SIGTERM handler post an end from every rank; each rank sends a heartbeat
+every 4 s and samples all GPUs of its node under one name; its files are below the current folder.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ from pluto_dist.settings.settings import SDK_EXPORTS
 if TYPE_CHECKING:
     from pluto_dist.lifecycle.plan import Plan
 
-UPLOAD_SECONDS = 20.0  # how long the end waits for what the SDK has yet to upload
-QUIET_SECONDS = 86_400  # between two heartbeats of an SDK run that is not to beat: this package does
+UPLOAD_SECONDS = 20.0  # how long the end waits for the SDK's uploads
+QUIET_SECONDS = 86_400  # between two heartbeats of an SDK run that is to send none
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was put into the environment, and what stood there before."""
+    """What was written to the environment, and what was there before."""
 
     now: Mapping[str, str]
     before: Mapping[str, str | None]
 
 
 def export(run_id: str, project: str) -> Exported:
-    """Name the run to the SDK in this process, and to whatever it starts; a launch of its own is none of them.
+    """Write the run's id and project to the environment, for the SDK in this process and in its children.
 
-    ``settings`` passes over what stands here under :data:`SDK_EXPORTS`, so that a job that this one starts, or the
-    next run of this process, does not take it for the user's word.
+    ``settings`` ignores what :data:`SDK_EXPORTS` lists, so that a job that this one starts, or the next run of this
+    process, does not take it for the user's setting.
     """
-    handed = {"PLUTO_RUN_ID": run_id, "PLUTO_PROJECT": project}
-    now = {**handed, SDK_EXPORTS: json.dumps(handed)}
+    exported = {"PLUTO_RUN_ID": run_id, "PLUTO_PROJECT": project}
+    now = {**exported, SDK_EXPORTS: json.dumps(exported)}
     before = {name: os.environ.get(name) for name in now}
     os.environ.update(now)
     return Exported(now, before)
 
 
-def take_back(exported: Exported) -> None:
-    """Leave the environment as it was, but for what somebody else has set since."""
+def restore(exported: Exported) -> None:
+    """Restore the environment, except variables that were changed since."""
     for name, value in exported.now.items():
         if os.environ.get(name) == value:
             before = exported.before[name]
@@ -64,13 +64,13 @@ def take_back(exported: Exported) -> None:
 
 
 def attach(plan: Plan, run_id: str, *, samples: bool, arguments: dict[str, Any]) -> Any:
-    """An SDK run in the run called ``run_id``, set up for one rank of many.
+    """An SDK run in the run ``run_id``, set up for one rank of many.
 
     Args:
-        plan: whose rank it is.
+        plan: of this rank.
         run_id: the agreed id, as the SDK takes it: an external id, a number or a display id.
         samples: whether this rank samples its node.
-        arguments: of ``pluto.init()``; they win over what is set here.
+        arguments: of ``pluto.init()``; they override what is set here.
 
     Raises:
         ConfigurationError: the SDK is not installed.
@@ -95,12 +95,12 @@ def attach(plan: Plan, run_id: str, *, samples: bool, arguments: dict[str, Any])
     if "dir" not in given:
         folder.mkdir(parents=True, exist_ok=True)
     op = pluto.init(settings=settings, **{**defaults, **given})
-    _ends_nothing(op)
+    _disable_end(op)
     return op
 
 
-def _ends_nothing(op: Any) -> None:
-    """Let ``op.finish()``, the SDK's exit hook included, only let go: the run's end is this package's to tell."""
+def _disable_end(op: Any) -> None:
+    """Make ``op.finish()``, also as the SDK's exit hook, close without ending the run."""
     import atexit
 
     atexit.unregister(op.finish)
@@ -109,9 +109,9 @@ def _ends_nothing(op: Any) -> None:
 
 
 def release(op: Any) -> None:
-    """Close an SDK run, once it has uploaded what it holds, or has had its time.
+    """Close an SDK run once its uploads are done, or after :data:`UPLOAD_SECONDS`.
 
-    In a job of several ranks the SDK itself waits for nothing; what is left goes on in its own process.
+    In a job of several ranks the SDK itself does not wait; the rest goes on in its own process.
     """
     manager = getattr(op, "_sync_manager", None)
     until = time.monotonic() + UPLOAD_SECONDS

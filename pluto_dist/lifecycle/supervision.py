@@ -1,58 +1,59 @@
-"""What a rank tells the launcher above it, where `pluto-dist run` is above: the run is then its to end.
+"""What a rank reports to the launcher above it; under `pluto-dist run` that ends the run.
 
-What a note is, and where it lies, is ``notes`` and ``launch_folder``; who reads it is ``launch``. Every rank sees to
-it that its run is noted before its ``init()`` returns: the one that usually writes may be killed a moment later, and
-a launcher that knows of no run ends none.
+Every rank makes sure that its run is reported before its ``init()`` returns: the one that usually reports it may be
+killed a moment later, and a launcher that knows of no run ends none.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from typing import Any
 
-from pluto_dist.lifecycle.creation import run_name
+from pluto_dist.contract.failure import Failure
+from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.rendezvous import node_state, worker_reports
 from pluto_dist.rendezvous.membership import Membership
-from pluto_dist.rendezvous.messages import AgreedId, Outcome
+from pluto_dist.rendezvous.messages import Outcome
+from pluto_dist.rendezvous.worker_reports import RunReport
 
 
 def is_supervised(plan: Plan) -> bool:
-    """Whether such a launcher is above this rank."""
+    """Whether `pluto-dist run` is above this rank."""
     return node_state.is_supervised(plan.context)
 
 
 def is_recorded(plan: Plan, outcome: Outcome) -> bool:
-    """Whether a tracker has the run, or will have it once what is kept is sent."""
+    """Whether a tracker has the run, or will have it once its requests are sent."""
     return outcome.answer is not None or outcome.is_to_be_kept(plan.settings.on_error)
 
 
-def note_run(plan: Plan, exchange: Membership, signed: AgreedId, outcome: Outcome) -> None:
-    """Note which run it is. The node's leader tells what it knows by now; the others, where nothing is noted yet."""
+def report_run(context: RankContext, outcome: Outcome) -> None:
+    """Report the run: the node leader what it knows by now, the others only if nothing is reported yet."""
+    plan, membership = context.plan, context.membership
     if not is_supervised(plan) or not is_recorded(plan, outcome):
         return
     nonce = node_state.attempt_nonce(plan.context)
-    noted = None if exchange.is_node_leader else worker_reports.noted_run(exchange.folder)
-    if noted is not None and (noted.nonce, noted.nth) == (nonce, plan.nth):
+    reported = None if membership.is_node_leader else worker_reports.read_run(membership.node_state)
+    if reported is not None and (reported.nonce, reported.nth) == (nonce, plan.nth):
         return
-    run_id, display_id = (outcome.answer.run_id, outcome.answer.display_id or "") if outcome.answer else (0, "")
-    name = run_name(plan, signed.reference)
-    note = worker_reports.RunReport(
-        run_id,
-        display_id,
-        plan.nth,
-        nonce,
-        plan.context.topology.node_rank or 0,
-        name.origin,
-        name.project,
-        name.reference.kind,
-        name.reference.value,
-        exchange.token,
+    answer, name = outcome.answer, context.run_name
+    report = RunReport(
+        run_id=answer.run_id if answer else 0,
+        display_id=(answer.display_id if answer else None) or "",
+        nth=plan.nth,
+        nonce=nonce,
+        node_rank=plan.topology.node_rank or 0,
+        origin=name.origin,
+        project=name.project,
+        kind=name.reference.kind,
+        value=name.reference.value,
+        launch=membership.token,
     )
-    worker_reports.note_run(exchange.folder, note)
+    worker_reports.report_run(membership.node_state, report)
 
 
-def note_failure(plan: Plan, exchange: Membership, cause: dict[str, Any]) -> None:
-    """Note why this rank ends, for the launcher sees exit codes alone."""
-    note = worker_reports.FailureNote(time.time(), cause["rank"], cause["host"], cause["reason"], cause["traceback"])
-    worker_reports.note_failure(exchange.folder, node_state.attempt_nonce(plan.context), note)
+def report_failure(plan: Plan, membership: Membership, failure: Failure) -> None:
+    """Report why this rank ends, since the launcher sees only its exit code."""
+    failure = dataclasses.replace(failure, at=time.time())
+    worker_reports.report_failure(membership.node_state, node_state.attempt_nonce(plan.context), failure)

@@ -1,8 +1,11 @@
-"""Where do the ranks of a launch meet? In the first of these that they have in common:
+"""Connects to the store that the ranks of a launch share: the first of these that they have in common.
 
-the store that torchrun's agent hosts, that of the default process group, one that rank 0 hosts where torch will
-look for its own (MASTER_ADDR and MASTER_PORT), or, for a launch on one node, one that rank 0 hosts on any port and
-tells in the node's launch folder. torch is imported here and in ``store`` only, and only when it is called.
+1. The store that torchrun's agent hosts.
+2. That of the default process group.
+3. One that rank 0 hosts at MASTER_ADDR:MASTER_PORT, where torch will look for its own.
+4. For a launch on one node, one that rank 0 hosts on any port, which it writes to the node's state.
+
+torch is imported only when :func:`connect` is called.
 """
 
 from __future__ import annotations
@@ -25,11 +28,11 @@ from pluto_dist.rendezvous.torch_guard import torch_call
 if TYPE_CHECKING:
     import torch.distributed
 
-CONNECT_SECONDS = 10.0  # what torch is told; it may take three times as long
+CONNECT_SECONDS = 10.0  # torch's timeout; it may take three times as long
 
 
 def process_group() -> Topology | None:
-    """This process in torch.distributed's default process group; ``None`` where there is none.
+    """This process in torch.distributed's default process group; ``None`` if there is none.
 
     Does not import torch: a script that has a process group has imported it.
     """
@@ -40,23 +43,23 @@ def process_group() -> Topology | None:
 
 
 def connect(
-    context: LaunchContext, folder: NodeState, seat: str, *, deadline: float, stop: threading.Event | None = None
+    context: LaunchContext, folder: NodeState, slot: str, *, deadline: float, stop: threading.Event | None = None
 ) -> Store:
     """The store that the ranks of ``context`` share.
 
     Args:
         context: the launch.
-        folder: where rank 0 of a launch on one node may tell the others its store's port.
-        seat: a word of this process alone, kept for its later calls: nobody else may come as its rank.
+        folder: the state of this node, where rank 0 of a launch on one node publishes its store's port.
+        slot: a random word of this process, the same in its later calls: no other process may register as its rank.
         deadline: on the monotonic clock. Torch may overshoot it by 20 s (2.13, a refused port), so the caller
             keeps a bound of its own.
-        stop: ends the wait for a rank 0 that has not come yet.
+        stop: ends the wait for rank 0.
 
     Raises:
         ExchangeError: the store does not answer, or another job uses its port.
         NoSharedRunError: several ranks, and no store that they share.
     """
-    topology = context.topology
+    topology, stop = context.topology, stop or threading.Event()
     if context.store_address is not None:
         return TorchStore(_client(*context.store_address, deadline), topology.world_size)
     if topology.world_size == 1:
@@ -64,19 +67,21 @@ def connect(
     if process_group() is not None and context.hosted_address not in _hosted:
         return TorchStore(_beside_default(deadline), topology.world_size)
     if context.hosted_address is not None:
-        return _meet_at(lambda: context.hosted_address, context, seat, deadline, stop or threading.Event())
+        return _connect_to_rank_zero(lambda: context.hosted_address, context, slot, deadline, stop)
     if context.is_on_one_node and folder.is_persistent:
         if topology.is_rank_zero:
             folder.set("port", str(_host("127.0.0.1", 0, deadline).port))
-        return _meet_at(lambda: _told_port(folder), context, seat, deadline, stop or threading.Event())
+        return _connect_to_rank_zero(lambda: _published_port(folder), context, slot, deadline, stop)
     raise NoSharedRunError(_no_store(context))
 
 
-_hosted: dict[tuple[str, int] | None, torch.distributed.TCPStore] = {}  # kept for life: the others' store ends with it
+_hosted: dict[
+    tuple[str, int] | None, torch.distributed.TCPStore
+] = {}  # kept until the process ends, and with it the other ranks' store
 
 
 def _host(host: str, port: int, deadline: float) -> torch.distributed.TCPStore:
-    """Host a store in this process; torch's own store on the same port will share its server."""
+    """Host a store in this process; torch's own store on the same port shares its server."""
     if (address := (host, port)) not in _hosted:
         try:
             _hosted[address] = _tcp_store(host, port, _patience(deadline), hosts=True)
@@ -93,14 +98,14 @@ def hosts_a_store() -> bool:
     return bool(_hosted)
 
 
-def _meet_at(
+def _connect_to_rank_zero(
     address: Callable[[], tuple[str, int] | None],
     context: LaunchContext,
-    seat: str,
+    slot: str,
     deadline: float,
     stop: threading.Event,
 ) -> TorchStore:
-    """The store that rank 0 hosts, as soon as it does. One of another launch, or with this seat taken, is not it."""
+    """The store that rank 0 hosts, once it does; not another launch's, nor one where this rank's slot is taken."""
     with torch_call():
         import torch.distributed  # noqa: F401  # 1 s and more, which rank 0 needs at the same time
 
@@ -111,7 +116,7 @@ def _meet_at(
         found = address()
         if found is not None and _listens(*found, deadline):
             store = TorchStore(_client(*found, deadline), context.topology.world_size)
-            if _sit_down(store, context, seat):
+            if _take_slot(store, context, slot):
                 return store
             store.close()
             taken = True
@@ -124,29 +129,29 @@ def _meet_at(
             "Set MASTER_PORT to another port for each job on the node of rank 0."
         )
     raise ExchangeError(
-        f"rank 0 did not host {shown} in time; the ranks have no other place to meet.\n"
+        f"rank 0 did not host {shown} in time, and the ranks have no other store in common.\n"
         "Call pluto_dist.init() on every rank, or after torch.distributed.init_process_group(), and see that this "
         "name resolves on every node; MASTER_ADDR and MASTER_PORT say where rank 0 is."
     )
 
 
-def _sit_down(store: TorchStore, context: LaunchContext, seat: str) -> bool:
-    """Whether the store is that of this launch, and this process the first to come as its rank."""
-    # A rendezvous id may differ by mistake, which is told as a mistake once the ranks have met.
+def _take_slot(store: TorchStore, context: LaunchContext, slot: str) -> bool:
+    """Whether the store is that of this launch, and this process the first to register as its rank."""
+    # A rendezvous id may differ by mistake, which becomes a RunIdMismatchError once the ranks are connected.
     named = () if context.launcher == "torchrun" else context.variables
     launch = f"{context.launcher} {context.topology.world_size} {named}"
     if store.compare_set("launch", "", launch) != launch:
         return False
-    return store.compare_set(f"seat/{context.topology.rank}", "", seat) == seat
+    return store.compare_set(f"seat/{context.topology.rank}", "", slot) == slot
 
 
-def _told_port(folder: NodeState) -> tuple[str, int] | None:
+def _published_port(folder: NodeState) -> tuple[str, int] | None:
     port = folder.get("port") or ""
     return ("127.0.0.1", int(port)) if port.isascii() and port.isdigit() and 0 < int(port) < 65536 else None
 
 
 def _listens(host: str, port: int, deadline: float) -> bool:
-    """Whether anybody accepts connections there: torch's own client would block for longer than it is told to."""
+    """Whether a server accepts connections there: torch's own client blocks for longer than its timeout."""
     try:
         with socket.create_connection((host, port), timeout=max(0.1, min(2.0, deadline - time.monotonic()))):
             return True
@@ -174,12 +179,12 @@ def _tcp_store(host: str, port: int, seconds: float, *, hosts: bool) -> torch.di
 
 
 def _patience(deadline: float) -> float:
-    """Seconds that torch is given to connect."""
+    """Torch's timeout to connect, in seconds."""
     return max(1.0, min(CONNECT_SECONDS, deadline - time.monotonic()))
 
 
 def _beside_default(deadline: float) -> torch.distributed.Store:
-    """A store with the default process group's content, but not its client."""
+    """The default process group's store, by a client of its own."""
     import torch.distributed as dist
     from torch.distributed.distributed_c10d import _get_default_store
 

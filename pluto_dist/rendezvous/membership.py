@@ -1,8 +1,8 @@
-"""Which attempt of the launch is this, who takes part in it, and what is remembered of the ones before?
+"""This rank in the current attempt of its launch: the other nodes, their inventories, and what earlier attempts left.
 
-An attempt has no number that all agents agree on (torch 2.13: a restart count is the agent's own), so the
-ranks make one: every node signs in with a nonce of its attempt, and whoever finds another nonce in the place
-of its own node knows that the attempt on record is over, and opens the next.
+An attempt has no number that all agents agree on (torch 2.13: a restart count is the agent's own), so the ranks make
+one. Every node registers with a nonce of its attempt. A rank that finds another nonce in the place of its own node
+knows that the attempt on record is over, and opens the next.
 
 >>> from pluto_dist.rendezvous.store import LocalStore
 >>> store = LocalStore()
@@ -17,76 +17,82 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
+from pluto_dist.contract.failure import Failure
 from pluto_dist.errors import ExchangeError
 from pluto_dist.identity import TOKEN
 from pluto_dist.log import logger
-from pluto_dist.rendezvous.messages import Failure, Member, dump, load, number
+from pluto_dist.rendezvous.messages import MESSAGE_LIMIT, Member, dump, load, number
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.run_channel import RunChannel
 from pluto_dist.rendezvous.store import Store
+from pluto_dist.serialization import codec
 
 NODE_LIMIT = 100_000
-_TOLD = "told"
-_RECALLED = 100  # runs of a launch that a node tells a new store of
+_HANDED_ON = "told"  # in the place of a failure that an attempt has in its record
+_RUN_LIMIT = 100  # runs of a launch that a node copies to a new store
+_text = codec.text_of(MESSAGE_LIMIT)
 
 
 class Membership:
-    """This rank's place in the current attempt of its launch.
+    """This rank in the current attempt of its launch.
 
     Args:
-        store: where the ranks meet.
+        store: shared by the ranks.
         member: this rank.
-        folder: what this node remembers of the launch.
+        node_state: what this node keeps of the launch.
+
+    Attributes:
+        attempt: number of the attempt in this store, from 0.
+        is_node_leader: whether this rank is the one of its node that acts for it.
+        has_reported: whether this rank has contributed to its node's inventory.
+        token: the launch's, once agreed; "" before.
     """
 
-    def __init__(self, store: Store, member: Member, folder: NodeState) -> None:
+    def __init__(self, store: Store, member: Member, node_state: NodeState) -> None:
         self.store = store
         self.member = member
-        self.folder = folder
-        self.attempt, self.is_node_leader = self._sign_in()
-        self.has_reported = False  # whether this rank has done its part for its node's inventory
-        self.token = ""  # once agreed
+        self.node_state = node_state
+        self.attempt, self.is_node_leader = self._register()
+        self.has_reported = False
+        self.token = ""
         self._nodes: dict[int, tuple[str, str]] = {}
-        self._welcomed: set[str] = set()
+        self._acknowledged: set[str] = set()
         self._inventories: dict[int, dict[str, Any] | None] = {}
 
     def continues_on(self, store: Store) -> bool:
-        """Whether ``store``, connected anew, still holds this rank's attempt; it is used from then on, if so."""
+        """Whether ``store``, connected anew, still holds this rank's attempt; if so, it is used from then on."""
         first = store.get(f"{self.attempt}/node/{self.member.node}") or ""
         if store.get("attempt") != str(self.attempt) or first.split(" ")[0] != self.member.nonce:
             return False
         self.store = store
         return True
 
-    def _sign_in(self) -> tuple[int, bool]:
+    def _register(self) -> tuple[int, bool]:
         mine = f"{self.member.nonce} {self.member.rank}"
         attempt = number(self.store.compare_set("attempt", "", "0"))
         for _ in range(1000):
             first = self.store.compare_set(f"{attempt}/node/{self.member.node}", "", mine)
             if first.split(" ")[0] == self.member.nonce:
                 if first == mine:
-                    self._sign_up_node(attempt)
+                    self._append(f"{attempt}/nodes", {"node": self.member.node, "host": self.member.host})
                 return attempt, first == mine
             attempt = number(self.store.compare_set("attempt", str(attempt), str(attempt + 1)))
         raise ExchangeError("the store holds 1000 attempts of this launch; is another launch writing to it?")
 
-    def _sign_up_node(self, attempt: int) -> None:
-        self._append(f"{attempt}/nodes", {"node": self.member.node, "host": self.member.host})
-
     def agree_on_token(self, node_count: int | None, seconds: float) -> str:
-        """The launch's token: one that a store or a node still knows, else one that a rank makes.
+        """The launch's token: one that a store or a node still has, else a new one.
 
-        A store that holds none may be a new launch's, or an old launch's whose store died with its host; only a
-        node that lived through it can tell. So a token is made only when every node has said that it remembers
-        none, or after ``seconds``. Nobody waits where there is one node, or where the store still knows.
+        A store without a token may be a new launch's, or belong to an earlier launch whose store ended with its host;
+        only a node of that launch can know. So a token is made only when every node has said that it has none, or after
+        ``seconds``. Nobody waits if there is one node, or if the store has the token.
 
         Raises:
-            ExchangeError: the store is lost, or holds something that is no token.
+            ExchangeError: the store is lost, or holds something that is not a token.
         """
         fresh = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(20))
-        mine = self.folder.set_default("token", fresh) if node_count == 1 else self.folder.get("token")
+        mine = self.node_state.set_default("token", fresh) if node_count == 1 else self.node_state.get("token")
         if mine is not None and TOKEN.fullmatch(mine):
-            self._recall(mine)
+            self._restore(mine)
             token = self.store.compare_set("token", "", mine)
         else:
             waits = node_count is not None and node_count > 1
@@ -98,76 +104,73 @@ class Membership:
                 "Install the same version of pluto-dist on every node; keys under pluto_dist/ are its own."
             )
         self.token = token
-        self.folder.set("token", token)
+        self.node_state.set("token", token)
         return token
 
     def _ask_all_nodes(self, node_count: int, seconds: float) -> str | None:
-        """The token, once a node that remembers it has told; ``None`` where nobody does, or not in time."""
-        spoken = self.store.add(f"{self.attempt}/forgot", 1 if self.is_node_leader else 0)
-        if self.is_node_leader and spoken >= node_count:
+        """The token, once a node that has it has written it; ``None`` if no node has it, or none in time."""
+        answered = self.store.add(f"{self.attempt}/forgot", 1 if self.is_node_leader else 0)
+        if self.is_node_leader and answered >= node_count:
             return None
         token = self.store.get("token", seconds)
         if token is None and self.is_node_leader:
-            spoken = self.store.add(f"{self.attempt}/forgot", 0)
+            answered = self.store.add(f"{self.attempt}/forgot", 0)
             logger.warning(
                 "%d of %d nodes called init() within %.0f s, and none was in an earlier attempt of this launch; "
                 "if one of the others was, its run and this one are two",
-                spoken,
+                answered,
                 node_count,
                 seconds,
             )
         return token
 
-    def _recall(self, token: str) -> None:
-        """Tell a store that forgot what this node remembers of the launch, before the launch's token goes there."""
+    def _restore(self, token: str) -> None:
+        """Copy what this node kept of the launch to a store that has nothing of it, before the token goes there."""
         if self.attempt or not self.is_node_leader:
             return
-        for nth in range(1, _RECALLED + 1):
-            if (begun := self.folder.get(f"{token} run {nth}")) is None:
+        for nth in range(1, _RUN_LIMIT + 1):
+            if (begun := self.node_state.get(f"{token} run {nth}")) is None:
                 break
             self.store.compare_set(f"began/{token}/{nth}", "", begun)
-        failure = self.folder.get(f"{token} failure")
-        if failure not in (None, _TOLD):
+        failure = self.node_state.get(f"{token} failure")
+        if failure not in (None, _HANDED_ON):
             self.store.compare_set("failure", "", failure or "")
-            self.folder.set(f"{token} failure", _TOLD)  # it ended the attempt before this one, not the next
+            self.node_state.set(f"{token} failure", _HANDED_ON)  # it ended the attempt before this one, not the next
 
     def fail(self, failure: Failure) -> None:
-        """Leave word for the next attempt of why this one ends; the first rank's word counts."""
-        text = dump(failure.to_json())
-        self.folder.set(f"{self.token} failure", text)
+        """Record for the next attempt why this one ends; the first failure of an attempt counts."""
+        text = dump(failure.summary())
+        self.node_state.set(f"{self.token} failure", text)
         self.store.compare_set(f"{self.attempt}/failure", "", text)
 
     def last_failure(self) -> Failure | None:
-        """Why the attempt before this one ended, where a rank left word of it."""
+        """Why the attempt before this one ended; ``None`` if no rank recorded it."""
         text = self.store.get(f"{self.attempt - 1}/failure" if self.attempt else "failure")
-        if text is None:
-            return None
-        fields = load(text, {"reason": str, "rank": int, "host": str})
-        return Failure(fields["reason"], fields["rank"], fields["host"])
+        return None if text is None else load(text, Failure.from_json, "the last failure")
 
-    def tell_view(self, view: Mapping[str, Any]) -> None:
-        """Tell this node's leader what this rank sees of the node's GPUs."""
+    def publish_view(self, view: Mapping[str, Any]) -> None:
+        """Publish which GPUs this rank sees, for the leader of its node."""
         self._append(f"{self.attempt}/views/{self.member.node}", view)
 
     def await_view(self, number: int, seconds: float) -> bool:
-        """Whether the ``number``-th rank of this node (from 1) had told what it sees within ``seconds``."""
+        """Whether the ``number``-th view of this node (from 1) was there within ``seconds``."""
         return self.store.get(f"{self.attempt}/views/{self.member.node}/{number}", seconds) is not None
 
     def views(self) -> list[dict[str, Any]]:
-        """What the ranks of this node told so far; a garbled one is left out."""
-        found = (_read(text, {"rank": int}) for _, text in self._unread(f"views/{self.member.node}", {}))
+        """The views of this node's ranks so far; one that cannot be read is left out."""
+        found = (_hardware(text, _VIEW) for _, text in self._unread(f"views/{self.member.node}", {}))
         return [view for view in found if view is not None]
 
     def publish_inventory(self, document: Mapping[str, Any], first_rank: int | None = None) -> None:
-        """Hand this node's inventory to the leader, with the node's lowest global rank (else this rank)."""
+        """Publish this node's inventory, with the node's lowest global rank (else this rank)."""
         rank = self.member.rank if first_rank is None else first_rank
         entry = {"node": self.member.node, "rank": rank, "inventory": document}
         self._append(f"{self.attempt}/inventories", entry)
 
     def inventories(self) -> dict[str, dict[str, Any]]:
-        """What the nodes published so far, by node; each is read once, and a garbled one is left out."""
+        """The inventories so far, by node. Each is read once; one that cannot be read is left out."""
         for n, text in self._unread("inventories", self._inventories):
-            self._inventories[n] = _read(text, {"node": str, "rank": int, "inventory": dict})
+            self._inventories[n] = _hardware(text, _INVENTORY)
         return {entry["node"]: entry for entry in self._inventories.values() if entry is not None}
 
     def await_inventory(self, number: int, seconds: float) -> bool:
@@ -175,9 +178,9 @@ class Membership:
         return self.store.get(f"{self.attempt}/inventories/{number}", seconds) is not None
 
     def nodes(self) -> dict[str, str]:
-        """The nodes that signed in so far, with their hosts; each is read once."""
+        """The hosts of the nodes that have registered so far, by node; each is read once."""
         for n, text in self._unread("nodes", self._nodes):
-            fields = load(text, {"node": str, "host": str})
+            fields = load(text, _object(_NODE), "a node")
             self._nodes[n] = (fields["node"], fields["host"])
         return dict(self._nodes[n] for n in sorted(self._nodes))
 
@@ -185,7 +188,7 @@ class Membership:
         self.store.set(f"{counter}/{self.store.add(counter, 1)}", dump(message))
 
     def _unread(self, counter: str, read: Mapping[int, object]) -> list[tuple[int, str]]:
-        # A writer takes its number before it writes, so a number may be there before its words.
+        # A writer takes its number before it writes, so a number may be there before its message.
         total = self.store.add(f"{self.attempt}/{counter}", 0)
         if total > NODE_LIMIT:
             raise ExchangeError(f"the store counts {total} {counter}; at most {NODE_LIMIT} are read")
@@ -194,34 +197,49 @@ class Membership:
         return [(n, text) for n, text in zip(numbers, texts, strict=True) if text is not None]
 
     def acknowledge_node(self, node: str) -> None:
-        """Tell ``node`` that the leader lives in the attempt it signed in to."""
-        self.store.set(f"{self.attempt}/acknowledge_node/{node}", "1")
+        """Confirm to ``node`` that rank 0 is in the attempt in which it registered."""
+        self.store.set(f"{self.attempt}/welcome/{node}", "1")
 
     def acknowledge_nodes(self) -> dict[str, str]:
-        """Tell each node that signed in so, once; all of them, with their hosts."""
+        """Confirm that to each registered node, once; the hosts of all of them, by node."""
         nodes = self.nodes()
-        for node in nodes.keys() - self._welcomed:
+        for node in nodes.keys() - self._acknowledged:
             self.acknowledge_node(node)
-            self._welcomed.add(node)
+            self._acknowledged.add(node)
         return nodes
 
     def await_acknowledgement(self, seconds: float) -> bool:
-        """Whether the leader has seen this node sign in."""
-        return self.store.get(f"{self.attempt}/acknowledge_node/{self.member.node}", seconds) is not None
+        """Whether rank 0 has confirmed this node within ``seconds``."""
+        return self.store.get(f"{self.attempt}/welcome/{self.member.node}", seconds) is not None
 
     def is_over(self) -> bool:
         """Whether another node has opened a later attempt."""
         return number(self.store.get("attempt") or "0") > self.attempt
 
     def run(self, nth: int) -> RunChannel:
-        """The ``nth`` run (from 1) of this attempt."""
+        """The messages about the ``nth`` run (from 1) of this attempt."""
         return RunChannel(self, nth, self.token)
 
 
-def _read(text: str, shape: Mapping[str, type]) -> dict[str, Any] | None:
-    """The message in ``text``; ``None`` for a garbled one, which costs the reader nothing else."""
+_VIEW: dict[str, codec.Decode] = {"rank": codec.decode_int}
+_INVENTORY: dict[str, codec.Decode] = {"node": _text, "rank": codec.decode_int, "inventory": codec.decode_object}
+_NODE: dict[str, codec.Decode] = {"node": _text, "host": _text}
+
+
+def _object(decoders: Mapping[str, codec.Decode]) -> codec.Decode:
+    """A decoder of objects that have the fields of ``decoders``, and keep their others."""
+
+    def decode(value: codec.Json, where: str) -> dict[str, Any]:
+        return {**codec.decode_object(value, where), **codec.decode_fields(value, where, decoders, decoders)}
+
+    return decode
+
+
+def _hardware(text: str, decoders: Mapping[str, codec.Decode]) -> dict[str, Any] | None:
+    """The message in ``text``; ``None`` if it cannot be read, so that the others still are."""
     try:
-        return load(text, shape)
+        message: dict[str, Any] = load(text, _object(decoders), "hardware")
+        return message
     except ExchangeError as error:
-        logger.debug("what a rank told of its hardware cannot be read: %s", error)
+        logger.debug("a message about hardware cannot be read: %s", error)
         return None

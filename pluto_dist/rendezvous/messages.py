@@ -1,7 +1,7 @@
-"""What ranks tell each other, as records; and how the text that carries it is checked.
+"""Messages between ranks, as records, and how text from the store becomes one.
 
-Whatever is read back is data from the network: JSON of at most 1 MiB, checked before it becomes a record. No key
-and no pickle travels.
+What is read from the store is data from the network: JSON of at most 1 MiB, checked by the codec. Neither a key nor a
+pickle is ever written there.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pluto_dist.contract.run_ref import Reference
 from pluto_dist.contract.run_requests import CreateRunResponse
-from pluto_dist.contract.validation import ContractError, parse_document
+from pluto_dist.contract.validation import parse_document
 from pluto_dist.errors import ExchangeError
+from pluto_dist.serialization import codec
 
-MESSAGE_LIMIT = 1 << 20
+T = TypeVar("T")
+MESSAGE_LIMIT = 1 << 20  # characters
+_text = codec.text_of(MESSAGE_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +29,8 @@ class Member:
 
     Attributes:
         rank: global rank.
-        node: names the node within the launch (its node rank, or its host where that is unknown).
-        nonce: equal on the ranks of a node in one attempt, another in the next.
+        node: name of the node within the launch: its node rank, or its host if that is unknown.
+        nonce: equal on the ranks of a node in one attempt, different in the next.
         host: host name, for messages.
     """
 
@@ -39,7 +42,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class AgreedId:
-    """The id of a run, who derived it, from what, and which variables name that rank's launch."""
+    """The id of a run, the rank that proposed it, its source, and the variables that name that rank's launch."""
 
     reference: Reference
     source: str
@@ -47,40 +50,55 @@ class AgreedId:
     host: str
     variables: tuple[tuple[str, str], ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.reference.kind,
+            "value": self.reference.value,
+            "source": self.source,
+            "variables": dict(self.variables),
+            "rank": self.rank,
+            "host": self.host,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any, where: str = "AgreedId") -> AgreedId:
+        """The id in ``value``; ValueError if there is none."""
+        decoders = {
+            "kind": _text,
+            "value": _text,
+            "source": _text,
+            "variables": codec.pairs(_text, MESSAGE_LIMIT),
+            "rank": codec.decode_int,
+            "host": _text,
+        }
+        fields = codec.decode_fields(value, where, decoders, decoders)
+        reference = Reference.of(fields["kind"], fields["value"])
+        return cls(reference, fields["source"], fields["rank"], fields["host"], fields["variables"])
+
 
 @dataclass(frozen=True, slots=True)
 class PriorAttempt:
-    """What an earlier attempt of this launch left behind.
+    """What an earlier attempt of this launch recorded of its run.
 
     Attributes:
-        run_id: the tracker's number of its run; ``None`` where none was heard (it may exist all the same).
-        lived: whether ``init()`` returned in it, online or offline.
+        run_id: the tracker's number of the run; ``None`` if it was not known (the run may exist all the same).
+        joined: whether ``init()`` returned in it, online or offline.
     """
 
     run_id: int | None
-    lived: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an attempt ended, as far as a rank could say so before it died."""
-
-    reason: str
-    rank: int
-    host: str
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+    joined: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the run came into being, equal on every rank.
+    """The result of creating the run, equal on every rank.
 
     Attributes:
-        kind: "online", "offline" (``message`` says why) or "error" (``error`` is its class).
-        answer: the tracker's, when online.
-        resumed: whether an earlier attempt or launch already lived in this run.
+        kind: "online", "offline" (``message`` is the reason) or "error" (``error`` is the class of the exception).
+        answer: the tracker's, if online.
+        resumed: whether an earlier attempt or launch was already in this run.
+        error: name of the exception's class.
+        message: of the exception, or the reason.
         at: when it was published, seconds since 1970 by the publisher's clock: the start of the attaches' queue.
     """
 
@@ -92,39 +110,42 @@ class Outcome:
     at: float = 0.0
 
     def is_to_be_kept(self, on_error: str) -> bool:
-        """Whether what this run records is kept for later: the tracker may take it once it answers, or has the key."""
+        """Whether the run's requests are kept for later: the tracker may take them once it answers, or has the key."""
         return self.kind == "offline" or (self.error == "AuthenticationError" and on_error == "warn")
 
+    def to_json(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "answer": self.answer and self.answer.to_json()}
 
-def read_outcome(text: str) -> Outcome:
-    """The outcome in a message.
-
-    Raises:
-        ExchangeError: there is none in it.
-    """
-    shape = {"kind": str, "resumed": bool, "error": str, "message": str, "at": float}
-    fields = load(text, shape)
-    if fields["kind"] not in ("online", "offline", "error"):
-        raise ExchangeError(f"the store holds an outcome of unknown kind {fields['kind'][:40]!r}")
-    answer = None
-    if fields["kind"] == "online":
-        try:
-            answer = CreateRunResponse.from_json(fields.get("answer"))
-        except ContractError as error:
-            raise ExchangeError(f"the store holds an answer that is {error}") from error
-    return Outcome(fields["kind"], answer, fields["resumed"], fields["error"], fields["message"], fields["at"])
+    @classmethod
+    def from_json(cls, value: Any, where: str = "Outcome") -> Outcome:
+        """The outcome in ``value``; ValueError if there is none."""
+        decoders = {
+            "kind": codec.one_of("online", "offline", "error"),
+            "resumed": codec.decode_bool,
+            "error": _text,
+            "message": _text,
+            "at": codec.decode_float,
+        }
+        fields = codec.decode_fields(value, where, decoders, decoders)
+        answer = CreateRunResponse.from_json(value.get("answer")) if fields["kind"] == "online" else None
+        return cls(answer=answer, **fields)
 
 
 def dump(message: Mapping[str, Any]) -> str:
-    """``message`` as it travels."""
+    """``message`` as text in the store."""
     return json.dumps(message, separators=(",", ":"))
 
 
-def load(text: str, shape: Mapping[str, type]) -> dict[str, Any]:
-    """The fields of a message, those of ``shape`` checked.
+def load(text: str, decode: codec.Decode, what: str) -> Any:
+    """The message in ``text``, as ``decode`` makes it.
+
+    Args:
+        text: a value of the store.
+        decode: from the JSON value, and a name for errors, to the result.
+        what: what the message is, for errors.
 
     Raises:
-        ExchangeError: it is too long, no JSON, or lacks one of them.
+        ExchangeError: it is too long, not JSON, or not such a message.
     """
     if len(text) > MESSAGE_LIMIT:
         raise ExchangeError(f"a message in the store has {len(text)} characters; at most {MESSAGE_LIMIT} are read")
@@ -132,17 +153,17 @@ def load(text: str, shape: Mapping[str, type]) -> dict[str, Any]:
         message = parse_document(text)
     except ValueError as error:
         raise ExchangeError(f"a message in the store is not JSON: {text[:80]!r}") from error
-    for name, wanted in shape.items():
-        if not isinstance(message, dict) or type(message.get(name)) is not wanted:
-            raise ExchangeError(f"a message in the store lacks {name!r} of type {wanted.__name__}: {text[:80]!r}")
-    return dict(message)
+    try:
+        return decode(message, what)
+    except ValueError as error:
+        raise ExchangeError(f"a message in the store is not as expected ({str(error)[:300]}): {text[:80]!r}") from error
 
 
 def number(text: str) -> int:
     """The number in a message.
 
     Raises:
-        ExchangeError: it is none.
+        ExchangeError: it is not a number.
     """
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise ExchangeError(f"the store holds {text[:40]!r} where a number should be")

@@ -1,17 +1,15 @@
-"""What the workers of one node remember of their launch, on disk.
+"""Short texts that the workers of one node keep on disk for as long as their launch lives.
 
-A store may die with the rank or the agent that hosts it; what names the launch must not. So every node keeps a
-few short texts (the launch's token, the tracker's number of its run, the last failure) where only its own agent's
-workers find them again:
+A store may end with the rank or the agent that hosts it; what names the launch must not. So every node keeps the
+launch's token, the tracker's number of its run and the last failure in a folder that only its own agent's workers find:
 
-- in the folder that the agent made for itself, of mode 0700, three levels above TORCHELASTIC_ERROR_FILE: torchrun
-  makes one per agent and keeps it over attempts (torch 2.4 to 2.13);
-- where there is none (``--log-dir=/dev/null``, mpirun, srun): in a folder of this user's, named after the agent,
-  the nearest ancestor process that lacks this worker's variables.
+- the folder that the agent made for itself, of mode 0700, three levels above TORCHELASTIC_ERROR_FILE: torchrun makes
+  one per agent and keeps it over attempts (torch 2.4 to 2.13);
+- without one (``--log-dir=/dev/null``, mpirun, srun): a folder of this user's, named after the agent, which is the
+  nearest ancestor process that lacks this worker's variables.
 
-Where neither can be had nothing is remembered, and only a shared store keeps a launch together. The same folder
-gives the attempt its nonce. Nothing of what is kept is secret, and none of it is believed without a check of its
-form by whoever reads it.
+Without either nothing is kept, and only a shared store keeps a launch together. The same folder gives the attempt its
+nonce. Nothing in it is secret, and readers check the form of what they read.
 """
 
 from __future__ import annotations
@@ -101,7 +99,7 @@ def find(context: LaunchContext) -> NodeState:
 
 
 def is_supervised(context: LaunchContext) -> bool:
-    """Whether the agent above this worker is `pluto-dist run`, and lives.
+    """Whether the agent above this worker is `pluto-dist run`, and is alive.
 
     A worker may start a launch of its own, whose workers inherit its variables but have another agent.
     """
@@ -113,7 +111,7 @@ def is_supervised(context: LaunchContext) -> bool:
 
 
 def process_name(pid: int) -> str:
-    """A name of process ``pid`` that no other process of this boot has; its pid alone where there is no /proc."""
+    """A name of process ``pid`` that no other process of this boot has; its pid alone without /proc."""
     with suppress(OSError, ValueError, IndexError):
         return f"{pid} {_stat(pid)[1]}"
     return str(pid)
@@ -122,19 +120,18 @@ def process_name(pid: int) -> str:
 def attempt_nonce(context: LaunchContext) -> str:
     """A nonce of this node's attempt, without blanks: equal on its workers, another one in the next attempt.
 
-    The agent removes and makes the attempt's folder at every start of its workers, which is all that torchrun
-    gives (torch 2.13: the restart count does not rise when another node failed). Where there is no private
-    folder to keep one in, the restart count stands in for it; a new attempt is then seen only by the nodes whose
-    count rose.
+    The agent removes and makes the attempt's folder at every start of its workers, which is the only sign that
+    torchrun gives (torch 2.13: the restart count does not rise when another node failed). Without a private folder
+    the restart count is used instead, and a new attempt is seen only by the nodes whose count rose.
     """
-    stand_in = f"restart-{context.restart_count or 0}"
+    fallback = f"restart-{context.restart_count or 0}"
     if context.attempt_folder is None or not hasattr(os, "getuid"):
-        return stand_in
+        return fallback
     attempt = Path(context.attempt_folder)
     if not private_files.is_private(attempt.parent):
-        return stand_in
+        return fallback
     nonce = NodeState(attempt).set_default("attempt", secrets.token_hex(8))
-    return nonce if NodeState(attempt).get("attempt") == nonce and nonce.isalnum() else stand_in
+    return nonce if NodeState(attempt).get("attempt") == nonce and nonce.isalnum() else fallback
 
 
 def _own_folder(agent: str) -> Path | None:
@@ -152,7 +149,7 @@ def _own_folder(agent: str) -> Path | None:
 
 
 def _agent(marks: tuple[str, ...]) -> str | None:
-    """The process that started this node's workers, as a name that no other process has on any machine."""
+    """Name of the process that started this node's workers, unique over machines and boots."""
     try:
         pid = _agent_pid(marks)
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -164,7 +161,7 @@ def _agent(marks: tuple[str, ...]) -> str | None:
 
 def _agent_pid(marks: tuple[str, ...]) -> int | None:
     mine, pid = _variables("self"), os.getppid()
-    if any(mark in mine for mark in marks):  # else it was started without them, as multiprocessing does
+    if any(mark in mine for mark in marks):  # else it was started without them, as by multiprocessing
         for _ in range(_GENERATIONS):
             if pid == 0 or _is_agent(pid, marks, mine):
                 break

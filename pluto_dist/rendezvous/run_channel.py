@@ -1,17 +1,15 @@
-"""What the ranks say about one run: which it is, how it came into being, who does what, and what is done.
+"""Messages about one run: its id, its creation, roles that one rank takes on, counters of what is done.
 
-Everything here belongs to the n-th ``init()`` of one attempt, but for what later attempts must know: that is
-kept for the whole launch.
+All keys belong to the n-th ``init()`` of one attempt, except what later attempts must know, which is kept for the
+whole launch.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Protocol
 
 from pluto_dist.contract.run_ref import Reference
-from pluto_dist.errors import ExchangeError
-from pluto_dist.rendezvous.messages import AgreedId, Member, Outcome, PriorAttempt, dump, load, number, read_outcome
+from pluto_dist.rendezvous.messages import AgreedId, Member, Outcome, PriorAttempt, dump, load, number
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.store import Store
 
@@ -20,112 +18,115 @@ _KEY_LIMIT = 64
 
 
 class Place(Protocol):
-    """A rank's place in an attempt, as :class:`RunChannel` needs it."""
+    """A rank in an attempt, as :class:`RunChannel` needs it."""
 
     store: Store
     member: Member
-    folder: NodeState
+    node_state: NodeState
     attempt: int
     is_node_leader: bool
 
 
 class RunChannel:
-    """What the ranks say about one run."""
+    """The messages about one run.
 
-    def __init__(self, exchange: Place, nth: int, token: str) -> None:
-        self._store = exchange.store
-        self._member = exchange.member
-        self._folder = exchange.folder
-        self._keeps = exchange.is_node_leader
-        self._scope = f"{exchange.attempt}/run/{nth}"
-        self._began = f"began/{token}/{nth}"
-        self._kept = f"{token} run {nth}"
+    Args:
+        place: this rank in the current attempt.
+        nth: number of the run within the attempt, from 1.
+        token: the launch's.
+    """
+
+    def __init__(self, place: Place, nth: int, token: str) -> None:
+        self._store = place.store
+        self._member = place.member
+        self._node_state = place.node_state
+        self._writes_node_state = place.is_node_leader
+        self._scope = f"{place.attempt}/run/{nth}"
+        self._begun_key = f"began/{token}/{nth}"
+        self._state_name = f"{token} run {nth}"
 
     def propose_run_id(self, reference: Reference, source: str, variables: tuple[tuple[str, str], ...]) -> AgreedId:
-        """Say which run this rank derived; what the first rank to speak derived."""
-        mine = {"kind": reference.kind, "value": reference.value, "source": source, "variables": dict(variables)}
-        signed = dump({**mine, "rank": self._member.rank, "host": self._member.host})
-        shape = {"kind": str, "value": str, "source": str, "variables": dict, "rank": int, "host": str}
-        first = load(self._store.compare_set(f"{self._scope}/id", "", signed), shape)
-        try:
-            named = Reference.of(first["kind"], first["value"])
-        except ValueError as error:
-            raise ExchangeError(f"the store holds {error}") from error
-        theirs = tuple((str(name), str(value)) for name, value in first["variables"].items())
-        return AgreedId(named, first["source"], first["rank"], first["host"], theirs)
+        """Propose an id for the run; the id of the first rank to propose one."""
+        mine = AgreedId(reference, source, self._member.rank, self._member.host, variables)
+        first = self._store.compare_set(f"{self._scope}/id", "", dump(mine.to_json()))
+        agreed: AgreedId = load(first, AgreedId.from_json, "the run's id")
+        return agreed
 
     def publish_outcome(self, outcome: Outcome) -> Outcome:
-        """Say how the run came into being; what the first rank to speak said."""
-        text = dump({**dataclasses.asdict(outcome), "answer": outcome.answer and outcome.answer.to_json()})
-        return read_outcome(self._store.compare_set(f"{self._scope}/outcome", "", text))
+        """Publish how the creation of the run ended; the outcome that was published first."""
+        return _outcome(self._store.compare_set(f"{self._scope}/outcome", "", dump(outcome.to_json())))
 
     def outcome(self, seconds: float = 0.0) -> Outcome | None:
-        """What was published, waiting up to ``seconds`` for it."""
+        """The outcome, waiting up to ``seconds`` for it."""
         text = self._store.get(f"{self._scope}/outcome", seconds)
-        return None if text is None else read_outcome(text)
+        return None if text is None else _outcome(text)
 
     def publish_late(self, outcome: Outcome) -> None:
-        """Say that the tracker knows of the run by now, which began without it."""
-        text = dump({**dataclasses.asdict(outcome), "answer": outcome.answer and outcome.answer.to_json()})
-        self._store.compare_set(f"{self._scope}/late", "", text)
+        """Publish that the tracker has the run now, which began offline."""
+        self._store.compare_set(f"{self._scope}/late", "", dump(outcome.to_json()))
 
     def late(self) -> Outcome | None:
-        """What was said so."""
+        """The outcome of :meth:`publish_late`, once there is one."""
         text = self._store.get(f"{self._scope}/late")
-        return None if text is None else read_outcome(text)
+        return None if text is None else _outcome(text)
 
     def begin(self) -> None:
-        """Remember for later attempts that the run may exist from here on, whatever becomes of this rank."""
-        self._store.set(self._began, "begun")
-        self._folder.set(self._kept, "begun")
+        """Record for later attempts that the run may exist from now on, whatever happens to this rank."""
+        self._store.set(self._begun_key, "begun")
+        self._node_state.set(self._state_name, "begun")
 
-    def remember(self, outcome: Outcome, *, tell: bool) -> None:
-        """Remember for later attempts how this one fared: on this node, and (``tell``) in the store."""
+    def remember(self, outcome: Outcome, *, in_store: bool) -> None:
+        """Record the outcome for later attempts: on this node, and if ``in_store`` in the store."""
         if outcome.kind == "error":
             return
         text = f"lived {outcome.answer.run_id if outcome.answer else ''}".strip()
-        if tell:
-            self._store.set(self._began, text)
-        if self._keeps or tell:
-            self._folder.set(self._kept, text)
+        if in_store:
+            self._store.set(self._begun_key, text)
+        if self._writes_node_state or in_store:
+            self._node_state.set(self._state_name, text)
 
     def prior_attempt(self) -> PriorAttempt | None:
-        """What an earlier attempt of this launch left of this run; ``None`` where it never came so far."""
-        text = self._store.get(self._began)
+        """What an earlier attempt of this launch recorded of this run; ``None`` if it recorded nothing."""
+        text = self._store.get(self._begun_key)
         if text is None:
             return None
         word, _, run_id = text.partition(" ")
         return PriorAttempt(number(run_id) if run_id else None, word == "lived")
 
     def attempt_key(self, mine: str) -> str:
-        """The key under which the attempt is recorded: that of the first rank to create the run."""
+        """The key of the attempt's record in the run's config: that of the first rank to ask."""
         return self._store.compare_set(f"{self._scope}/key", "", mine)[:_KEY_LIMIT]
 
     def recorded_key(self) -> str | None:
-        """The key under which the attempt was recorded, where it was."""
+        """The key of the attempt's record, if there is one."""
         return self._store.get(f"{self._scope}/key")
 
     def slowdowns(self) -> tuple[int, ...]:
-        """The tickets from which on attaches go at half the rate, for each time that the tracker had too many."""
+        """The slots from which on attaches go at half the rate, one for each time that the tracker refused some."""
         found: list[int] = []
         while len(found) < SLOWDOWN_LIMIT and (text := self._store.get(f"{self._scope}/slower/{len(found)}")):
             found.append(number(text))
         return tuple(found)
 
-    def slow_down(self, known: int, ticket: int) -> None:
-        """Go at half the rate from ``ticket`` on; of all who knew of ``known`` slowdowns only the first counts."""
+    def slow_down(self, known: int, slot: int) -> None:
+        """Halve the rate from ``slot`` on; of all ranks that knew of ``known`` slowdowns only the first one counts."""
         if known < SLOWDOWN_LIMIT:
-            self._store.compare_set(f"{self._scope}/slower/{known}", "", str(ticket))
+            self._store.compare_set(f"{self._scope}/slower/{known}", "", str(slot))
 
     def claim(self, role: str) -> bool:
-        """Whether this rank is the first to take on ``role``."""
+        """Whether this rank is the first to claim ``role``."""
         mine = str(self._member.rank)
         return self._store.compare_set(f"{self._scope}/claim/{role}", "", mine) == mine
 
     def claimed(self, role: str) -> bool:
-        """Whether any rank has taken on ``role``."""
+        """Whether any rank has claimed ``role``."""
         return self._store.get(f"{self._scope}/claim/{role}") is not None
 
     def count(self, event: str, amount: int = 1) -> int:
-        """Count one more ``event`` (or, with amount 0, none); how many there were."""
+        """Add ``amount`` (0 to read) to the counter of ``event``; its value."""
         return self._store.add(f"{self._scope}/count/{event}", amount)
+
+
+def _outcome(text: str) -> Outcome:
+    found: Outcome = load(text, Outcome.from_json, "the outcome")
+    return found

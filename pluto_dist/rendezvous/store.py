@@ -1,9 +1,8 @@
-"""One key-value store that the ranks of a launch share, in torch's words.
+"""The key-value store that the ranks of a launch share, with the methods of ``torch.distributed.Store``.
 
-It carries strings; what the ranks say to each other is ``exchange``, where they find the store is ``meeting``. A
-client of its own is opened and held for the life of the run: torch serialises the calls of one client, so waiting
-on torch's would hold up torch, and a second client under a prefix of its own disturbs nothing (torch 2.13). What
-the ranks wrote outlives it, in the agent or in rank 0.
+It holds strings. A client of its own is opened for the life of the run: torch serialises the calls of one client, so a
+wait on torch's would delay torch, and a second client under a prefix of its own does not (torch 2.13). The keys outlive
+the client, in the agent or in rank 0.
 """
 
 from __future__ import annotations
@@ -24,25 +23,25 @@ _BATCH = 100  # keys in one request
 
 
 class Store(Protocol):
-    """What ``exchange`` needs of a store. All methods raise ExchangeError when the store is lost."""
+    """What ``membership`` needs of a store. All methods raise ExchangeError if the store is lost."""
 
     def compare_set(self, key: str, expected: str, desired: str) -> str:
-        """Set ``key`` if it holds ``expected`` ("" where it is missing); the value it then holds."""
+        """Set ``key`` if it holds ``expected`` ("" if it is missing); its value afterwards."""
 
     def set(self, key: str, value: str) -> None:
-        """Set ``key``, whatever it holds."""
+        """Set ``key``, whatever its value is."""
 
     def get(self, key: str, seconds: float = 0.0) -> str | None:
-        """The value of ``key``, waiting up to ``seconds`` for it; ``None`` where it is missing."""
+        """The value of ``key``, waiting up to ``seconds`` for it; ``None`` if it is missing."""
 
     def get_all(self, keys: Sequence[str]) -> list[str | None]:
         """The values of ``keys``, ``None`` for those that are missing; does not wait."""
 
     def add(self, key: str, amount: int) -> int:
-        """Add to the counter ``key`` (0 where it is missing); its new value."""
+        """Add to the counter ``key`` (0 if it is missing); its new value."""
 
     def close(self) -> None:
-        """Leave the store; every later call raises."""
+        """Close the connection; every later call raises."""
 
 
 class LocalStore:
@@ -81,7 +80,7 @@ class LocalStore:
             return total
 
     def close(self) -> None:
-        """Nothing to leave: the store is this process's own."""
+        """Nothing to close: the store is this process's own."""
 
 
 class TorchStore:
@@ -89,7 +88,7 @@ class TorchStore:
 
     Args:
         store: the client to use.
-        world_size: how many ranks may ask at once; the more there are, the less often each of them asks.
+        world_size: number of ranks that may poll at once; the more there are, the less often each of them polls.
     """
 
     def __init__(self, store: torch.distributed.Store, world_size: int) -> None:
@@ -109,9 +108,9 @@ class TorchStore:
         self._call("set", key, value)
 
     def get(self, key: str, seconds: float = 0.0) -> str | None:
-        # Store.wait would do, but prints two warnings from C++ whenever it runs out (torch 2.13), and lets no
-        # signal handler run meanwhile. Who waits for a key in several calls goes on with the pause it had reached,
-        # also if it looks at another one in between.
+        # Store.wait prints two warnings from C++ whenever it times out, and runs no signal handler meanwhile (torch
+        # 2.13). A wait for one key in several calls continues with the pause that it had reached, also if another
+        # key is read in between.
         until = time.monotonic() + seconds
         if seconds > 0 and key != self._waited_for:
             self._waited_for, self._pause = key, self._longest_pause / 10
@@ -130,7 +129,7 @@ class TorchStore:
             batch = list(keys[start : start + _BATCH])
             if self._call("check", batch):
                 found += [value.decode(errors="replace") for value in self._call("multi_get", batch)]
-            else:  # a key of them is not there yet, and multi_get would wait for it
+            else:  # one of them is missing, and multi_get would wait for it
                 found += [self.get(key) for key in batch]
         return found
 

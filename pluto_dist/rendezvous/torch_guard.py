@@ -1,9 +1,9 @@
-"""May a thread call torch? Until the interpreter ends: from then on nobody is let in, and who is in comes out.
+"""Calls of torch by background threads, which must be over before the interpreter ends.
 
-A thread that comes back from C++ while Python finalises is unwound by CPython (3.10 to 3.13), and pybind11's
-destructors do not let that pass: "terminate called without an active exception", and a process that ctrl-C had
-ended dies of SIGABRT (torch 2.13; one in 150 of those that were waiting for other ranks). The main thread finalises
-itself, so it always may.
+A thread that returns from C++ while Python finalises is unwound by CPython (3.10 to 3.13). pybind11's destructors do
+not allow that: "terminate called without an active exception", and a process that ctrl-C had ended dies of SIGABRT
+(torch 2.13; one in 150 of those that were waiting for other ranks). So from the end of the interpreter on no thread
+may begin a call, and calls in progress are waited for. The main thread is the one that finalises, and always may.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from contextlib import contextmanager
 
 from pluto_dist.errors import ExchangeError
 
-END_SECONDS = 0.5  # how long the end waits for those who are in: a call comes back in milliseconds, or hangs
+CLOSE_SECONDS = 0.5  # how long the end waits for calls in progress: one returns in milliseconds, or hangs
 
 
 class _Gate:
-    """Counts who is in."""
+    """Counts the calls in progress."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -48,7 +48,7 @@ _gate = _Gate()
 
 @contextmanager
 def torch_call() -> Iterator[None]:
-    """Around what calls torch, or imports it, in whatever thread.
+    """A context for calls and imports of torch, in any thread.
 
     Raises:
         ExchangeError: the interpreter is ending.
@@ -64,13 +64,13 @@ def torch_call() -> Iterator[None]:
         gate.leave()
 
 
-def end(seconds: float = END_SECONDS) -> bool:
-    """Let no thread in from now on; whether all were out within ``seconds``. For the process's very end."""
+def close(seconds: float = CLOSE_SECONDS) -> bool:
+    """Refuse calls from now on; whether those in progress ended within ``seconds``. For the end of the process."""
     return _gate.close(seconds)
 
 
 def _in_child() -> None:
-    """A forked child has none of its parent's threads: nobody is in, and nobody holds the lock."""
+    """A forked child has none of its parent's threads: no call is in progress, and the lock is free."""
     global _gate  # noqa: PLW0603
     _gate = _Gate()
 

@@ -1,97 +1,80 @@
-"""What the workers of one node leave for the launcher above them, in the launch folder that it made for them.
+"""Reports of a node's workers to the launcher above them, in the folder that it made for them.
 
-Written by workers that may be killed at any moment, read by the launcher that outlives them; small JSON, checked
-when it is read. Nothing secret is in it.
+Written by workers that may be killed at any moment, read by the launcher, which outlives them. Nothing in them is
+secret.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar
 
+from pluto_dist.contract.failure import Failure
+from pluto_dist.contract.run_ref import Reference, RunName
 from pluto_dist.rendezvous.node_state import NodeState
+from pluto_dist.serialization.codec import Record, decode_int, one_of, record_class, required, text_of
 
-T = TypeVar("T", bound="RunReport | FailureNote")
 _RUN, _FAILURE = "noted run", "noted failure"
-_TRACEBACK_LIMIT = 2500  # a note has 8,192 characters
+_TRACEBACK_LIMIT = 2500  # characters; a text of a node's state has at most 8,192
+_text = text_of(8192)
 
 
-@dataclass(frozen=True, slots=True)
-class RunReport:
+@record_class
+class RunReport(Record):
     """The run that this node's workers are in.
 
     Attributes:
         run_id: the tracker's number; 0 while the tracker has not answered.
         display_id: what people call it, or "".
-        nth: which run of the launch it is, from 1.
-        nonce: of this node's attempt, as its failure notes have it.
-        node_rank: this node's number in the attempt; 0 where rank 0 is.
+        nth: number of the run within the launch, from 1.
+        nonce: of this node's attempt; its failures are reported under the same one.
+        node_rank: this node's number in the attempt; 0 is the node of rank 0.
         origin: of the tracker's API.
         project: the run's.
-        kind: how it is named to the tracker: an "external id", "number" or "display id".
-        value: that name.
+        kind: how the run is referred to: "external id", "number" or "display id".
+        value: that reference.
         launch: the launch's token.
     """
 
-    run_id: int
-    display_id: str
-    nth: int
-    nonce: str
-    node_rank: int
-    origin: str
-    project: str
-    kind: str
-    value: str
-    launch: str
+    run_id: int = required(decode_int)
+    display_id: str = required(_text)
+    nth: int = required(decode_int)
+    nonce: str = required(_text)
+    node_rank: int = required(decode_int)
+    origin: str = required(_text)
+    project: str = required(_text)
+    kind: str = required(one_of("external id", "number", "display id"))
+    value: str = required(_text)
+    launch: str = required(_text)
+
+    @property
+    def name(self) -> RunName:
+        """The run, as the tracker knows it."""
+        return RunName(self.origin, self.project, Reference.of(self.kind, self.value))
 
 
-@dataclass(frozen=True, slots=True)
-class FailureNote:
-    """Why a rank ends, as it said itself.
-
-    Attributes:
-        at: when, seconds since 1970.
-        rank: global rank.
-        host: its node's name.
-        reason: the exception's type and message.
-        traceback: the end of its traceback.
-    """
-
-    at: float
-    rank: int
-    host: str
-    reason: str
-    traceback: str
+def report_run(state: NodeState, report: RunReport) -> None:
+    """Report which run the workers are in."""
+    state.set(_RUN, json.dumps(dataclasses.asdict(report)))
 
 
-def note_run(folder: NodeState, note: RunReport) -> None:
-    """Tell the launcher which run its workers are in."""
-    folder.set(_RUN, json.dumps(asdict(note)))
+def report_failure(state: NodeState, nonce: str, failure: Failure) -> None:
+    """Report why this rank ends; of an attempt's ranks on this node the first report counts."""
+    failure = dataclasses.replace(failure, traceback=(failure.traceback or "")[-_TRACEBACK_LIMIT:])
+    state.set_default(f"{_FAILURE} {nonce}", json.dumps(failure.to_json()))
 
 
-def note_failure(folder: NodeState, nonce: str, note: FailureNote) -> None:
-    """Tell the launcher why this rank ends; of an attempt's ranks on this node the first word counts."""
-    text = json.dumps({**asdict(note), "traceback": note.traceback[-_TRACEBACK_LIMIT:], "reason": note.reason[:500]})
-    folder.set_default(f"{_FAILURE} {nonce}", text)
-
-
-def noted_run(folder: NodeState) -> RunReport | None:
-    """The run of the node's workers, once they are in one."""
-    return _read(RunReport, folder.get(_RUN))
-
-
-def noted_failure(folder: NodeState, nonce: str) -> FailureNote | None:
-    """The first failure that a worker of the node told of in the attempt with this nonce."""
-    return _read(FailureNote, folder.get(f"{_FAILURE} {nonce}"))
-
-
-def _read(kind: type[T], text: str | None) -> T | None:
+def read_run(state: NodeState) -> RunReport | None:
+    """The run of the node's workers; ``None`` if none is reported, or by another version."""
     try:
-        values: Any = json.loads(text or "")
-        wanted = {field.name: field.type for field in fields(kind)}
-        if all(type(values[name]).__name__ == type_name for name, type_name in wanted.items()):
-            return kind(**{name: values[name] for name in wanted})
-    except (ValueError, TypeError, KeyError):
-        pass  # no note, or one of another version
-    return None
+        return RunReport.from_json(json.loads(state.get(_RUN) or "null"))
+    except ValueError:
+        return None
+
+
+def read_failure(state: NodeState, nonce: str) -> Failure | None:
+    """The first failure that a worker of the node reported in the attempt with this nonce."""
+    try:
+        return Failure.from_json(json.loads(state.get(f"{_FAILURE} {nonce}") or "null"))
+    except ValueError:
+        return None

@@ -1,6 +1,6 @@
-"""The walk over a config: level by level, so that depth is no recursion and a limit hits what lies deep.
+"""The walk over a config: level by level, so that no depth is a recursion and limits cut the deepest values first.
 
-Not here: what a value is (``standard``), where a config comes from (``opening``).
+What a single value becomes is in ``adapters``; how a config is read from its argument or its file is in ``source``.
 """
 
 from __future__ import annotations
@@ -8,33 +8,44 @@ from __future__ import annotations
 import json
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 from pluto_dist.serialization.adapters import node
-from pluto_dist.serialization.budget import fit
-from pluto_dist.serialization.keys import key_text
-from pluto_dist.serialization.safe_access import is_a, take
-from pluto_dist.serialization.source import opened
-from pluto_dist.serialization.text import Names, clean, is_suspect, path_text, printable
-from pluto_dist.serialization.types import DEPTH_LIMIT, TEXT_LIMIT, VALUE_LIMIT, Branch, Encoded, Json, Leaf, Loss
+from pluto_dist.serialization.safe_access import described, is_a, take
+from pluto_dist.serialization.source import read_mapping
+from pluto_dist.serialization.text import Names, is_suspect, path_text, printable, storable_text
+from pluto_dist.serialization.types import (
+    ARRAY_LIMIT,
+    DEPTH_LIMIT,
+    DOCUMENT_LIMIT,
+    TEXT_LIMIT,
+    VALUE_LIMIT,
+    Branch,
+    Encoded,
+    Json,
+    Leaf,
+    Loss,
+)
 
 RESERVED = ("pluto_dist",)
+_KEY_DEPTH_LIMIT = 5
 
 
 def encode(config: object, argument: str = "config") -> Encoded:
-    """``config`` as JSON that the tracker stores as it is, and what it could not carry.
+    """``config`` as JSON that the tracker stores unchanged, and what was lost on the way.
 
     Args:
         config: a mapping, an argparse or simple namespace, an instance of a dataclass, of an attrs class or of
             a pydantic model, a DictConfig, the path of a .json, .yaml or .yml file, or None.
-        argument: how messages call it.
+        argument: its name in messages.
 
     Raises:
         ConfigurationError: it is none of these, or its file cannot be read.
     """
-    source, branch = opened(config, argument)
+    source, branch = read_mapping(config, argument)
     walk = _Walk(argument)
     whole = walk.run(source, branch)
-    value, dropped = fit(whole, argument)
+    value, dropped = _fit(whole, argument)
     losses = sorted({*walk.losses, *dropped}, key=lambda loss: (loss.key, loss.what))
     kept = {key for key in value if value[key] is whole[key]}
     suspects = sorted(path_text(steps) for steps in walk.suspects if steps[0] in kept)
@@ -43,7 +54,7 @@ def encode(config: object, argument: str = "config") -> Encoded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Place:
-    """A container on the way down. It keeps ``source`` alive, so that no other object takes over its identity."""
+    """A container in the walk. It keeps ``source`` alive, so that no other object gets its identity."""
 
     source: object
     parent: _Place | None
@@ -51,7 +62,7 @@ class _Place:
     depth: int
 
     def of(self, source: object) -> _Place | None:
-        """This place or one above it that is of ``source``."""
+        """This place, or the one above it, whose source is ``source``."""
         place: _Place | None = self
         while place is not None and place.source is not source:
             place = place.parent
@@ -69,7 +80,7 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A container yet to be walked, and the slot of its parent that waits for it."""
+    """A container yet to be walked, and the slot of its parent that it fills."""
 
     place: _Place
     branch: Branch
@@ -118,7 +129,7 @@ class _Walk:
         names = Names(RESERVED if place.parent is None else ())
         out: dict[str, Json] = {}
         for key, value in pairs:
-            text, lost = key_text(key)
+            text, lost = _key_text(key)
             name, changed = names.unique(text)
             self._text_left -= len(name)
             for what in filter(None, (lost, changed)):
@@ -127,7 +138,7 @@ class _Walk:
         return out
 
     def _children(self, place: _Place, branch: Branch) -> list[tuple[object, object]] | None:
-        """All children; None where there are more than may still come. The top keeps those that may."""
+        """All children; None if they exceed the values that are left. The top is cut instead."""
         left, is_top = self._values_left, place.parent is None
         if branch.size is not None and branch.size > left and not is_top:
             return None
@@ -166,7 +177,7 @@ class _Walk:
         if len(leaf.value) > self._text_left:
             self._lose(place, key, f"left out: a {self._argument} holds at most {TEXT_LIMIT:,} characters of text")
             return f"text of {len(leaf.value):,} characters"
-        text, lost = clean(str.__str__(leaf.value))
+        text, lost = storable_text(str.__str__(leaf.value))
         self._lose(place, key, lost)
         self._text_left -= len(text)
         if key is not None and is_a(source, str, bytes) and is_suspect(key, text):
@@ -174,7 +185,7 @@ class _Walk:
         return text
 
     def _lose(self, place: _Place, key: str | None, what: str | None) -> None:
-        """Note what a key of a mapping lost, or a container; what the items of a list lose, the list has lost."""
+        """Record what a key of a mapping lost, or a container; losses of a list's items are the list's."""
         if what is not None:
             steps = [*place.steps(), *([] if key is None else [key])]
             self.losses.add(Loss(path_text(steps) if steps else self._argument, printable(what)))
@@ -185,3 +196,61 @@ def _order(value: Json) -> tuple[int, float, str]:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return 0, value, ""
     return (1, 0, value) if isinstance(value, str) else (2, 0, json.dumps(value))
+
+
+def _key_text(key: Any, depth: int = 0) -> tuple[str, str | None]:
+    """The text for ``key``, as ``json.dumps`` if that accepts it, and what was lost.
+
+    >>> [_key_text(key)[0] for key in (1, True, None, 0.5, ("a", 1))]
+    ['1', 'true', 'null', '0.5', '(a, 1)']
+    """
+    if type(key) is str:
+        return key, None
+    if is_a(key, tuple, frozenset) and depth < _KEY_DEPTH_LIMIT:
+        inner, raised = take(key, ARRAY_LIMIT + 1)
+        if len(inner) <= ARRAY_LIMIT and not raised:
+            parts = [_key_text(part, depth + 1) for part in inner]
+            texts = [text for text, _ in parts] if is_a(key, tuple) else sorted(text for text, _ in parts)
+            return f"({', '.join(texts)})", next((loss for _, loss in parts if loss), None)
+    leaf = node(key)
+    if not isinstance(leaf, Leaf):
+        leaf = described(key)
+    text = leaf.value if isinstance(leaf.value, str) else json.dumps(leaf.value)
+    return text, None if is_a(key, int, float) else leaf.loss
+
+
+def _fit(document: dict[str, Json], argument: str) -> tuple[dict[str, Json], list[Loss]]:
+    """``document`` within the limit of JSON text, and what was dropped: its largest top-level values first.
+
+    >>> value, losses = _fit({"lr": 0.1, "vocabulary": "x" * 2_000_000}, "config")
+    >>> value, [loss.key for loss in losses]
+    ({'lr': 0.1, 'vocabulary': 'dropped: 2.0 MB'}, ['vocabulary'])
+    """
+    sizes = {key: len(json.dumps(value)) for key, value in document.items()}
+    framing = sum(len(json.dumps(key)) + len(": , ") for key in document)
+    total = framing + sum(sizes.values())
+    if total <= DOCUMENT_LIMIT:
+        return document, []
+    kept, losses = dict(document), []
+    for key in sorted(sizes, key=lambda key: -sizes[key]):
+        note = f"dropped: {_amount(sizes[key])}"
+        saved = sizes[key] - len(json.dumps(note))
+        if total <= DOCUMENT_LIMIT or saved <= 0:
+            break
+        kept[key], total = note, total - saved
+        losses.append(Loss(path_text([key]), f"dropped: a {argument} holds at most {_amount(DOCUMENT_LIMIT)} of JSON"))
+    left_out = 0
+    while total > DOCUMENT_LIMIT:
+        key, value = kept.popitem()
+        total -= len(json.dumps(key)) + len(": , ") + len(json.dumps(value))
+        left_out += 1
+    if left_out:
+        losses.append(Loss(argument, f"its last {left_out:,} keys are left out: their names alone are too long"))
+    return kept, losses
+
+
+def _amount(size: int) -> str:
+    for unit, name in ((1_000_000, "MB"), (1_000, "KB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} B"

@@ -1,4 +1,4 @@
-"""How a value that may do anything is read: the only place of this package that swallows an exception.
+"""Access to values whose code may raise anything; the one module of this package that catches every exception.
 
 >>> attempt(lambda: 1 + 1, Leaf("?"))
 2
@@ -18,29 +18,29 @@ from pluto_dist.serialization.types import REPR_LIMIT, Leaf
 T = TypeVar("T")
 D = TypeVar("D")
 
-_NAME_OF = type.__dict__["__name__"].__get__  # past whatever a metaclass makes of it
+_NAME_OF = type.__dict__["__name__"].__get__  # whatever a metaclass makes of __name__
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+| id='\d+'")  # the second is unittest.mock's
 
 
 def attempt(read: Callable[[], T], otherwise: D) -> T | D:
-    """What ``read`` returns, or ``otherwise`` where it raises.
+    """What ``read`` returns, or ``otherwise`` if it raises.
 
-    Reading a config runs the code of whoever made its objects (properties, ``__iter__``, ``__repr__``,
-    resolvers), which may raise anything. None of it may cost the other values, or the training.
+    Reading a config runs code of its objects (properties, ``__iter__``, ``__repr__``, resolvers), which may raise
+    anything. That must not lose the other values or stop the training.
     """
     try:
         return read()
-    except Exception:  # noqa: BLE001  # see above: a value that cannot be read is described, nothing more
+    except Exception:  # noqa: BLE001  # border: the code of any object; a value that cannot be read is described
         return otherwise
 
 
 def child(read: Callable[[], object]) -> object:
-    """What ``read`` returns, or a leaf that says it could not be read."""
+    """What ``read`` returns, or a leaf that stands for an unreadable value."""
     return attempt(read, Leaf("<unreadable>", "raised an exception when it was read"))
 
 
 def take(values: Iterable[T], limit: int) -> tuple[list[T], bool]:
-    """The first ``limit`` values, fewer where an iterator raises; and whether it did."""
+    """The first ``limit`` values, fewer if the iterator raises, and whether it did."""
     taken: list[T] = []
 
     def fill() -> bool:
@@ -51,18 +51,18 @@ def take(values: Iterable[T], limit: int) -> tuple[list[T], bool]:
 
 
 def attributes(value: object, names: Iterable[str]) -> Iterator[tuple[object, object]]:
-    """The named attributes of ``value``, each of which may fail alone."""
+    """The named attributes of ``value``; one that cannot be read does not affect the others."""
     for name in names:
         yield name, child(lambda name=name: getattr(value, name))  # type: ignore[misc]
 
 
 def is_a(value: object, *types: type) -> bool:
-    """Whether the type of ``value`` is one of these; ``isinstance`` would ask the object's ``__class__`` too."""
+    """Whether the type of ``value`` is one of these; ``isinstance`` would read the object's ``__class__`` too."""
     return issubclass(type(value), types)
 
 
 def size_of(value: object) -> int | None:
-    """``len(value)``, or None where there is none to be had."""
+    """``len(value)``, or None if it has none."""
     return attempt(lambda: len(value), None)  # type: ignore[arg-type]
 
 
@@ -90,7 +90,7 @@ def qualified(value: object) -> str:
 
 
 def described(value: object) -> Leaf:
-    """The repr of ``value`` without addresses, cut; its type where the repr fails."""
+    """The repr of ``value`` without addresses, cut to 200 characters; its type if the repr fails."""
     text = attempt(lambda: str.__str__(repr(value)), None)
     name = type_name(value)
     if text is None:

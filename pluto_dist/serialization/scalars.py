@@ -1,6 +1,4 @@
-"""Values of the standard library that are one scalar, as JSON.
-
-Not here: what holds other values (``standard``), and other libraries' types (``foreign``).
+"""Values of the standard library that become one JSON scalar; containers and other libraries are in ``adapters``.
 
 >>> scalar(2**60)
 Leaf(value='1152921504606846976', loss='beyond 2**53, where numbers are not exact; stored as text')
@@ -41,21 +39,21 @@ _NAMED = (
 
 
 def scalar(value: object) -> Leaf | None:
-    """``value`` as one JSON scalar; None where it is none, or none of the standard library."""
+    """``value`` as one JSON scalar; None if it holds other values or is of another library."""
     for base, convert in _CONVERSIONS:
         if is_a(value, base):
             return convert(value)
     if callable(value) and isinstance(getattr(value, "__dict__", {}).get("__qualname__"), str):
-        return Leaf(qualified(value))  # named by functools.wraps or its like
+        return Leaf(qualified(value))  # functools.wraps and the like set __qualname__
     return None
 
 
 def integer(value: int) -> Leaf:
-    """An integer, as text where a double cannot hold it."""
+    """An integer, as text if a double cannot hold it."""
     value = int.__pos__(value)
     if -EXACT_INTEGER <= value <= EXACT_INTEGER:
         return Leaf(value)
-    # Python refuses to write integers of more than sys.get_int_max_str_digits() digits, by default 4,300.
+    # Python does not convert integers of more than sys.get_int_max_str_digits() digits, by default 4,300.
     text = attempt(lambda: str(value), None) if value.bit_length() <= _INTEGER_BITS else None
     if text is None:
         return Leaf(f"integer of {value.bit_length():,} bits", "too long to write down; described")
@@ -63,7 +61,7 @@ def integer(value: int) -> Leaf:
 
 
 def floating(value: float) -> Leaf:
-    """A float, as text where it is no number of JSON's."""
+    """A float, as text if JSON has no such number."""
     value = float.__pos__(value)
     if math.isfinite(value):
         return Leaf(value)

@@ -1,9 +1,9 @@
-"""Is this a whole config? Opens the file where a path was given; the one place of this package that reads one.
+"""Reads a config from the argument of ``init()``: a mapping, or the file of one; the one module here that opens a file.
 
->>> opened([0.1], "config")
+>>> read_mapping([0.1], "config")
 Traceback (most recent call last):
     ...
-pluto_dist.errors.ConfigurationError: config is no mapping of names to values: it is an object of type list.
+pluto_dist.errors.ConfigurationError: config is not a mapping of names to values: it is an object of type list.
 Pass a dict, a namespace, an instance of a dataclass, an attrs class or a pydantic model, a DictConfig, or \
 the path of a .json, .yaml or .yml file.
 """
@@ -27,11 +27,11 @@ _FIX = (
 )
 
 
-def opened(config: Any, argument: str) -> tuple[object, Branch]:
-    """The mapping that ``config`` is, or that its file holds; None is an empty one.
+def read_mapping(config: Any, argument: str) -> tuple[object, Branch]:
+    """The mapping that ``config`` is, or that its file holds, and its branch; None is an empty mapping.
 
     Raises:
-        ConfigurationError: it is no mapping, or its file cannot be read.
+        ConfigurationError: it is not a mapping, or its file cannot be read.
     """
     path = attempt(lambda: os.fsdecode(config) if is_a(config, str, os.PathLike) else None, None)
     source = {} if config is None else config if path is None else _read(path, argument, is_text=is_a(config, str))
@@ -46,15 +46,15 @@ def opened(config: Any, argument: str) -> tuple[object, Branch]:
     seen, fix = f"an object of type {type_name(config)}", _FIX
     if is_a(config, type):
         seen, fix = "a class", "Pass an instance of it."
-    raise ConfigurationError(f"{argument} is no mapping of names to values: it is {seen}.\n{fix}")
+    raise ConfigurationError(f"{argument} is not a mapping of names to values: it is {seen}.\n{fix}")
 
 
 def _read(path: str, argument: str, *, is_text: bool) -> object:
     suffix = Path(path).suffix.lower()
     if suffix not in {".json", ".yaml", ".yml"}:
-        # A text may be anything, a secret too.
+        # The text may be a secret.
         seen = f"a text of {len(path):,} characters" if is_text else path
-        raise ConfigurationError(f"{argument} is no path of a .json, .yaml or .yml file: it is {seen}.\n{_FIX}")
+        raise ConfigurationError(f"{argument} is not the path of a .json, .yaml or .yml file: it is {seen}.\n{_FIX}")
     yaml = None if suffix == ".json" else _yaml(path, argument)
     try:
         if not Path(path).is_file():

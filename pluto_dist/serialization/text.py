@@ -1,6 +1,6 @@
-"""Texts and keys that the tracker can store, and keys that look like those of a secret.
+"""Texts and keys that the tracker or a record can store, and keys that look like those of a secret.
 
->>> clean("a\\x00b")
+>>> storable_text("a\\x00b")
 ('ab', 'NUL characters left out')
 >>> Names(reserved=()).unique("__proto__")
 ('__proto___', 'renamed from "__proto__", which the tracker drops')
@@ -15,14 +15,14 @@ from pluto_dist.serialization.codec import TEXT_LIMIT
 from pluto_dist.serialization.types import KEY_LIMIT
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Neither "tokenizer" nor "author"; special tokens ("<pad>", "[CLS]") are told by their value.
+# Neither "tokenizer" nor "author"; special tokens ("<pad>", "[CLS]") are recognised by their value.
 _SECRET = re.compile(r"token(?!i)|secret|passw(?:or)?d|api[-_. ]?key|auth(?!or(?!i))|credential", re.IGNORECASE)
 _DROPPED = "__proto__"
 _LINE_LIMIT = 200
 
 
-def clean(text: str) -> tuple[str, str | None]:
-    """``text`` without what no text column can hold, and what that was."""
+def storable_text(text: str) -> tuple[str, str | None]:
+    """A config's ``text``, whole but for characters that no text column can hold, and what was changed."""
     losses = []
     if "\x00" in text:
         text = text.replace("\x00", "")
@@ -45,7 +45,7 @@ def is_suspect(key: str, text: str) -> bool:
 
 
 def path_text(steps: Iterable[str | int]) -> str:
-    """The path of a value, as it may stand in a line of a log.
+    """The path of a value, fit for a line of a log.
 
     >>> path_text(["groups", 0, "lr\\n"])
     'groups[0].lr\\\\n'
@@ -55,13 +55,13 @@ def path_text(steps: Iterable[str | int]) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` as it may stand in a line of a log."""
+    """``text`` fit for a line of a log: escaped if not printable, cut to 200 characters."""
     shown = text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return shown if len(shown) <= _LINE_LIMIT else shown[: _LINE_LIMIT - 3] + "..."
 
 
 class Names:
-    """The keys of one mapping: storable, none twice, none that means something else to the tracker."""
+    """The keys of one mapping: storable, unique, and none that has a meaning of its own to the tracker."""
 
     def __init__(self, reserved: Collection[str]) -> None:
         self._reserved = reserved
@@ -69,7 +69,7 @@ class Names:
 
     def unique(self, text: str) -> tuple[str, str | None]:
         """The key to store for ``text``, and what was changed."""
-        name, loss = clean(text)
+        name, loss = storable_text(text)
         losses = [loss] if loss else []
         if len(name) > KEY_LIMIT:
             name = name[: KEY_LIMIT - 3] + "..."
@@ -95,10 +95,10 @@ class Names:
         return free
 
 
-def clean_text(text: str | bytes | None) -> str | None:
-    """``text`` as a record may hold it: no NUL, no lone surrogate, at most 1 KiB; ``None`` when empty.
+def record_text(text: str | bytes | None) -> str | None:
+    """``text`` for a record, cut to what its decoder accepts: no NUL, no lone surrogate, at most 1 KiB.
 
-    Bytes are UTF-8; what does not decode is unknown, hence ``None``.
+    ``None`` if nothing is left, and for bytes that are not UTF-8.
     """
     if isinstance(text, bytes):
         try:

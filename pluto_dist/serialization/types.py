@@ -1,7 +1,4 @@
-"""What encoding a config yields, and the limits it keeps to.
-
-Not here: how any value is encoded.
-"""
+"""The records of an encoded config, and its limits."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ BINARY_LIMIT = 1024  # bytes that are not text
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What one key of the config lost on its way: ``key`` is its path (``optim.betas``, ``groups[0].lr``)."""
+    """What one key of the config lost: ``key`` is its path (``optim.betas``, ``groups[0].lr``)."""
 
     key: str
     what: str
@@ -33,7 +30,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A config as JSON. ``suspects`` are the paths of texts that travel whole but look like secrets."""
+    """A config as JSON. ``suspects`` are the paths of texts that are sent unchanged but look like secrets."""
 
     value: dict[str, Json]
     losses: tuple[Loss, ...] = ()
@@ -42,22 +39,15 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A value that is one JSON scalar; ``loss`` says what it had that the scalar has not."""
+    """A value that is one JSON scalar; ``loss`` describes what the scalar does not keep."""
 
     value: str | int | float | bool | None
     loss: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
-    """A simpler value that stands for a library's own."""
-
-    value: object
-
-
-@dataclass(frozen=True, slots=True)
 class Branch:
-    """A value that holds others. ``pairs`` may be endless; its keys count in a mapping only."""
+    """A value that holds others. ``pairs`` may be endless; its keys matter for a mapping only."""
 
     shape: Literal["mapping", "list", "set"]
     name: str

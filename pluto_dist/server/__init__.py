@@ -1,8 +1,8 @@
 """The embedded tracker: the hosted tracker's HTTP contract over one SQLite file.
 
-For a laptop, an air-gapped cluster, and tests. It shares ``wire`` with the client side and nothing
-else. ``LocalServer`` is loaded when it is first used, so importing this package costs nothing and
-needs none of the ``server`` extra.
+For laptops, air-gapped clusters and tests. It shares ``pluto_dist.contract`` with the client and
+nothing else. ``LocalServer`` is imported on first use, so importing this package is cheap and does
+not need the ``server`` extra.
 """
 
 from __future__ import annotations

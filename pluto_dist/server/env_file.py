@@ -1,8 +1,6 @@
-"""The environment that points a job at this server, as a mapping and as a file of ``export`` lines.
+"""The environment variables with which a job uses this server, as a mapping and as a file of ``export`` lines.
 
-Pure but for reading and writing that one file; the process's own environment is passed in.
-
->>> environment("http://127.0.0.1:8080", "mlps_x", {"no_proxy": "intra"})["NO_PROXY"]
+>>> variables("http://127.0.0.1:8080", "mlps_x", {"no_proxy": "intra"})["NO_PROXY"]
 'intra,127.0.0.1'
 """
 
@@ -19,31 +17,32 @@ KEY = "PLUTO_API_KEY"
 _URLS = ("PLUTO_URL_API", "PLUTO_URL_APP", "PLUTO_URL_INGEST", "PLUTO_URL_PY")
 
 
-def environment(url: str, key: str, base: Mapping[str, str]) -> dict[str, str]:
-    """What a job needs in its environment. The lists of hosts without proxy in ``base`` are extended."""
+def variables(url: str, key: str, base: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a job. ``NO_PROXY`` and ``no_proxy`` extend the list in ``base``."""
     host = urlsplit(url).hostname or ""
     direct = [part.strip() for part in (base.get("no_proxy") or base.get("NO_PROXY") or "").split(",") if part.strip()]
     no_proxy = ",".join(direct if host in direct else [*direct, host])
     return {KEY: key, **dict.fromkeys(_URLS, url), "NO_PROXY": no_proxy, "no_proxy": no_proxy}
 
 
-def lines(variables: Mapping[str, str]) -> str:
-    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+def export_lines(exports: Mapping[str, str]) -> str:
+    """Lines for ``sh``."""
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in exports.items())
 
 
-def key_in(path: Path) -> str | None:
-    """The API key that an earlier start left in the file; ``None`` when there is no file or no key.
+def read_key(path: Path) -> str | None:
+    """The API key in a file that an earlier start wrote; ``None`` if there is no file or no key.
 
     Raises:
-        OSError, UnicodeDecodeError: there is something at ``path`` that cannot be read.
+        OSError, UnicodeDecodeError: the file cannot be read.
     """
     try:
         content = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     for line in content.splitlines():
-        name, found, value = line.strip().removeprefix("export ").partition("=")
-        if found and name.strip() == KEY:
+        name, separator, value = line.strip().removeprefix("export ").partition("=")
+        if separator and name.strip() == KEY:
             try:
                 return "".join(shlex.split(value)) or None
             except ValueError:
@@ -51,17 +50,17 @@ def key_in(path: Path) -> str | None:
     return None
 
 
-def write(path: Path, variables: Mapping[str, str]) -> None:
-    """Put the file in place in one step, readable by its owner only; a link at ``path`` is replaced.
+def write(path: Path, exports: Mapping[str, str]) -> None:
+    """Write the file atomically with mode 0600; a symbolic link at ``path`` is replaced.
 
     Raises:
-        OSError: the folder is missing or cannot be written to.
+        OSError: the folder does not exist or is not writable.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     draft = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(lines(variables))
+            file.write(export_lines(exports))
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

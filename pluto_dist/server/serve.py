@@ -1,6 +1,6 @@
-"""``pluto-dist server``: from its options to a server that answers, and to its end.
+"""``pluto-dist server``: opens the database, listens, and serves until a signal.
 
-Prints nothing by itself: lines for people and the access log go to ``say``, the exports to ``show``.
+Prints nothing itself: messages and the access log go to ``log``, the exports to ``echo``.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pluto_dist.server import env_file
+from pluto_dist.server.api_keys import mint
 from pluto_dist.server.app import create_app
-from pluto_dist.server.db.api_keys import mint
 from pluto_dist.server.db.database import Database, DatabaseFileError
 from pluto_dist.server.settings import Settings
 from pluto_dist.server.transport import listener
 
-Say = Callable[[str], None]
+Write = Callable[[str], None]
 
 
 class ServeError(Exception):
-    """Why the server cannot start: what was wrong, and what to do."""
+    """The server cannot start; the message names the cause and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The command's options, with the environment it was given."""
+    """The command's options and its environment."""
 
     host: str
     port: int
@@ -40,45 +40,45 @@ class Options:
     environ: Mapping[str, str] = field(repr=False)
 
 
-def run(options: Options, *, say: Say, show: Say) -> None:
+def run(options: Options, *, log: Write, echo: Write) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        ServeError: port, database or env file cannot be used.
+        ServeError: the port, the database or the env file cannot be used.
     """
-    listener.allow_many_connections()
+    listener.raise_open_file_limit()
     try:
         database = Database(options.db)
     except DatabaseFileError as error:
         raise ServeError(str(error)) from error
     with closing(database), closing(_bind(options)) as bound:
-        _serve(options, database, bound, say, show)
+        _serve(options, database, bound, log, echo)
 
 
-def _serve(options: Options, database: Database, bound: socket.socket, say: Say, show: Say) -> None:
-    key, minted = _choose_key(options, database)
-    name = _public_name(options, bound)
+def _serve(options: Options, database: Database, bound: socket.socket, log: Write, echo: Write) -> None:
+    key, is_new = _choose_key(options, database)
+    host = _public_host(options, bound)
     settings = Settings(
-        public_url=listener.url_of(name, listener.port_of(bound)),
-        hosts=frozenset({name, options.host, *options.allow_hosts}),
+        public_url=listener.url_of(host, listener.port_of(bound)),
+        hosts=frozenset({host, options.host, *options.allow_hosts}),
         private_pages=options.private_pages or not listener.is_loopback(bound),
     )
-    variables = env_file.environment(settings.public_url, key, options.environ)
+    exports = env_file.variables(settings.public_url, key, options.environ)
 
     def announce() -> None:
         if options.env_file is not None:
-            env_file.write(options.env_file, variables)
-        elif minted:
-            exports = {each: variables[each] for each in (env_file.KEY, "PLUTO_URL_API")}
-            show(env_file.lines(exports).rstrip("\n"))
-        say(f"pluto-dist tracker: {settings.public_url} (database {options.db})")
+            env_file.write(options.env_file, exports)
+        elif is_new:
+            printed = {name: exports[name] for name in (env_file.KEY, "PLUTO_URL_API")}
+            echo(env_file.export_lines(printed).rstrip("\n"))
+        log(f"pluto-dist tracker: {settings.public_url} (database {options.db})")
         if not listener.is_loopback(bound):
-            say(
-                f"warning: listening on {options.host}: everyone who reaches this address can try keys, and "
-                "plain http shows the key and all runs to whoever can read the network"
+            log(
+                f"warning: listening on {options.host}: everyone who can reach this address can try keys, and "
+                "plain HTTP exposes the key and all runs to everyone who can read the network traffic"
             )
 
-    server = listener.Server(create_app(database, settings, say), announce)
+    server = listener.Server(create_app(database, settings, log), announce)
     _stop_on_signals(server)
     try:
         server.run(sockets=[bound])
@@ -87,10 +87,10 @@ def _serve(options: Options, database: Database, bound: socket.socket, say: Say,
 
 
 def _stop_on_signals(server: listener.Server) -> None:
-    """End with exit code 0 on SIGTERM and ctrl-C.
+    """Exit with code 0 on SIGTERM and SIGINT.
 
-    uvicorn takes the signals over while it serves, and raises them again when it is done: these
-    handlers catch what comes before it, and that second time.
+    uvicorn replaces the signal handlers while it serves and raises the received signal again when it
+    has stopped: these handlers receive that second signal, and signals that arrive before it serves.
     """
 
     def stop(*_: object) -> None:
@@ -111,24 +111,24 @@ def _bind(options: Options) -> socket.socket:
 
 
 def _choose_key(options: Options, database: Database) -> tuple[str, bool]:
-    """The key to accept, and whether it was minted here: given > in the env file and known > new."""
+    """The key to accept, and whether it is new: the given key, else a valid one in the env file, else a new one."""
     if options.given_key is not None:
         database.add_key(options.given_key)
         return options.given_key, False
     if options.env_file is not None:
         try:
-            kept = env_file.key_in(options.env_file)
+            earlier = env_file.read_key(options.env_file)
         except (OSError, UnicodeDecodeError) as error:
             raise ServeError(f"the env file {options.env_file} cannot be read: {error}") from error
-        if kept is not None and database.knows(kept):
-            return kept, False
-    minted = mint()
-    database.add_key(minted)
-    return minted, True
+        if earlier is not None and database.accepts_key(earlier):
+            return earlier, False
+    key = mint()
+    database.add_key(key)
+    return key, True
 
 
-def _public_name(options: Options, bound: socket.socket) -> str:
-    """The name under which jobs reach this server."""
-    if not listener.is_every_address(bound):
+def _public_host(options: Options, bound: socket.socket) -> str:
+    """The host name in the address that jobs use."""
+    if not listener.is_wildcard(bound):
         return options.host
     return options.allow_hosts[0] if options.allow_hosts else socket.gethostname()

@@ -1,16 +1,32 @@
-"""How the embedded tracker presents itself, and the largest bodies that it takes."""
+"""Settings of the embedded tracker, and the limits that its routes and its OpenAPI document share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-BODY_LIMIT = 32 * 1024 * 1024
-FILE_LIMIT = 5 * 1024**3  # what an object store takes in one PUT
+BODY_LIMIT = 32 * 1024 * 1024  # bytes of a request body
+FILE_LIMIT = 5 * 1024**3  # bytes of an uploaded file; S3 accepts no more in one PUT
+LARGEST_INTEGER = 2**53  # JavaScript keeps numbers as doubles, which hold every integer up to this one
+NAME_LIMIT = 1000  # characters of a log name, a file name or a type
+
+# The largest page of each list.
+RUNS_PER_PAGE = 200
+POINTS_PER_PAGE = 10_000
+LINES_PER_PAGE = 10_000
+DATA_PER_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the server presents itself. ``hosts`` are names beyond loopback that it answers to."""
+    """Settings of one server.
+
+    Attributes:
+        public_url: base URL of the addresses in responses.
+        hosts: accepted Host names besides loopback.
+        private_pages: whether the pages require the API key.
+        body_limit: largest request body in bytes.
+        file_limit: largest uploaded file in bytes.
+    """
 
     public_url: str
     hosts: frozenset[str] = frozenset()

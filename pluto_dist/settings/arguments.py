@@ -1,7 +1,7 @@
-"""What ``init()`` was given, and the create-run request it makes: everything that is wrong is told at once.
+"""The arguments of ``init()``, and the create-run request that they make; one error lists every problem.
 
-Pure but for a config that is the path of a file. Settings, which environment variables give too, are
-``settings``; how single values become JSON is ``values``.
+Pure, except for a config that is the path of a file. Settings that environment variables may give as well are in
+``settings``; the encoding of single values is in ``serialization``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pluto_dist.settings.settings import Settings, load
 
 @dataclass(frozen=True)
 class Arguments:
-    """``init()``'s arguments as they were passed; ``None`` where they were not."""
+    """The arguments of ``init()`` as they were passed; ``None`` for those that were not."""
 
     project: Any = None
     name: Any = None
@@ -44,24 +44,24 @@ class Arguments:
     metadata: Any = None
 
     def changed(self, later: Arguments) -> tuple[str, ...]:
-        """The names of what ``later`` passes and these did not, or otherwise."""
+        """The names of the arguments that ``later`` passes with another value than these."""
         names = (field.name for field in dataclasses.fields(self))
         pairs = ((name, getattr(self, name), getattr(later, name)) for name in names)
-        # Compared as JSON: == of an array has no truth.
+        # Compared as JSON: == of two arrays has no truth value.
         return tuple(
             name for name, before, now in pairs if now is not None and encode({"": before}) != encode({"": now})
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """What the arguments and the environment come to.
+class ResolvedArguments:
+    """The arguments, checked and completed from the environment.
 
     Attributes:
-        settings: what was set.
-        request: the create-run call, without external id, config and metadata.
-        config: the user's config as JSON, and what it lost on the way.
-        fork_of: the display id of the run to fork from, where it was named so; the tracker knows its number.
+        settings: the settings, from arguments, environment and defaults.
+        request: the create-run request, without external id, config and metadata.
+        config: the user's config as JSON, and what was lost.
+        fork_of: the display id of the run to fork from, if it was given as one; the tracker knows its number.
     """
 
     settings: Settings
@@ -70,8 +70,8 @@ class Prepared:
     fork_of: str = ""
 
 
-def prepare(given: Arguments, environ: Mapping[str, str]) -> Prepared:
-    """Check all of ``given`` and the settings in ``environ``.
+def resolve(given: Arguments, environ: Mapping[str, str]) -> ResolvedArguments:
+    """Check ``given``, and complete it from ``environ`` and the defaults.
 
     Raises:
         ConfigurationError: lists all problems.
@@ -102,7 +102,7 @@ def prepare(given: Arguments, environ: Mapping[str, str]) -> Prepared:
         problems.append("fork_step= is needed with fork_run_id=: the last step to inherit")
     if chosen is None or request is None or problems:
         raise ConfigurationError(*problems)
-    return Prepared(chosen, request, config, fork_of)
+    return ResolvedArguments(chosen, request, config, fork_of)
 
 
 def _request(given: Arguments, project: str, problems: list[str]) -> CreateRunRequest | None:
@@ -127,7 +127,7 @@ def _request(given: Arguments, project: str, problems: list[str]) -> CreateRunRe
         inherit_config=given.inherit_config,
         inherit_tags=given.inherit_tags,
     )
-    # The external id is the settings' to check: they know whether it came as an argument or a variable.
+    # The settings check the external id: they know whether it is an argument or a variable.
     found = issues(CreateRunRequest, request.to_json())
     problems.extend(f"{'.'.join(map(str, issue.path))}: {issue.message}" for issue in found)
     if found:

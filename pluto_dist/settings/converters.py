@@ -1,6 +1,6 @@
-"""How the text of one setting becomes its value; a text that cannot is a ValueError that says what it must be.
+"""Converters from the text of one setting to its value. Each raises ValueError with what the text must be.
 
-Pure. Which settings there are, and where their texts come from, is ``settings``.
+Pure. The settings, and the sources of their texts, are in ``settings``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 from pluto_dist.contract.secret import is_header_word
 
 FAMILIES = ("argv", "env", "git", "gpu", "host", "network", "packages", "software")
-"""What system metadata is made of; each can be left out by its name."""
+"""The parts of the system metadata; each can be left out by its name."""
 
 
-def text(value: str) -> str:
+def nonempty_text(value: str) -> str:
     if not value:
         raise ValueError("must not be empty")
     return value
@@ -35,7 +35,7 @@ def url(value: str) -> str:
     return value.rstrip("/")
 
 
-def key(value: str) -> str:
+def api_key(value: str) -> str:
     key = value.strip()  # a secret mounted as a file ends in a line break
     if not is_header_word(key):
         raise ValueError("must be one word of printable ASCII, as an HTTP header carries it")
@@ -48,7 +48,7 @@ def folder(value: str) -> Path:
     return Path(value)
 
 
-def yes_or_no(value: str) -> bool:
+def boolean(value: str) -> bool:
     words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
     try:
         return words[value.strip().lower()]
@@ -56,27 +56,27 @@ def yes_or_no(value: str) -> bool:
         raise ValueError("must be 1 or 0") from None
 
 
-def families(value: str) -> frozenset[str]:
-    """What is left of all families: "0", "1", or "git=0,env=0"."""
+def metadata_families(value: str) -> frozenset[str]:
+    """The families that "0", "1", or "git=0,env=0" leaves in."""
     if "=" not in value:
         if (on := _switch(value)) not in (True, False):
-            raise ValueError("must be 1, 0, or such as git=0,env=0")
-        return chosen_families(on is True)
+            raise ValueError("must be 1, 0, or a list such as git=0,env=0")
+        return enabled_families(on is True)
     pairs = [item.partition("=") for item in value.split(",") if item.strip()]
-    return chosen_families({name.strip(): _switch(word) for name, _, word in pairs})
+    return enabled_families({name.strip(): _switch(word) for name, _, word in pairs})
 
 
 def _switch(word: str) -> bool | str:
     try:
-        return yes_or_no(word)
+        return boolean(word)
     except ValueError:
         return word
 
 
-def chosen_families(given: bool | Mapping[Any, Any]) -> frozenset[str]:
-    """The families that ``given`` leaves; one that it does not name is in.
+def enabled_families(given: bool | Mapping[Any, Any]) -> frozenset[str]:
+    """The families that ``given`` leaves in; one that it does not name is in.
 
-    >>> sorted(set(FAMILIES) - chosen_families({"git": False, "env": True}))
+    >>> sorted(set(FAMILIES) - enabled_families({"git": False, "env": True}))
     ['git']
     """
     if isinstance(given, bool):
@@ -93,7 +93,7 @@ def chosen_families(given: bool | Mapping[Any, Any]) -> frozenset[str]:
     return frozenset(name for name in FAMILIES if given.get(name, True))
 
 
-def above_zero(value: str) -> float:
+def positive_number(value: str) -> float:
     number = float(value)
     if not 0 < number < float("inf"):
         raise ValueError("must be a number above 0")
@@ -101,9 +101,9 @@ def above_zero(value: str) -> float:
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
+    def convert(value: str) -> str:
         if value not in choices:
             raise ValueError(f"must be {' or '.join(choices)}")
         return value
 
-    return parse
+    return convert

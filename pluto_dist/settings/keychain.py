@@ -1,7 +1,7 @@
-"""The API key that the SDK's ``pluto login`` left in the system's keychain, where there is one.
+"""The API key that the SDK's ``pluto login`` stored in the system's keychain.
 
-keyring asks desktop services that may be slow, locked or broken, so it is asked in a thread that nobody waits
-for beyond a deadline. Without keyring installed nothing is imported and nothing asked.
+keyring uses desktop services that may be slow, locked or broken, so it runs in a thread, and the caller waits for it
+no longer than a deadline. If keyring is not installed, there is no stored key.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from pluto_dist.log import logger
 from pluto_dist.settings import settings
 
 SECONDS = 2.0
-_SERVICE = _USER = "pluto"  # where pluto-ml 0.0.28 keeps it
+_SERVICE = _USER = "pluto"  # as in pluto-ml 0.0.28
 
 
 def with_stored_key(chosen: settings.Settings) -> settings.Settings:
-    """The settings with the stored key, checked like any other, where none was given; else as they are.
+    """The settings, with the stored key if none was given.
 
     Raises:
-        ConfigurationError: what is stored is no API key.
+        ConfigurationError: the stored text is not an API key.
     """
     if chosen.api_key is not None or (stored := stored_key()) is None:
         return chosen
     return replace(chosen, api_key=settings.load({}, api_key=stored).api_key)
 
 
-def stored_key(seconds: float = SECONDS) -> str | None:
-    """The stored key; ``None`` where there is none, or it did not come within ``seconds``."""
+def stored_key(timeout: float = SECONDS) -> str | None:
+    """The stored key; ``None`` if there is none, or if reading it took longer than ``timeout`` seconds."""
     if importlib.util.find_spec("keyring") is None:
         return None
     found: list[str] = []
-    thread = threading.Thread(target=_ask, args=(found,), name="pluto_dist keychain", daemon=True)
+    thread = threading.Thread(target=_read, args=(found,), name="pluto_dist keychain", daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(timeout)
     return found[0] if found else None
 
 
-def _ask(found: list[str]) -> None:
+def _read(found: list[str]) -> None:
     try:
         import keyring
 
         key = keyring.get_password(_SERVICE, _USER)
-    except Exception as error:  # noqa: BLE001  # border: any backend, and each raises what it likes
+    except Exception as error:  # noqa: BLE001  # border: any backend of keyring, and each raises its own errors
         logger.debug("the keychain cannot be read: %s", type(error).__name__)
         return
     if key:

@@ -12,12 +12,13 @@ from types import ModuleType
 import document
 import imports
 import init
-import inventory
-import launcher
 import scale
-import server
 import steps
 from measuring import Report
+
+import inventory
+import launcher
+import server
 
 BENCHMARKS: dict[str, ModuleType] = {
     "document": document,

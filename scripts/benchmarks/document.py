@@ -19,7 +19,7 @@ from pluto_dist.inventory.records import NodeInventory
 from pluto_dist.inventory.report.document import BUDGET, compose, to_text
 
 sys.path.append(str(Path(__file__).parents[2] / "tests" / "inventory"))
-from inventory.inventories import creator, h100_node
+from inventories import creator, h100_node
 
 SIZES = (1, 8, 64, 256, 1000)
 STEPS = ("whole", "short UUIDs", "hashes of UUIDs", "no requirements", "no nodes", "fewer classes")

@@ -36,19 +36,19 @@ from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.run_requests import CreateRunRequest, CreateRunResponse
 from pluto_dist.inventory.probes.collect import collect
-from pluto_dist.inventory.records import Gpu, GpuReport, NodeInventory
+from pluto_dist.inventory.records import Gpu, GpuReport, NodeInventory, Process
 from pluto_dist.lifecycle.agreement import agree
-from pluto_dist.lifecycle.attach import ROLL_CALL_SECONDS, attach
-from pluto_dist.lifecycle.creation import run_name
-from pluto_dist.lifecycle.election import follow, lead
+from pluto_dist.lifecycle.attach import attach
+from pluto_dist.lifecycle.context import RankContext
+from pluto_dist.lifecycle.election import create_as_owner, elect
 from pluto_dist.lifecycle.inventory_gather import GATHER_SECONDS, gather
+from pluto_dist.lifecycle.participant import TOKEN_SECONDS
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.rendezvous import store
 from pluto_dist.rendezvous.membership import Membership
-from pluto_dist.rendezvous.messages import AgreedId, Member, Outcome, read_outcome
+from pluto_dist.rendezvous.messages import Member, Outcome, load
 from pluto_dist.rendezvous.node_state import NodeState
-from pluto_dist.rendezvous.run_channel import RunChannel
-from pluto_dist.settings.arguments import Arguments, prepare
+from pluto_dist.settings.arguments import Arguments, resolve
 
 HOST = "127.0.0.1"
 LIMIT = 90.0  # seconds, of everything that waits
@@ -126,9 +126,7 @@ class Rank:
     member: Member
     inventory: dict[str, Any] | None
     folder: NodeState = dataclasses.field(default_factory=lambda: NodeState(None))
-    exchange: Membership | None = None
-    run: RunChannel | None = None
-    signed: AgreedId | None = None
+    context: RankContext | None = None
     text: str | None = None
     outcome: Outcome | None = None
 
@@ -137,28 +135,30 @@ class Rank:
         return self.member.rank
 
     def join(self, shared: store.Store) -> None:
-        """Sign in and agree, as ``Participant`` has it; the inventory is there as soon as the id is agreed."""
-        patience = min(ROLL_CALL_SECONDS, self.plan.settings.timeout / 4)
-        self.plan = dataclasses.replace(self.plan, began=time.monotonic())
-        self.exchange = Membership(shared, self.member, self.folder)
-        token = self.exchange.agree_on_token(self.plan.context.topology.node_count, patience)
-        self.run = self.exchange.run(self.plan.nth)
-        self.signed = agree(self.plan, self.run, token)
-        self.run.count("joined")
-        if self.exchange.is_node_leader and self.inventory is not None:
-            self.exchange.views()  # of torchrun's workers nobody has said anything
-            self.exchange.publish_inventory(self.inventory)
+        """Register and agree, as ``Participant`` does; the inventory is there as soon as the id is agreed."""
+        patience = min(TOKEN_SECONDS, self.plan.settings.timeout / 4)
+        plan = self.plan = dataclasses.replace(self.plan, started=time.monotonic())
+        membership = Membership(shared, self.member, self.folder)
+        token = membership.agree_on_token(plan.topology.node_count, patience)
+        channel = membership.run(plan.nth)
+        agreed = agree(plan, channel, token)
+        outbox = Outbox(None, plan.run_name(agreed.reference), token)
+        self.context = RankContext(plan, membership, channel, agreed, None, outbox, threading.Event())
+        channel.count("joined")
+        if membership.is_node_leader and self.inventory is not None:
+            membership.views()  # torchrun's workers have published none
+            membership.publish_inventory(self.inventory)
 
     def has_answer(self, key: str) -> bool:
         """Look once whether the run's outcome is there, without reading it."""
-        self.text = self.exchange.store.get(key)
+        self.text = self.context.membership.store.get(key)
         return self.text is not None
 
     def read(self) -> float:
         """Read the answer and remember it; the CPU seconds it took."""
         began = time.thread_time()
-        self.outcome = read_outcome(self.text or "")
-        self.run.remember(self.outcome, tell=False)
+        self.outcome = load(self.text or "", Outcome.from_json, "the outcome")
+        self.context.channel.remember(self.outcome, in_store=False)
         return time.thread_time() - began
 
 
@@ -203,11 +203,11 @@ class Crowd:
     def _rank(self, number: int, client: dist.Store, message: dict[str, Any]) -> Rank:
         node, local = divmod(number, message["per_node"])
         variables = _torchrun(number, message)
-        prepared = prepare(Arguments(project="bench-scale", config=message["config"]), message["variables"])
+        resolved = resolve(Arguments(project="bench-scale", config=message["config"]), message["variables"])
         context = environments.detect(variables)
         decision = identity.decide(context)
         host = f"gpu-node-{node:04}"
-        plan = Plan(prepared.settings, context, decision, prepared.request, prepared.config.value, 1, host, 0.0)
+        plan = Plan(resolved.settings, context, decision, resolved.request, resolved.config.value, 1, host, 0.0)
         inventory = _inventory_of(node, host, self._template).to_json() if local == 0 else None
         return Rank(client, plan, Member(number, str(node), f"{node:016x}", host), inventory)
 
@@ -220,7 +220,7 @@ class Crowd:
             path = Path(message["folder"], rank.member.node)
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             rank.folder = NodeState(path)
-            rank.exchange = rank.run = rank.signed = rank.text = rank.outcome = None
+            rank.context = rank.text = rank.outcome = None
         return {}
 
     def sign_in(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -238,7 +238,7 @@ class Crowd:
         rank.join(self._store(rank))
 
     def _store(self, rank: Rank) -> store.TorchStore:
-        world_size = rank.plan.context.topology.world_size
+        world_size = rank.plan.topology.world_size
         if self._ledger is None:
             return store.TorchStore(rank.client, world_size)
         return CountingStore(rank.client, world_size, self._ledger)
@@ -278,17 +278,16 @@ class Crowd:
         """How many requests a second a rank makes while the leader is silent, by the package's own waiting."""
         ledger, some = Ledger(), self.ranks[:SAMPLE]
         for rank in some:
-            rank.exchange.store = CountingStore(rank.client, rank.plan.context.topology.world_size, ledger)
-        runs = [rank.exchange.run(2) for rank in some]  # nobody else is in the attempt's second run
+            rank.context.membership.store = CountingStore(rank.client, rank.plan.topology.world_size, ledger)
+        # Nobody else is in the attempt's second run.
+        contexts = [dataclasses.replace(rank.context, channel=rank.context.membership.run(2)) for rank in some]
         with ThreadPoolExecutor(SAMPLE) as pool:
-            ended = [
-                pool.submit(follow, r.plan, r.exchange, run, _no_taking_over) for r, run in zip(some, runs, strict=True)
-            ]
+            ended = [pool.submit(elect, context, _no_taking_over) for context in contexts]
             time.sleep(1)  # the first looks are closer together
             before = ledger.requests.total()
             time.sleep(message["watched"])
             asked = ledger.requests.total() - before
-            runs[0].publish_outcome(Outcome("offline"))
+            contexts[0].channel.publish_outcome(Outcome("offline"))
             [future.result(LIMIT) for future in ended]
         return {"requests": asked / message["watched"] / SAMPLE}
 
@@ -302,7 +301,7 @@ class Crowd:
             rank.read()
             began = time.monotonic() - (time.time() - rank.outcome.at)  # the queue's start, as attach() has it
             due = began + rate_limit.due(rank.number, rank.plan.settings.attach_rate)
-            answer = attach(rank.plan, rank.run, rank.signed, rank.outcome, client, self._stop)
+            answer = attach(dataclasses.replace(rank.context, stop=self._stop), rank.outcome, client)
             self._attaches.append(Attach(began, due, client.began, answer is not None))
         finally:
             client.close()
@@ -332,15 +331,15 @@ class Leader(Crowd):
         """Gather, create, tell: when each of it was over."""
         rank, began = self.ranks[0], time.monotonic()
         ledger = Ledger()
-        rank.exchange.store = CountingStore(rank.client, rank.plan.context.topology.world_size, ledger)
-        rank.run = rank.exchange.run(rank.plan.nth)
-        rank.run.claim("leader")
-        nodes = gather(rank.plan.context.topology, rank.exchange, rank.run, began + GATHER_SECONDS)
-        gathered = time.monotonic()
+        membership = rank.context.membership
+        membership.store = CountingStore(rank.client, rank.plan.topology.world_size, ledger)
         client = _client(TimedClient, rank)
-        outbox = Outbox(None, run_name(rank.plan, rank.signed.reference), rank.exchange.token)
+        context = dataclasses.replace(rank.context, channel=membership.run(rank.plan.nth), client=client)
+        context.channel.claim("leader")
+        nodes = gather(context, began + GATHER_SECONDS)
+        gathered = time.monotonic()
         try:
-            rank.outcome, _ = lead(rank.plan, rank.exchange, rank.run, rank.signed, client, outbox, nodes)
+            rank.outcome = create_as_owner(context, nodes).outcome
         finally:
             client.close()
         if rank.outcome.answer is None:
@@ -362,7 +361,8 @@ class Leader(Crowd):
 
     def close(self, _: dict[str, Any]) -> dict[str, Any]:
         """From here on nobody attaches."""
-        return {"slowdowns": self.ranks[0].run.slowdowns(), "closed": self.ranks[0].run.claim("closed")}
+        channel = self.ranks[0].context.channel
+        return {"slowdowns": channel.slowdowns(), "closed": channel.claim("closed")}
 
 
 def _look_until_all(ranks: list[Rank], look: Callable[[Rank], bool]) -> dict[str, Any]:
@@ -379,7 +379,7 @@ def _look_until_all(ranks: list[Rank], look: Callable[[Rank], bool]) -> dict[str
     return {"last": time.monotonic(), "looks": rate}
 
 
-def _no_taking_over() -> Outcome:
+def _no_taking_over() -> Process:
     raise RuntimeError("a rank stood in for the leader, which was not silent for so long")
 
 

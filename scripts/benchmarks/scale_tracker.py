@@ -19,8 +19,8 @@ from ranks import serve
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
+from pluto_dist.server.api_keys import mint
 from pluto_dist.server.app import create_app
-from pluto_dist.server.db.api_keys import mint
 from pluto_dist.server.db.database import Database
 from pluto_dist.server.settings import Settings
 from pluto_dist.server.transport import listener

@@ -27,7 +27,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Membership:
+class Exchange:
     """What an answer has to work with: the connection, the request, and whether the server is closing."""
 
     connection: socket.socket
@@ -38,7 +38,7 @@ class Membership:
         self.connection.sendall(content)
 
 
-Answer = Callable[[Membership], None]
+Answer = Callable[[Exchange], None]
 
 RUN = {
     "runId": 7,
@@ -87,12 +87,12 @@ def truncated(body: bytes, missing: int = 10) -> Answer:
     return raw(head + body)
 
 
-def stall(exchange: Membership) -> None:
+def stall(exchange: Exchange) -> None:
     """No answer at all."""
     exchange.closing.wait(60)
 
 
-def reset(exchange: Membership) -> None:
+def reset(exchange: Exchange) -> None:
     """A TCP reset instead of an answer."""
     exchange.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
@@ -100,7 +100,7 @@ def reset(exchange: Membership) -> None:
 def drip(content: bytes, pause: float) -> Answer:
     """One byte at a time, so that no single read is ever late."""
 
-    def answer(exchange: Membership) -> None:
+    def answer(exchange: Exchange) -> None:
         for byte in content:
             exchange.send(bytes([byte]))
             if exchange.closing.wait(pause):
@@ -157,7 +157,7 @@ class Misbehaving:
                 with self._lock:
                     answer = self.script[min(len(self.requests), len(self.script) - 1)]
                     self.requests.append(seen)
-                answer(Membership(connection, seen, self._closing))
+                answer(Exchange(connection, seen, self._closing))
             except OSError:
                 pass  # the client went away; that is its right
 

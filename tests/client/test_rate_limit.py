@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pluto_dist.client.rate_limit import HEADROOM, NEWS_SECONDS, QUIET_SECONDS, due, is_news, ticket_at
+from pluto_dist.client.rate_limit import HEADROOM, NEWS_SECONDS, QUIET_SECONDS, due, is_news, slot_at
 
 RATES = st.floats(0.5, 1000)
 TICKETS = st.integers(0, 200_000)
@@ -21,31 +21,31 @@ def test_a_job_takes_as_long_as_its_ranks(ranks, seconds):
 
 @given(rate=RATES, slowdowns=SLOWDOWNS, begin=st.floats(0, 1000), length=st.floats(0.001, 100))
 def test_no_window_holds_more_than_the_rate(rate, slowdowns, begin, length):
-    """In any stretch of time no more tickets fall due than the set rate allows, and one."""
-    due_in = ticket_at(begin + length, rate, slowdowns) - ticket_at(begin, rate, slowdowns)
+    """In any stretch of time no more slots fall due than the set rate allows, and one."""
+    due_in = slot_at(begin + length, rate, slowdowns) - slot_at(begin, rate, slowdowns)
     assert due_in <= HEADROOM * rate * length + 1 + 1e-6 * rate
 
 
 @given(rate=RATES, slowdowns=SLOWDOWNS, one=TICKETS, other=TICKETS)
 def test_the_queue_keeps_its_order(rate, slowdowns, one, other):
-    """A later ticket is never due before an earlier one."""
+    """A later slot is never due before an earlier one."""
     first, second = sorted((one, other))
     assert due(first, rate, slowdowns) <= due(second, rate, slowdowns)
 
 
-@given(rate=RATES, slowdowns=SLOWDOWNS, more=TICKETS, ticket=TICKETS)
-def test_a_slowdown_delays_only_what_comes_after_it(rate, slowdowns, more, ticket):
-    """One more slowdown changes nothing for the tickets before it, and brings none forward."""
+@given(rate=RATES, slowdowns=SLOWDOWNS, more=TICKETS, slot=TICKETS)
+def test_a_slowdown_delays_only_what_comes_after_it(rate, slowdowns, more, slot):
+    """One more slowdown changes nothing for the slots before it, and brings none forward."""
     slower = tuple(sorted((*slowdowns, more)))
-    if ticket <= more:
-        assert due(ticket, rate, slower) == pytest.approx(due(ticket, rate, slowdowns))
-    assert due(ticket, rate, slower) >= due(ticket, rate, slowdowns) - 1e-6
+    if slot <= more:
+        assert due(slot, rate, slower) == pytest.approx(due(slot, rate, slowdowns))
+    assert due(slot, rate, slower) >= due(slot, rate, slowdowns) - 1e-6
 
 
-@given(rate=RATES, slowdowns=SLOWDOWNS, ticket=TICKETS)
-def test_the_two_functions_are_each_others_inverse(rate, slowdowns, ticket):
-    """The ticket at the moment when a ticket is due is that ticket, but for rounding."""
-    assert abs(ticket_at(due(ticket, rate, slowdowns), rate, slowdowns) - ticket) <= 1
+@given(rate=RATES, slowdowns=SLOWDOWNS, slot=TICKETS)
+def test_the_two_functions_are_each_others_inverse(rate, slowdowns, slot):
+    """The slot at the moment when a slot is due is that slot, but for rounding."""
+    assert abs(slot_at(due(slot, rate, slowdowns), rate, slowdowns) - slot) <= 1
 
 
 @pytest.mark.parametrize("level", range(1, 7))
@@ -59,7 +59,7 @@ def test_each_slowdown_halves_the_rate(level):
 def test_a_quiet_stretch_brings_the_rate_back(level):
     """After n slowdowns and n quiet stretches the queue moves at the set rate again."""
     slowdowns = (100,) * level
-    later = ticket_at(due(100, 64, slowdowns) + level * QUIET_SECONDS + 1, 64, slowdowns)
+    later = slot_at(due(100, 64, slowdowns) + level * QUIET_SECONDS + 1, 64, slowdowns)
     assert due(later + 64, 64, slowdowns) - due(later, 64, slowdowns) == pytest.approx(1 / HEADROOM)
 
 

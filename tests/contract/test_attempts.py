@@ -1,4 +1,4 @@
-"""What the config remembers of each attempt: one record each, whatever else stands there."""
+"""The record of each attempt in a run's config, whatever else is there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pluto_dist.contract.attempts import key, newest, record, recorded
+from pluto_dist.contract.attempts import Attempt, key, newest, record, recorded
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -20,7 +20,7 @@ JSON = st.recursive(
 
 def made(earlier: dict[str, Any], **changes: Any) -> dict[str, Any]:
     facts = {"launch": "k3", "started": 0.0, "world_size": 4, "hosts": ["a", "b"], "heartbeat": 10.0}
-    return record(earlier, **(facts | changes))
+    return record(earlier, Attempt(**(facts | changes)))
 
 
 def test_the_first_attempt_changes_nothing():
@@ -50,14 +50,14 @@ def test_the_first_attempt_changes_nothing():
         ({"missing": 2}, {"nodes_missing": 2}),
     ],
 )
-def test_a_later_attempt_says_what_changed(change, told):
+def test_a_later_attempt_records_what_changed(change, told):
     """Hosts that came and went, another world size, the failure before it, the nodes that are missing."""
     again = made({"x": made({})}, **change)
     assert again["number"] == 2
     assert again.items() >= told.items()
 
 
-def test_two_leaders_of_one_moment_stand_side_by_side():
+def test_records_of_two_owners_stand_side_by_side():
     """Two live rank 0s have keys of their own; one of the two is the newest, the same for all who ask."""
     first = {key(0.0): made({})}
     both = first | {key(60.0): made(first), key(60.0): made(first)}
@@ -68,8 +68,8 @@ def test_two_leaders_of_one_moment_stand_side_by_side():
 
 
 @given(config=JSON, garbage=st.dictionaries(st.text(max_size=5), JSON, max_size=5))
-def test_whatever_the_tracker_gives_back(config, garbage):
-    """Foreign content is passed over: a record is made all the same, and is JSON."""
+def test_whatever_the_tracker_returns(config, garbage):
+    """Foreign content is ignored: a record is made all the same, and is JSON."""
     records = recorded({"pluto_dist": {"attempts": garbage}})
     json.dumps(made(records), allow_nan=False)
     json.dumps(made(recorded(config)), allow_nan=False)

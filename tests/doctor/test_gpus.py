@@ -1,124 +1,80 @@
-"""``pluto-dist doctor`` over the fake driver: what it says of GPUs, and the profile that it writes of a driver."""
+"""The checks of driver, torch, CUDA_VISIBLE_DEVICES and MIG; and all GPU checks with the fake driver."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
+from dataclasses import replace
 
 import pytest
-from fakenvml.node import FakeNode, Observed
 
-from pluto_dist.inventory.records import GpuReport
+from doctor.fake_driver import run_doctor
+from doctor.states import GPUS, NO_GPU, assert_finding, faulty, gpus, ids
+from pluto_dist.doctor.gpus import GpuFacts
+from pluto_dist.inventory.records import Gpu, GpuReport, MigInstance, SoftwareReport
 
-DOCTOR = """
-import os
-from pluto_dist.cli import main
-os.environ.update({environ})
-try:
-    main({arguments})
-except SystemExit:
-    pass
-"""
-WRITE = ["doctor", "--nvml-profile", "dumped.profile"]
+MIG = (Gpu(0, uuid="GPU-aaaa-1", mig=True, mig_instances=(MigInstance("MIG-1"), MigInstance("MIG-2"))),)
 
 
-def doctor(node: FakeNode, profile: str, *lines: str, timeout: float = 10.0, **environ: str) -> dict[str, tuple]:
-    """Verdict and what was seen, by check."""
-    arguments = ["doctor", "--offline", "--json", f"--timeout={timeout}"]
-    output, _ = node.python(DOCTOR.format(environ=environ, arguments=arguments), profile, *lines)
-    return {check["name"]: (check["verdict"], check["saw"]) for check in json.loads(output)["checks"]}
+def visible(value: str, local_world_size: int | None = None) -> GpuFacts:
+    """``GPUS`` with CUDA_VISIBLE_DEVICES."""
+    return replace(GPUS, visible=value, local_world_size=local_world_size)
 
 
-def dumped(node: FakeNode, profile: str | None, *lines: str | bytes, options: tuple[str, ...] = ()) -> set[str]:
-    """Writes the profile of this driver, and returns the functions that were asked for it."""
-    _, calls = node.python(DOCTOR.format(environ={}, arguments=[*WRITE, *options]), profile, *lines)
-    return {call.function for call in calls}
+TABLE = [
+    ("NVIDIA driver", GPUS, "ok", "550.54.15, 2 GPUs"),
+    ("NVIDIA driver", GpuFacts(GpuReport(error="LibRmVersionMismatch")), "problem", "LibRmVersionMismatch"),
+    ("NVIDIA driver", GpuFacts(GpuReport(error="timeout")), "problem", "timeout"),
+    ("NVIDIA driver", NO_GPU, "not applicable", "no NVIDIA library"),
+    ("pynvml", GPUS, "ok", "13.615.71"),
+    ("pynvml", replace(GPUS, pynvml="13.0.1"), "ok", "13.615.71"),
+    ("pynvml", replace(GPUS, pynvml="11.5.3"), "warning", "pynvml 11.5.3 hides"),
+    ("pynvml", replace(GPUS, nvidia_ml_py=None), "warning", "not installed"),
+    ("CUDA", GPUS, "ok", "built for CUDA 12.1, the driver runs up to 12.4"),
+    ("CUDA", replace(GPUS, software=SoftwareReport(torch="2.9.0", cuda="12.8")), "ok", "12.8"),
+    ("CUDA", replace(GPUS, software=SoftwareReport(torch="2.9.0", cuda="13.0")), "problem", "13.0"),
+    ("CUDA", replace(GPUS, software=NO_GPU.software), "warning", "without CUDA"),
+    ("CUDA", replace(NO_GPU, software=GPUS.software), "warning", "no NVIDIA library"),
+    ("CUDA", replace(GPUS, software=SoftwareReport()), "problem", "not installed"),
+    ("CUDA", NO_GPU, "not applicable", "without CUDA"),
+    ("GPUs", GPUS, "ok", "all 2 answer"),
+    ("GPUs", gpus(count=3, bad=((2, "GpuIsLost"),)), "problem", "GPU 2: GpuIsLost"),
+    ("GPUs", gpus(count=0, devices=()), "warning", "no GPU"),
+    ("visible GPUs", GPUS, "ok", "all 2"),
+    ("visible GPUs", gpus(count=0, devices=()), "not applicable", "see GPUs"),
+    ("visible GPUs", visible("1, GPU-aaaa"), "ok", "2 of 2"),
+    ("visible GPUs", visible("0,2,1"), "problem", "'2' names no GPU"),
+    ("visible GPUs", visible("GPU-aa"), "warning", "CUDA sees no GPU"),
+    ("visible GPUs", visible("0,-1"), "problem", "'-1' names no GPU"),
+    ("visible GPUs", visible("0,GPU-aaaa"), "problem", "named twice"),
+    ("visible GPUs", visible(""), "warning", "0 of 2"),
+    ("visible GPUs", visible("NoDevFiles"), "warning", "0 of 2"),
+    ("visible GPUs", visible("0", 2), "warning", "for 2 ranks on this node"),
+    ("visible GPUs", replace(gpus(devices=MIG), visible="MIG-2"), "ok", "MIG-2"),
+    ("MIG", GPUS, "ok", "off"),
+    ("MIG", gpus(devices=MIG), "warning", "GPU 0: 2 instances"),
+    ("persistence mode", GPUS, "ok", "0.9 s"),
+    ("persistence mode", faulty(persistence=False), "warning", "off on GPU 1"),
+    ("persistence mode", gpus(init_ms=24000), "warning", "24.0 s"),
+]
 
 
-def replayed(node: FakeNode, deadline: float = 10.0) -> Observed:
-    return node.collect(None, f"include={node.folder / 'dumped.profile'}", deadline=deadline)
+@pytest.mark.parametrize(("name", "facts", "verdict", "text"), TABLE, ids=ids(TABLE))
+def test_findings(name, facts, verdict, text):
+    """Each check in its good and bad states."""
+    assert_finding(name, facts, verdict, text)
 
 
-def without_ids(report: GpuReport) -> GpuReport:
-    """The report without what is another one each time, or a pseudonym."""
-    devices = tuple(
-        dataclasses.replace(
-            gpu, uuid=None, mig_instances=tuple(dataclasses.replace(part, uuid=None) for part in gpu.mig_instances)
-        )
-        for gpu in report.devices
-    )
-    return dataclasses.replace(report, devices=devices, init_ms=None)
-
-
-def ids(report: GpuReport) -> list[str]:
-    return [each.uuid or "" for gpu in report.devices for each in (gpu, *gpu.mig_instances)]
-
-
-@pytest.mark.parametrize(
-    ("profile", "lines"),
-    [
-        ("h100", (b"dev.2.name=\xff\xfe", "nvmlSystemGetDriverVersion.ms=150", "dev.1.nvmlDeviceGetTemperature.rc=15")),
-        ("mig", ()),
-        ("gb10", ()),
-        ("lost", ("dev.5.nvmlDeviceGetMigMode.rc=4", "dev.6.nvmlDeviceGetEnforcedPowerLimit.rc=999")),
-        ("h100", ("nvmlInitWithFlags.rc=18",)),
-        pytest.param("jetson", (), marks=pytest.mark.exhaustive),
-        pytest.param("h100", ("nvmlInitWithFlags.rc=4",), marks=pytest.mark.exhaustive),
-        pytest.param("h100", ("nvmlInitWithFlags.rc=9",), marks=pytest.mark.exhaustive),
-        pytest.param("h100", ("nvmlInitWithFlags.rc=999",), marks=pytest.mark.exhaustive),
-        pytest.param("h100", ("nvmlDeviceGetCount_v2.rc=999",), marks=pytest.mark.exhaustive),
-    ],
-)
-def test_a_profile_is_the_machine(node, profile, lines):
-    """The inventory of a machine and that of its profile are equal but for ids, which are other ones, as distinct."""
-    there = node.collect(profile, *lines).gpus
-    dumped(node, profile, *lines)
-    here = replayed(node).gpus
-
-    assert without_ids(here) == without_ids(there)
-    content = (node.folder / "dumped.profile").read_text(errors="replace")
-    assert len(set(ids(here))) == len(set(ids(there)))
-    assert not any(uuid in content for uuid in ids(there) if uuid)
-
-
-def test_a_profile_with_its_ids(node):
-    """--keep-ids leaves them; the profile has every function that the inventory asks, and a profile's profile is it."""
-    there = node.collect("mig")
-    asked = dumped(node, "mig", options=("--keep-ids",))
-    assert set(there.functions()) <= asked
-    here = replayed(node).gpus
-    assert dataclasses.replace(here, init_ms=None) == dataclasses.replace(there.gpus, init_ms=None)
-    first = (node.folder / "dumped.profile").read_bytes()
-    first_again = node.folder / "first.profile"
-    first_again.write_bytes(first)
-    dumped(node, None, f"include={first_again}", options=("--keep-ids",))
-    assert (node.folder / "dumped.profile").read_bytes() == first
-
-
-def test_a_driver_that_stalls(node):
-    """What hangs is written as what stalls, the rest as it answered; and doctor itself ends, with its finding."""
-    dumped(node, "h100", "nvmlDeviceGetMigMode.ms=60000", options=("--timeout=0.5",))
-    lines = (node.folder / "dumped.profile").read_text().splitlines()
-    assert "nvmlDeviceGetMigMode.ms=600000" in lines and "count=8" in lines
-    assert replayed(node, deadline=0.3).gpus.error == "timeout"
-    found = doctor(node, "h100", "nvmlInitWithFlags.ms=60000", timeout=1.0)
-    assert found["NVIDIA driver"] == ("problem", "NVML: timeout")
-    assert found["GPU memory"] == ("not applicable", "see NVIDIA driver")
-    assert found["shared memory"][0] in ("ok", "warning")
-
-
-def test_a_node_that_is_well(node):
-    """Eight healthy GPUs: all is ok, but that the torch of these tests is built without CUDA."""
-    found = doctor(node, "h100", "dev.*.ecc.errors.1=0", "dev.*.throttle=1", CUDA_VISIBLE_DEVICES="0,1,2,3")
+def test_a_healthy_node(node):
+    """With eight healthy GPUs everything is ok, except that the torch of these tests is built without CUDA."""
+    found = run_doctor(node, "h100", "dev.*.ecc.errors.1=0", "dev.*.throttle=1", CUDA_VISIBLE_DEVICES="0,1,2,3")
     names = list(found)
     of_gpus = names[names.index("NVIDIA driver") : names.index("GPU clocks") + 1]
     assert [name for name in of_gpus if found[name][0] != "ok"] == ["CUDA"]
     assert found["visible GPUs"][1] == "4 of 8: CUDA_VISIBLE_DEVICES=0,1,2,3"
 
 
-def test_a_node_that_is_not_well(node):
-    """Every fault that the fake driver can have is seen through the real pynvml."""
-    sick = (
+def test_a_faulty_node(node):
+    """Every fault of the fake driver is found through the real pynvml."""
+    faults = (
         "dev.0.pcie.width=8",
         "dev.1.nvlink.up=16",
         "dev.2.ecc.errors.1=3",
@@ -128,7 +84,7 @@ def test_a_node_that_is_not_well(node):
         "dev.6.nvmlDeviceGetHandleByIndex_v2.rc=15",
         "dev.7.pcie.gen=1",
     )
-    found = doctor(node, "h100", *sick, CUDA_VISIBLE_DEVICES="0,6")
+    found = run_doctor(node, "h100", *faults, CUDA_VISIBLE_DEVICES="0,6")
     assert found["PCIe"] == ("warning", "GPU 0: x8 of x16, GPU 7: generation 1 of 5 while busy")
     assert found["NVLink"] == ("warning", "GPU 1: 16 of 18 up")
     assert found["GPU memory"] == ("problem", "GPU 2: 3 uncorrected ECC errors, GPU 3: a row waits for a reset")
@@ -136,15 +92,3 @@ def test_a_node_that_is_not_well(node):
     assert found["GPU clocks"] == ("warning", "held down (GPU 5: temperature)")
     assert found["GPUs"] == ("problem", "GPU 6: GpuIsLost")
     assert found["visible GPUs"][0] == "problem"
-
-
-@pytest.mark.exhaustive
-def test_the_profile_of_an_old_driver(node_without):
-    """A function that the driver does not have is a note in the profile, and costs nothing else."""
-    old = node_without("nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetMemoryInfo_v2")
-    there = old.collect("h100").gpus
-    dumped(old, "h100")
-    lines = (old.folder / "dumped.profile").read_text().splitlines()
-    assert "# nvmlDeviceGetComputeRunningProcesses_v3: NVMLLibraryMismatchError" in lines
-    assert "dev.*.nvmlDeviceGetMemoryInfo_v2.rc=13" in lines
-    assert without_ids(replayed(old).gpus) == without_ids(there)

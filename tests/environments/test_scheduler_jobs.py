@@ -1,4 +1,4 @@
-"""What names a job: the table, and what of a real environment may stand for one run over all its launches."""
+"""Names of jobs: the table, and the names in real environments that identify one run over all launches."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SLURM = {"SLURM_CLUSTER_NAME": "lab", "SLURM_JOB_ID": "1042"}
 
 
 def test_titles_tell_rows_apart():
-    """No two rows are called the same."""
+    """No two rows have the same title."""
     assert len(TITLES) == len(set(TITLES))
 
 
 @pytest.mark.parametrize("row", scheduler_jobs.JOBS, ids=TITLES)
 def test_a_row_is_in_order(row):
-    """A row's word can begin a run id, it says where it is known from, and only what was run is called verified."""
+    """A row's word can begin a run id, it has a source, and only a row that was measured is verified."""
     assert re.fullmatch(r"[a-z]+", row.scheduler)
     assert row.basis
     assert row.verified == row.basis.startswith("measured")
@@ -39,13 +39,13 @@ def test_a_row_is_in_order(row):
 
 
 def everything(row: scheduler_jobs.JobNaming) -> dict[str, str]:
-    """An environment in which all that the row reads is set."""
+    """An environment with every variable that the row reads."""
     return {name: f"{name.lower()}-7" for name in (*row.names, *row.joined, *row.beside)}
 
 
 @pytest.mark.parametrize("row", [row for row in scheduler_jobs.JOBS if row.names], ids=lambda row: row.title)
 def test_only_a_name_of_the_whole_job_is_a_scope(row):
-    """A name counts where all ranks have it, no other job has it, and a requeue keeps it; unknown is no."""
+    """A name counts if all ranks have it, no other job has it, and a requeue keeps it; unknown counts as no."""
     found = scheduler_jobs.scope(everything(row))
     assert row in scheduler_jobs.named(everything(row))
     if "yes" == row.shared == row.unique == row.stable:
@@ -111,14 +111,14 @@ def test_every_rank_of_a_real_launch_has_one_scope(name):
 
 @pytest.mark.parametrize("kind", ["slurm", "slurm_array", "slurm_heterogeneous", "slurm_script"])
 def test_a_requeue_keeps_the_name(kind):
-    """A requeued job is called as before, and only its count says that it was requeued."""
+    """A requeued job has its earlier name; only its count of requeues differs."""
     before, after = (scheduler_jobs.scope(recorded(f"{kind}_{when}_requeue")[0]) for when in ("before", "after"))
     assert (before.value, before.variables) == (after.value, after.variables)
     assert (before.requeues, after.requeues) == (0, 1)
 
 
-def test_jobs_that_are_none_of_each_others():
-    """Different jobs, array tasks and steps of a real cluster are called differently."""
+def test_different_jobs_have_different_names():
+    """Different jobs, array tasks and steps of a real cluster have different names."""
     apart = [name for name in SCOPES if "after" not in name and "daemons" not in name]
     values = [scheduler_jobs.scope(recorded(name)[0]).value for name in apart]
     assert len(values) == len(set(values))
@@ -126,7 +126,7 @@ def test_jobs_that_are_none_of_each_others():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("slurm")])
 def test_an_mpi_names_no_job(name):
-    """What mpirun knows is of one launch: there is nothing to go on with after the next."""
+    """mpirun's variables are of one launch: none of them names a job."""
     assert {scheduler_jobs.scope(environ) for environ in recorded(name)} == {None}
 
 
@@ -160,8 +160,8 @@ def test_which_name_goes_first(environ, expected):
     assert (None if found is None else (found.scheduler, found.value)) == expected
 
 
-def test_one_row_speaks_for_a_scheduler():
-    """Of the rows that fit, each scheduler has the one that tells most, in the order of the table."""
+def test_one_row_for_each_scheduler():
+    """Of the rows that apply, each scheduler has the most special one, in the order of the table."""
     environ = SLURM | {"SLURM_ARRAY_JOB_ID": "1040", "SLURM_ARRAY_TASK_ID": "2", "TORCHX_JOB_ID": "slurm://x/1042"}
     assert [row.title for row in scheduler_jobs.named(environ)] == ["TorchX app", "Slurm array task"]
 
@@ -169,10 +169,10 @@ def test_one_row_speaks_for_a_scheduler():
 COUNTS = {None: 0, "": 0, "0": 0, "3": 3, "-1": 0, "x": 0, "1.5": 0, "\u0663": 0, "²": 0, " 1": 0, "9" * 5000: 0}
 
 
-@pytest.mark.parametrize(("told", "requeues"), COUNTS.items(), ids=lambda value: str(value)[:8])
-def test_the_count_of_requeues_is_read_leniently(told, requeues):
-    """What cannot be read as a count is none: nothing depends on it."""
-    environ = SLURM if told is None else SLURM | {"SLURM_RESTART_COUNT": told}
+@pytest.mark.parametrize(("count", "requeues"), COUNTS.items(), ids=lambda value: str(value)[:8])
+def test_the_count_of_requeues_is_read_leniently(count, requeues):
+    """A value that is not a count counts as 0: nothing depends on it."""
+    environ = SLURM if count is None else SLURM | {"SLURM_RESTART_COUNT": count}
     assert scheduler_jobs.scope(environ).requeues == requeues
 
 
@@ -202,7 +202,7 @@ def test_nothing_else_is_read(environ, changes):
 
 @given(environ=st.dictionaries(st.sampled_from(sorted(name for name in READ if name)), st.text(max_size=4)))
 def test_any_environment_has_a_scope_or_none(environ):
-    """Whatever the variables hold, a scope is told from them alone, and what it is made of stands in it."""
+    """Whatever the variables hold, a scope is made of them alone, and contains their values."""
     found = scheduler_jobs.scope(MappingProxyType(environ))
     assert found == scheduler_jobs.scope(environ)
     if found is not None:
@@ -212,7 +212,7 @@ def test_any_environment_has_a_scope_or_none(environ):
 
 
 def test_the_launch_carries_its_job():
-    """Whoever started the ranks, the scheduler's job around them is part of the launch."""
+    """Whatever launcher started the ranks, the scheduler's job around them is part of the launch."""
     torchrun = {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "WORLD_SIZE": "2"}
     assert detect(SLURM | torchrun).scope == JobScope("slurm", "lab_1042", tuple(SLURM.items()))
     assert detect(recorded("slurm_openmpi4_beside")[0]).scope.value == "lab_20"

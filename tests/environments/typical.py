@@ -1,6 +1,10 @@
-"""Eight environments as workers find them, for ``explain``: shortened to what tells anything."""
+"""Typical environments of workers: eight for ``explain``, shortened to the variables that matter, and two to modify."""
 
 from __future__ import annotations
+
+from types import MappingProxyType
+
+from environments.recorded import recorded
 
 TORCHRUN = {
     "RANK": "0",
@@ -54,3 +58,41 @@ EIGHT = {
     },
     "`python train.py` with `PLUTO_RUN_ID=ablation-7`": {"PLUTO_RUN_ID": "ablation-7"},
 }
+
+UUID = "cc9f1e1c-3a4b-4a53-9d2e-0d5f0f4f6a10"
+UUID_AS_INT = "271920368236409116923454098231104537824"
+
+# What a worker of `torchrun --nproc-per-node=2` has in its environment (torch 2.13).
+WORKER = MappingProxyType(
+    {
+        "RANK": "1",
+        "LOCAL_RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_RANK": "0",
+        "GROUP_WORLD_SIZE": "1",
+        "ROLE_NAME": "default",
+        "ROLE_RANK": "1",
+        "ROLE_WORLD_SIZE": "2",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "40001",
+        "TORCHELASTIC_RUN_ID": UUID,
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "TORCHELASTIC_MAX_RESTARTS": "0",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_ERROR_FILE": f"/var/log/job/{UUID}_x7/attempt_0/1/error.json",
+        "OMP_NUM_THREADS": "1",
+    }
+)
+TASK = MappingProxyType(recorded("slurm_two_nodes")[0])
+
+
+def worker(**changes: str | None) -> dict[str, str]:
+    """A worker of torchrun with changes; ``None`` removes a variable."""
+    merged = {**WORKER, **changes}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def task(**changes: str | None) -> dict[str, str]:
+    """Rank 0 of ``srun -N2 -n4`` with changes; ``None`` removes a variable."""
+    return {name: value for name, value in {**TASK, **changes}.items() if value is not None}

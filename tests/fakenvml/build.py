@@ -1,8 +1,7 @@
-"""Compiles the fake NVIDIA library, and says what a process needs in its environment to load it.
+"""Compiles the fake NVIDIA library and sets the environment in which a process loads it.
 
-pynvml opens ``libnvidia-ml.so.1`` by name and knows no other way, so ``LD_LIBRARY_PATH`` of a new process
-decides which one it gets. It holds for the children of that process too, torchrun's workers for instance.
-Without a C compiler everything here fails: a test that skips itself proves nothing.
+pynvml always opens ``libnvidia-ml.so.1`` by name, so ``LD_LIBRARY_PATH`` of a new process selects the library, also for
+its children such as torchrun's workers. Without a C compiler the tests fail; they are not skipped.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ LIBRARY = "libnvidia-ml.so.1"
 
 @dataclass(frozen=True)
 class Call:
-    """One call into the driver; ``device`` is -1 where the function has none."""
+    """One call of the driver; ``device`` is -1 for a function without a device."""
 
     pid: int
     function: str
@@ -26,7 +25,7 @@ class Call:
 
 
 def compile_fake(folder: Path, *, absent: Sequence[str] = ()) -> Path:
-    """Compiles the fake into ``folder``, without the functions ``absent`` (an old driver); returns it."""
+    """Compiles the fake library into ``folder``, without the functions that are ``absent`` from an old driver."""
     folder.mkdir(parents=True, exist_ok=True)
     renames = [f"-D{function}=fake_absent_{n}" for n, function in enumerate(absent, 1)]
     warnings = ["-Wall", "-Wextra", "-Werror"]
@@ -36,7 +35,7 @@ def compile_fake(folder: Path, *, absent: Sequence[str] = ()) -> Path:
 
 
 def write_profile(path: Path, base: str | None, *lines: str | bytes) -> Path:
-    """Writes the profile ``base`` (a name beside this file, or ``None``) with ``lines`` added or changed."""
+    """Writes a profile: ``base`` (the name of one in this folder, or ``None``) with ``lines`` added or changed."""
     include = [f"include={HERE / base}.profile"] if base else []
     raw = [line if isinstance(line, bytes) else line.encode() for line in [*include, *lines]]
     path.write_bytes(b"\n".join(raw) + b"\n")
@@ -44,11 +43,11 @@ def write_profile(path: Path, base: str | None, *lines: str | bytes) -> Path:
 
 
 def environ(library: Path, profile: Path, log: Path) -> dict[str, str]:
-    """What a process needs to find the library in ``library`` with ``profile``, and to log to ``log``."""
+    """The variables of a process that loads the library in ``library`` with ``profile`` and logs calls to ``log``."""
     return {"LD_LIBRARY_PATH": str(library), "FAKE_NVML": str(profile), "FAKE_NVML_LOG": str(log)}
 
 
 def read_log(log: Path) -> list[Call]:
-    """The calls in ``log``, in order; none if there is no file."""
+    """The calls in ``log`` in their order; empty if there is no file."""
     lines = log.read_text().splitlines() if log.exists() else []
     return [Call(int(pid), function, int(device)) for pid, function, device in map(str.split, lines)]

@@ -1,25 +1,25 @@
 /* A fake libnvidia-ml.so.1: NVIDIA's management library for machines without a GPU.
  *
- * The real pynvml loads it and cannot tell the difference. Every answer comes from a text file, the
- * profile, named by the environment variable FAKE_NVML. This is no GPU: it proves nothing about real
- * values, real timing, or crashes inside a driver.
+ * The real pynvml loads it as it loads NVIDIA's. All values come from a text file, the profile, which
+ * the environment variable FAKE_NVML names. It shows nothing about the values, the timing and the
+ * crashes of a real driver.
  *
  * The profile: one KEY=VALUE a line; '#' starts a comment line; of equal keys the last one counts.
  *
- *   include=FILE              the lines of FILE, which lies beside the including file unless it is absolute
+ *   include=FILE              the lines of FILE, a path relative to the including file
  *   driver= nvml= cuda= count= confidential=               values of the whole system
- *   dev.<i>.<key>=            a value of device i; dev.*.<key>= one of all devices that have none of their own
+ *   dev.<i>.<key>=            a value of device i; dev.*.<key>= of all devices without one
  *   <function>.rc=            the function returns this code (dev.<i>.<function>.rc= for one device)
- *   <function>.ms=            the function sleeps this many milliseconds before it answers
+ *   <function>.ms=            the function sleeps this many milliseconds before it returns
  *
- * A value that no line gives is answered with NOT_SUPPORTED. Before nvmlInit and after the last
- * nvmlShutdown every function answers UNINITIALIZED.
+ * Without a line for its value a function returns NOT_SUPPORTED. Before nvmlInit and after the last
+ * nvmlShutdown every function returns UNINITIALIZED.
  *
- * Each call appends "PID FUNCTION DEVICE" to the file named by FAKE_NVML_LOG; the device is -1 where the
- * function has none.
+ * Each call appends "PID FUNCTION DEVICE" to the file that FAKE_NVML_LOG names; the device is -1 for
+ * functions without one.
  *
  * Devices are numbers below 64. A MIG instance is a device too, with a number beyond `count`:
- * dev.0.mig.1=41 says that slot 1 of device 0 is device 41.
+ * dev.0.mig.1=41 means that slot 1 of device 0 is device 41.
  *
  * An old driver lacks functions: compile with -D<function>=fake_absent_1, and the symbol is gone.
  * Against NVIDIA's own header (package nvidia-nvml-dev): -DUSE_NVML_H -DNVML_NO_UNVERSIONED_FUNC_DEFS.
@@ -140,7 +140,7 @@ static const char *system_value(const char *key) {
     return NULL;
 }
 
-/* A value of device i: its own, else that of all, else NULL. */
+/* A value of device i: its own, else that of all devices, else NULL. */
 static const char *device_value(int i, const char *key) {
     char full[256];
     snprintf(full, sizeof full, "dev.%d.%s", i, key);
@@ -151,7 +151,7 @@ static const char *device_value(int i, const char *key) {
     return system_value(full);
 }
 
-/* ---- what every call does first: the log, a stall, a forced code ---- */
+/* ---- the start of every call: log, stall, forced code ---- */
 
 static Code before(const char *function, int device) {
     char key[256];
@@ -200,7 +200,7 @@ static Code copy_text(const char *value, char *out, unsigned size) {
         return (Code)INVALID_ARGUMENT;                                                             \
     ENTER(i)
 
-/* Answers the number that the profile has for `key`. */
+/* Returns the number that the profile has for `key`. */
 #define ANSWER_NUMBER(type, key)                                                                   \
     const char *value = device_value(i, key);                                                      \
     if (!value)                                                                                    \
@@ -449,7 +449,7 @@ Code nvmlDeviceGetRemappedRows(nvmlDevice_t handle, unsigned *corrected, unsigne
     return (Code)(found == 4 ? OK : NOT_SUPPORTED);
 }
 
-/* The profile has CPU lists ("0-47,96-143"), NVML answers a bit mask in words of unsigned long. */
+/* The profile has CPU lists ("0-47,96-143"), NVML returns a bit mask in words of unsigned long. */
 Code nvmlDeviceGetCpuAffinity(nvmlDevice_t handle, unsigned words, unsigned long *out) {
     ENTER_DEVICE;
     const char *value = device_value(i, "cpus");

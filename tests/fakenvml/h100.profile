@@ -1,4 +1,4 @@
-# 8 x H100 SXM, all well
+# 8 x H100 SXM, all healthy
 driver=550.54.15
 nvml=12.550.54.15
 cuda=12040

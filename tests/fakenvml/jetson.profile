@@ -1,4 +1,4 @@
-# Jetson: answers SUCCESS with zeros, and has hardly anything else
+# Jetson: returns SUCCESS with zeros, and supports few other functions
 driver=540.4.0
 cuda=12060
 count=1

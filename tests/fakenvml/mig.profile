@@ -1,4 +1,4 @@
-# 8 x A100, the first one cut into two instances
+# 8 x A100, the first one split into two instances
 include=h100.profile
 dev.*.name=NVIDIA A100-SXM4-40GB
 dev.*.mem.total=42949672960

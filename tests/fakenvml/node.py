@@ -1,4 +1,4 @@
-"""A machine with the fake NVIDIA library: Python programs run on it under the real pynvml."""
+"""A machine with the fake NVIDIA library, on which Python programs run with the real pynvml."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from fakenvml.build import Call, environ, read_log, write_profile
-
 import pluto_dist
+from fakenvml.build import Call, environ, read_log, write_profile
 from pluto_dist.inventory.records import GpuReport, NodeInventory
 
 PROJECT = Path(pluto_dist.__file__).parents[1]
@@ -27,7 +26,7 @@ print(json.dumps([inventory.to_json(), time.monotonic() - began]))
 
 @dataclass(frozen=True)
 class Observed:
-    """What a process saw, how long ``collect`` took there in seconds, and what the driver saw of it."""
+    """The inventory of a process, the duration of ``collect`` in seconds, and the calls of the driver."""
 
     inventory: NodeInventory
     seconds: float
@@ -49,7 +48,7 @@ class FakeNode:
     folder: Path
 
     def python(self, code: str, profile: str | None = None, *lines: str | bytes) -> tuple[str, list[Call]]:
-        """Runs ``code`` on this machine: its output, and the calls of the driver."""
+        """Runs ``code`` on this machine; returns its output and the calls of the driver."""
         log = self.folder / "calls.log"
         log.unlink(missing_ok=True)
         written = write_profile(self.folder / "node.profile", profile, *lines)

@@ -1,4 +1,4 @@
-"""The fake driver has the signatures of NVIDIA's own header, where that is installed (nvidia-nvml-dev)."""
+"""The fake driver has the signatures of NVIDIA's header, if that is installed (nvidia-nvml-dev)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+
 from fakenvml.build import HERE
 
 HEADERS = sorted(Path(sysconfig.get_path("purelib"), "nvidia").rglob("nvml.h"))
@@ -19,9 +20,9 @@ def compiled(source: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["gcc", *options, str(file)], capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.skipif(not HEADERS, reason="NVIDIA's nvml.h is not here: pip install nvidia-nvml-dev")
+@pytest.mark.skipif(not HEADERS, reason="NVIDIA's nvml.h is not installed: pip install nvidia-nvml-dev")
 def test_the_signatures_are_nvidias(tmp_path: Path):
-    """It compiles against the header as it is; with one type changed it does not."""
+    """It compiles with the header; with one type changed it does not."""
     source = (HERE / "fakenvml.c").read_text()
     good = compiled(source, tmp_path)
     assert good.returncode == 0, good.stderr

@@ -1,7 +1,7 @@
-"""What schemathesis cannot know: lines of JSON as a body, and the ids of what exists.
+"""Hooks for schemathesis: newline-delimited JSON bodies, and the ids of an existing run.
 
-PLUTO_DIST_FUZZ_LINKS holds a JSON object with the ids of a run that was made before: a request with valid values
-names it, so that operations reach what they work on; one with invalid values is sent as it was made.
+PLUTO_DIST_FUZZ_LINKS is a JSON object with the ids of a run. They replace the generated ids in requests with valid
+values, so that these requests succeed; requests with invalid values are not changed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Requests made from the OpenAPI document, by schemathesis: no 5xx, no undocumented answer, whatever is sent.
+"""Fuzzing of the embedded tracker: schemathesis generates requests from the OpenAPI document.
 
-``scripts/fuzz [OPTIONS OF schemathesis]`` runs it against an embedded tracker of its own.
+``scripts/fuzz [SCHEMATHESIS OPTIONS]`` starts a tracker and fuzzes it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Fuzzed:
-    """What came of it: how many cases, every status of every operation, and what schemathesis said."""
+class FuzzResult:
+    """Exit code and output of schemathesis, the number of test cases, and the statuses of each operation."""
 
     code: int
     cases: int
@@ -36,12 +36,12 @@ class Fuzzed:
 
     @property
     def unreached(self) -> list[str]:
-        """The operations that never answered 2xx."""
+        """Operations that never answered 2xx."""
         return sorted(name for name, seen in self.statuses.items() if not any(200 <= s < 300 for s in seen))
 
 
-def fuzz(options: Sequence[str], folder: Path) -> Fuzzed:
-    """Run schemathesis with ``options`` in ``folder``, where it keeps what it finds."""
+def fuzz(options: Sequence[str], folder: Path) -> FuzzResult:
+    """Run schemathesis with ``options`` in ``folder``, where it stores its failures."""
     with LocalServer() as server:
         command = [
             str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(HERE / "schemathesis.toml"),
@@ -61,7 +61,7 @@ def fuzz(options: Sequence[str], folder: Path) -> Fuzzed:
         statuses = _statuses(server.requests(), operations)
     output = done.stdout.replace(server.api_key, "***") + done.stderr
     generated = re.search(r"([0-9]+) generated", output)
-    return Fuzzed(done.returncode, int(generated[1]) if generated else 0, statuses, output)
+    return FuzzResult(done.returncode, int(generated[1]) if generated else 0, statuses, output)
 
 
 def links(server: LocalServer) -> dict[str, Any]:
@@ -70,36 +70,36 @@ def links(server: LocalServer) -> dict[str, Any]:
 
     def post(path: str, **options: Any) -> requests.Response:
         options["headers"] = {**key, **options.get("headers", {})}
-        answer = requests.post(server.url + path, timeout=10, **options)
-        answer.raise_for_status()
-        return answer
+        response = requests.post(server.url + path, timeout=10, **options)
+        response.raise_for_status()
+        return response
 
     run = post("/api/runs/create", json={"runName": "r", "projectName": "fuzzed", "externalId": "linked"}).json()
     of_run = {"X-Run-Id": str(run["runId"])}
     post("/ingest/metrics", data=b'{"time":1,"step":1,"data":{"loss":0.5}}\n', headers=of_run)
     post("/ingest/logs", data=b'{"time":1,"message":"m","lineNumber":1,"logType":"INFO"}\n', headers=of_run)
     file = {"fileName": "f.txt", "fileSize": 1, "fileType": "txt", "time": 1, "logName": "files/f", "step": 1}
-    (announced,) = post("/files", json={"files": [file]}, headers=of_run).json().values()
-    address = next(iter(announced[0].values()))
-    requests.put(address, data=b"x", timeout=10).raise_for_status()
+    (uploads,) = post("/files", json={"files": [file]}, headers=of_run).json().values()
+    upload_url = next(iter(uploads[0].values()))
+    requests.put(upload_url, data=b"x", timeout=10).raise_for_status()
     listed = requests.get(
         f"{server.url}/api/runs/files", params={"runId": run["runId"], "projectName": "fuzzed"}, headers=key, timeout=10
     )
-    fetched = listed.json()["files"][0]["url"]
+    download_url = listed.json()["files"][0]["url"]
     code = run["url"].rsplit("/", 1)[1]
     shared = {"code": code, "logName": "loss", "runIds": str(run["runId"])}
-    return {**run, **shared, "PUT": _signed(address), "GET": _signed(fetched)}
+    return {**run, **shared, "PUT": _signed(upload_url), "GET": _signed(download_url)}
 
 
-def _signed(address: str) -> dict[str, str]:
-    """The parts of a signed address: it is good for one method alone."""
-    parts = urlsplit(address)
+def _signed(url: str) -> dict[str, str]:
+    """The parameters of a signed URL, which is valid for one method only."""
+    parts = urlsplit(url)
     return {"file": parts.path.rsplit("/", 1)[1], **{name: values[0] for name, values in parse_qs(parts.query).items()}}
 
 
 def _statuses(log: Sequence[str], operations: dict[str, Any]) -> dict[str, Counter[int]]:
-    """How often each operation answered what, by the server's own access log."""
-    paths = sorted(operations, key=lambda path: ("{" in path, path))  # a word before what takes every word
+    """How often each operation answered each status, from the server's access log."""
+    paths = sorted(operations, key=lambda path: ("{" in path, path))  # fixed paths before those with parameters
     patterns = {path: re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path))) for path in paths}
     found = {f"{method.upper()} {path}": Counter[int]() for path in operations for method in operations[path]}
     for line in log:

@@ -1,4 +1,4 @@
-"""The published JSON schema of the document, as a reader of it would use it."""
+"""Validates documents against their published JSON schema."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ _VALIDATOR = Draft202012Validator(SCHEMA)
 
 
 def violations(document: dict[str, Any]) -> list[str]:
-    """What in ``document`` is not as the schema says, and where."""
+    """The violations of the schema in ``document``, with their paths."""
     return [f"{error.json_path}: {error.message:.200}" for error in _VALIDATOR.iter_errors(document)]

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for inventories, and nodes as production has them."""
+"""Hypothesis strategies for inventories, and typical nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def unknown_or(strategy):
 
 
 def records(record, **known):
-    """Any ``record``: the fields in ``known`` as they are there, all others unknown or a text."""
+    """Any ``record`` with the fields in ``known``; all other strings are unknown or any text."""
     others = {
         name: unknown_or(TEXTS)
         for name, type_ in record.__annotations__.items()
@@ -115,7 +115,7 @@ PROCESSES = records(
 
 
 def h100_node(name: str, *, power_w: dict[int, int] | None = None, lost: tuple[int, ...] = ()) -> NodeInventory:
-    """An 8 x H100 node as production has it; UUIDs made of its name."""
+    """A typical node with 8 H100 GPUs, whose UUIDs are derived from its name."""
     devices = (
         Gpu(
             index=i,
@@ -195,7 +195,7 @@ def hash_of(name: str) -> str:
 
 
 def creator(packages: int = 300) -> Process:
-    """The process that creates the run of a job with as many installed packages."""
+    """The process that creates the run, with this number of installed packages."""
     return Process(
         pid=4242,
         exe="/opt/conda/bin/python",

@@ -1,20 +1,30 @@
-"""What travels between nodes: nothing is lost, nothing is believed."""
+"""Records between nodes: nothing is lost, and everything is checked."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import json
+import pickle
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inventory.inventories import INVENTORIES, PROCESSES
-from pluto_dist.inventory.limits import DEVICE_LIMIT
-from pluto_dist.inventory.records import Gpu, GpuReport, HostReport, NodeInventory, Process
+from pluto_dist.inventory.records import (
+    DEVICE_LIMIT,
+    Gpu,
+    GpuReport,
+    HostReport,
+    MigInstance,
+    NodeInventory,
+    Process,
+    SoftwareReport,
+)
 from pluto_dist.serialization.codec import TEXT_LIMIT
-from pluto_dist.serialization.text import clean_text
+from pluto_dist.serialization.text import record_text
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -23,44 +33,66 @@ JSON_VALUES = st.recursive(
 
 
 @given(INVENTORIES)
-def test_an_inventory_survives_the_wire(inventory):
-    """What one node sends as JSON text is what the other reads, field by field."""
+def test_an_inventory_survives_json(inventory):
+    """The record that a node reads equals the one that another node sent as JSON."""
     assert NodeInventory.from_json(json.loads(json.dumps(inventory.to_json()))) == inventory
 
 
 @given(PROCESSES)
-def test_a_process_survives_the_wire(process):
+def test_a_process_survives_json(process):
     """The creator's process, too."""
     assert Process.from_json(json.loads(json.dumps(process.to_json()))) == process
 
 
 @given(INVENTORIES)
 def test_records_are_values(inventory):
-    """Records hold no list and no dict, so they are hashable and nobody can change them."""
+    """Records contain neither lists nor dicts, so they are hashable and immutable."""
     assert hash(inventory) == hash(NodeInventory.from_json(inventory.to_json()))
     with pytest.raises(dataclasses.FrozenInstanceError):
         inventory.hostname = "other"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "fields"),
+    [((0,), {"colour": "green"}), ((0,), {"index": 1}), ((), {}), ((0,) * 99, {})],
+    ids=["unknown", "repeated", "missing", "too many"],
+)
+def test_invalid_arguments(arguments, fields):
+    """The constructor accepts the same arguments as that of a dataclass."""
+    with pytest.raises(TypeError, match=r"Gpu\(\)"):
+        Gpu(*arguments, **fields)
+
+
+def test_records_are_dataclasses():
+    """Position, name, default, replace, repr and equality by class are those of dataclasses."""
+    gpu = Gpu(1, "H100", memory=80)
+    assert (gpu.index, gpu.name, gpu.memory, gpu.uuid, gpu.pids) == (1, "H100", 80, None, ())
+    assert dataclasses.replace(gpu, index=2) == Gpu(2, "H100", memory=80) != gpu
+    assert repr(MigInstance("MIG-1")) == "MigInstance(uuid='MIG-1', name=None)"
+    assert MigInstance("a", "b") != ("a", "b")
+    assert HostReport() != SoftwareReport()
+    assert copy.deepcopy(gpu) == pickle.loads(pickle.dumps(gpu)) == gpu
+
+
 @given(JSON_VALUES)
-def test_whatever_arrives_is_a_record_or_a_value_error(value):
+def test_any_json_is_a_record_or_a_value_error(value):
     """No JSON value makes from_json fail in another way."""
     with contextlib.suppress(ValueError):
         assert isinstance(NodeInventory.from_json(value), NodeInventory)
 
 
 @given(INVENTORIES, st.sampled_from([f.name for f in dataclasses.fields(NodeInventory)]), JSON_VALUES)
-def test_any_field_may_be_spoilt(inventory, name, value):
-    """A spoilt field is a ValueError that names the field, or was a value of the field."""
-    spoilt = {**inventory.to_json(), name: value}
+def test_any_invalid_field(inventory, name, value):
+    """An invalid field is a ValueError that names the field."""
+    changed = {**inventory.to_json(), name: value}
     try:
-        NodeInventory.from_json(spoilt)
+        NodeInventory.from_json(changed)
     except ValueError as error:
         assert str(error).startswith(f"NodeInventory.{name}")
 
 
 @pytest.mark.parametrize(
-    ("record", "value", "complaint"),
+    ("record", "value", "message"),
     [
         (NodeInventory, [], "NodeInventory: an object was expected, not list"),
         (NodeInventory, {"hostname": None}, "NodeInventory.hostname: a string was expected, not NoneType"),
@@ -92,19 +124,19 @@ def test_any_field_may_be_spoilt(inventory, name, value):
         ),
     ],
 )
-def test_what_is_refused_is_named(record, value, complaint):
-    """The message names the field and what is wrong with it."""
-    with pytest.raises(ValueError, match=f"^{complaint}"):
+def test_messages(record, value, message):
+    """The message names the field and the error."""
+    with pytest.raises(ValueError, match=f"^{message}"):
         record.from_json(value)
 
 
 def test_fields_of_another_version_are_dropped():
-    """A node with a newer version of this package on it is still read."""
+    """The inventory of a node with a newer version of this package is accepted."""
     assert NodeInventory.from_json({"hostname": "a", "colour": "green"}) == NodeInventory(hostname="a")
 
 
 def test_the_largest_inventory_is_accepted():
-    """The limits are those that from_json states."""
+    """The limits are those in the messages of from_json."""
     devices = [{"index": n, "name": "x" * TEXT_LIMIT} for n in range(DEVICE_LIMIT)]
     report = GpuReport.from_json({"devices": devices, "count": DEVICE_LIMIT})
 
@@ -112,13 +144,13 @@ def test_the_largest_inventory_is_accepted():
 
 
 @given(st.text(st.characters(exclude_categories=())) | st.binary() | st.none())
-def test_cleaned_text_can_be_sent_and_stored(raw):
+def test_record_text_can_be_sent_and_stored(raw):
     """No NUL, no lone surrogate, at most 1 KiB, and None rather than nothing."""
-    text = clean_text(raw)
+    text = record_text(raw)
 
     assert text is None or (text and "\x00" not in text and len(text.encode()) <= TEXT_LIMIT)
 
 
 def test_long_text_is_cut_between_characters():
     """The cut never leaves half a character."""
-    assert clean_text("é" * 600) == "é" * 512
+    assert record_text("é" * 600) == "é" * 512

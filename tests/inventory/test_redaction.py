@@ -1,4 +1,4 @@
-"""No secret travels: by the names that they stand behind, and by their shape."""
+"""Secrets are removed, by their names and by their formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pluto_dist.inventory import redaction
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 NAMED = ("token", "key", "secret", "password", "passwd", "auth", "credential")
-# A secret of a person's choice; "=" and the like end a value in the text of another.
+# A secret that a person chose; "=" and similar characters end a value within a text.
 SECRETS = st.text(string.ascii_letters + string.digits + "!#$%^*()_+./?|~-", min_size=6).filter(
     lambda text: not text.startswith("-") and not text.replace(".", "").replace("_", "").isdigit()
 )
@@ -21,7 +21,7 @@ AFFIXES = st.text(string.ascii_lowercase + "-_", max_size=6)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "redacted"),
     [
         (("train.py", "--lr", "1e-3"), ("train.py", "--lr", "1e-3")),
         (("--api-key", "s3cr3t", "--lr", "1"), ("--api-key", "***", "--lr", "1")),
@@ -45,7 +45,7 @@ AFFIXES = st.text(string.ascii_lowercase + "-_", max_size=6)
         (("-H", "Authorization: Basic bWU6czNjcjN0"), ("-H", "Authorization: ***")),
         (("-H", "X-Auth: s3cr3t"), ("-H", "X-Auth: ***")),
         (("say Bearer abc.def-ghi",), ("say Bearer ***",)),
-        # What looks so, and is not.
+        # Harmless values with similar names.
         (("--tokenizer", "gpt2", "--tokenizer=gpt2"), ("--tokenizer", "gpt2", "--tokenizer=gpt2")),
         (("--max-tokens", "512", "--num_key_value_heads=8"), ("--max-tokens", "512", "--num_key_value_heads=8")),
         (("--author", "me", "--monkey", "7"), ("--author", "me", "--monkey", "7")),
@@ -56,9 +56,9 @@ AFFIXES = st.text(string.ascii_lowercase + "-_", max_size=6)
         ((), ()),
     ],
 )
-def test_command_lines(words, told):
-    """Each form in which a secret stands in a command line, and each that only looks like one."""
-    assert redaction.argv(words) == told
+def test_command_lines(words, redacted):
+    """Each form of a secret in a command line, and harmless words of the same form."""
+    assert redaction.argv(words) == redacted
 
 
 @pytest.mark.parametrize(
@@ -82,40 +82,40 @@ def test_command_lines(words, told):
     ],
 )
 @pytest.mark.parametrize("around", ["{}", "--x={}", "see {}, please", "'{}'", "/home/{}/x", "a:{}"])
-def test_tokens_are_known_by_their_shape(key, around):
-    """A token of a known service is taken out wherever it stands."""
-    told = redaction.text(around.format(key))
+def test_tokens_are_recognized_by_their_format(key, around):
+    """A token of a known service is removed from any text."""
+    redacted = redaction.text(around.format(key))
 
-    assert "***" in told and key[-8:] not in told
+    assert "***" in redacted and key[-8:] not in redacted
 
 
 @given(AFFIXES, st.sampled_from(NAMED), AFFIXES, SECRETS, st.sampled_from(["--{}|{}", "--{}={}", "{}={}"]))
-def test_what_stands_behind_a_secrets_name_goes(before, name, after, secret, form):
-    """Whatever is around the word in an option's or a variable's name, its value is told to nobody."""
+def test_values_of_secret_names(before, name, after, secret, form):
+    """The value of an option or a variable is removed, whatever surrounds the word in its name."""
     spelt = f"{before}{name}{after}".strip("-")
-    if redaction.is_secret_name(spelt):  # not "tokenizer" and the like, which the table has
+    if redaction.is_secret_name(spelt):  # not "tokenizer" and others, which are in the table
         words = form.format(spelt, secret).split("|", 1) if "|" in form else [form.format(spelt, secret)]
         assert secret not in " ".join(redaction.argv(["x", *words, "y"])).replace(spelt, "")
 
 
 @given(st.sampled_from(["http", "ssh", "socks5h", "postgresql", "s3"]), USERS, SECRETS, st.text(max_size=5))
-def test_who_logs_in_goes(scheme, user, password, before):
-    """User and password go from a URL of any scheme, wherever it stands."""
-    told = redaction.text(f"{before} {scheme}://{user}:{password}@host.example/path")
+def test_user_and_password_in_urls(scheme, user, password, before):
+    """They are removed from a URL of any scheme, anywhere in a text."""
+    redacted = redaction.text(f"{before} {scheme}://{user}:{password}@host.example/path")
 
-    assert told.endswith(f"{scheme}://***@host.example/path")
+    assert redacted.endswith(f"{scheme}://***@host.example/path")
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=("Cs",)))))
-def test_any_command_line_is_told(words):
-    """One word for each, without NUL, and telling it again changes nothing more of its length."""
-    told = redaction.argv(words)
+def test_any_command_line(words):
+    """The result has as many words, without NUL."""
+    redacted = redaction.argv(words)
 
-    assert len(told) == len(words) and "\x00" not in "".join(told)
+    assert len(redacted) == len(words) and "\x00" not in "".join(redacted)
 
 
-def test_a_long_text_costs_little():
-    """Neither a long word nor many almost-secrets make redaction slow: its patterns do not backtrack far."""
+def test_long_texts_are_fast():
+    """Neither a long word nor many near-secrets make redaction slow: its patterns do not backtrack far."""
     for text in (
         "a" * 10**6,
         "key" * 10**5,
@@ -129,7 +129,7 @@ def test_a_long_text_costs_little():
 
 
 def test_the_environment_by_allowlist():
-    """What shapes CUDA, NCCL and torch is told, but for secrets; everything else stays."""
+    """The variables of CUDA, NCCL and torch are kept, except for secrets; all others are removed."""
     environ = {
         "NCCL_DEBUG": "INFO",
         "NCCL_FOO_TOKEN": "s3cr3t",
@@ -162,17 +162,17 @@ def test_the_environment_by_allowlist():
 
 
 @given(st.dictionaries(st.text(max_size=12), st.text(max_size=300)))
-def test_only_what_is_allowed_is_told(environ):
-    """No variable that is not on the list, and no value above 256 bytes."""
+def test_any_environment(environ):
+    """The result has only listed variables, and no value above 256 bytes."""
     prefixed = {f"NCCL_{name}": value for name, value in environ.items()}
-    told = redaction.environment({**environ, **prefixed})
+    redacted = redaction.environment({**environ, **prefixed})
 
-    assert all(redaction.ALLOWED.fullmatch(name) for name in told)
-    assert all(len(value.encode()) <= 256 and "\x00" not in value for value in told.values())
+    assert all(redaction.ALLOWED.fullmatch(name) for name in redacted)
+    assert all(len(value.encode()) <= 256 and "\x00" not in value for value in redacted.values())
 
 
 @pytest.mark.parametrize(
-    ("remote", "told"),
+    ("remote", "url"),
     [
         ("https://me:s3cr3t@github.com/o/r.git", "https://github.com/o/r.git"),
         ("https://s3cr3t@github.com:8443/o/r.git?token=s3cr3t#s3cr3t", "https://github.com:8443/o/r.git"),
@@ -192,13 +192,13 @@ def test_only_what_is_allowed_is_told(environ):
         ("", None),
     ],
 )
-def test_remotes(remote, told):
-    """Only an address that a browser and the UI's ``new URL`` can read, and nobody's password."""
-    assert redaction.url(remote) == told
+def test_remotes(remote, url):
+    """Only a URL that the UI's ``new URL`` accepts, without password."""
+    assert redaction.url(remote) == url
 
 
 def test_a_child_inherits_no_secret():
-    """Variables with a secret's name stay away from git; the others are its own."""
+    """Git does not inherit variables with a secret's name; it inherits all others."""
     environ = {"PATH": "/bin", "PLUTO_API_KEY": "x", "MLOP_API_TOKEN": "x", "HF_TOKEN": "x", "HOME": "/root"}
 
     assert redaction.without_secrets(environ) == {"PATH": "/bin", "HOME": "/root"}

@@ -1,7 +1,7 @@
-"""Does the Pluto UI show this document? The rules of its pages, written down from what was measured of them.
+"""The rules by which the Pluto UI shows a document, derived from observations of its pages.
 
-A card vanishes where its part of the top level does not parse; a page breaks where ``new URL`` cannot read the
-remote's address. A document without a part has no such card, which is no fault.
+A card is hidden if its part of the top level does not parse; a page fails if ``new URL`` rejects the remote's URL. A
+document without a part has no such card, which is not a fault.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ CARDS = ("process", "platform", "cpu", "memory", "os_info", "cuda", "nccl", "gpu
 
 
 def faults(document: dict[str, Any]) -> list[str]:
-    """Why a card would vanish or a page break; empty when all is shown."""
+    """Why a card would be hidden or a page fail; empty if everything is shown."""
     found = [f"{path} is null" for name in CARDS for path in nulls_in(document.get(name, {}), name)]
     found += [f"{name} is null" for name, value in document.items() if value is None]
     for check in (_gpu, _git, _konduktor, _numbers):
@@ -23,7 +23,7 @@ def faults(document: dict[str, Any]) -> list[str]:
 
 
 def nulls_in(value: object, path: str) -> list[str]:
-    """Where ``value`` has nulls."""
+    """The paths of nulls in ``value``."""
     if isinstance(value, dict):
         return [found for key, item in value.items() for found in nulls_in(item, f"{path}.{key}")]
     if isinstance(value, list):
@@ -46,7 +46,7 @@ def _gpu(document: dict[str, Any]) -> Iterator[str]:
             if not is_integer(device.get("memory", {}).get("total")) or device["memory"]["total"] <= 0:
                 yield "a device without memory"
             if not all(is_integer(pid) for pid in device["pid"]):
-                yield "a device whose pid is no list of integers"
+                yield "a device whose pid is not a list of integers"
             if {"utilization", "clockSpeed"} & {name for name, value in device.items() if value is None}:
                 yield "a device with a null"
 
@@ -65,7 +65,7 @@ def _git(document: dict[str, Any]) -> Iterator[str]:
 
 
 def can_be_a_url(text: str) -> bool:
-    """Whether the WHATWG's parser takes ``text``, of the schemes that a remote may have."""
+    """Whether the WHATWG URL parser accepts ``text`` with one of the schemes of a remote."""
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https", "ssh") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -83,4 +83,4 @@ def _numbers(document: dict[str, Any]) -> Iterator[str]:
     for card, names in (("cpu", ("physical", "virtual")), ("memory", ("virt", "swap"))):
         for name in names:
             if name in document.get(card, {}) and not is_integer(document[card][name]):
-                yield f"{card}.{name} is no integer"
+                yield f"{card}.{name} is not an integer"

@@ -18,7 +18,7 @@ from running import FORWARDED, Recorded, Torchrun, Tracker
 from two_hosts import Host, two_hosts, why_not
 
 from pluto_dist.server import LocalServer
-from pluto_dist.server.db.api_keys import mint
+from pluto_dist.server.api_keys import mint
 
 
 @pytest.fixture

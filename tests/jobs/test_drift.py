@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
-from fakenvml import build
 from two_hosts import Host, ask
+
+from fakenvml import build
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(200)]
 

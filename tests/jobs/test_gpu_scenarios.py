@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakenvml import build
-from inventory.ui_rules import faults
 from running import Tracker
 
+from fakenvml import build
+from inventory.ui_rules import faults
 from pluto_dist.server import LocalServer
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(200)]

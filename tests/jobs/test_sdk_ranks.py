@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from offline import ended
 from running import Job, Torchrun, Tracker
-from server.sdk_venv import python_with_sdk
 
 import pluto_dist
+from server.sdk_venv import python_with_sdk
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(300)]
 

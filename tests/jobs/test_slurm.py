@@ -17,10 +17,11 @@ from typing import Any
 
 import gpu_cgroups
 import pytest
-from fakenvml import build
 from running import Job, Torchrun
 from slurm import Slurm, two_nodes, why_not
 from test_ways_to_start import check_one_run, free_port, run_python
+
+from fakenvml import build
 
 pytestmark = pytest.mark.multiprocess
 

@@ -87,7 +87,7 @@ def test_a_tracker_that_dies_in_mid_run(tracker, torchrun):
     assert job.returncode == 0, job.output
     assert len(job.reports) == 4
     assert max(report.get("seconds", 0) for report in job.reports) < 30
-    assert job.output.count("could not be told to the tracker") == 1
+    assert job.output.count("could not be reported to the tracker") == 1
 
 
 def test_without_a_key_the_job_runs_offline(torchrun):

@@ -153,7 +153,7 @@ def test_a_script_that_calls_init(tracker, torchrun):
     (run,) = tracker.runs("wrapped")
     assert {report["id"] for report in job.reports} == {run["id"]}
     assert (run["status"], len(run["attaches"]), tracker.runs("other")) == ("COMPLETED", 2, [])
-    assert "a run is open: init() returns it, and leaves aside project, tags\n" in job.output
+    assert "a run is open: init() returns it, and ignores project, tags\n" in job.output
 
 
 # How one process ends, and the status that its run gets.

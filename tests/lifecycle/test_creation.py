@@ -9,8 +9,8 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from client.misbehaving import RUN, Membership, Misbehaving, reply_json
 
+from client.misbehaving import RUN, Exchange, Misbehaving, reply_json
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.run_requests import CreateRunResponse
 from pluto_dist.contract.secret import Secret
@@ -20,7 +20,7 @@ from pluto_dist.identity import Named, decide
 from pluto_dist.lifecycle.creation import CreationContext, create
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.rendezvous.messages import AgreedId, PriorAttempt
-from pluto_dist.settings.arguments import Arguments, prepare
+from pluto_dist.settings.arguments import Arguments, resolve
 
 JOB = {"TORCHELASTIC_RUN_ID": "nightly", "RANK": "0", "WORLD_SIZE": "2"}
 NOW = 1_800_000_000.0  # the tracker's clock, which is years from ours
@@ -38,7 +38,7 @@ class Tracker:
         self.looks = 0
         self.sent: list[tuple[str, Any]] = []
 
-    def __call__(self, exchange: Membership) -> None:
+    def __call__(self, exchange: Exchange) -> None:
         path = exchange.request.path
         if exchange.request.method == "POST":
             self.sent.append((path, json.loads(exchange.request.body)))
@@ -57,16 +57,16 @@ class Tracker:
 
 def go_on(tracker: Tracker, *, before: PriorAttempt | None = None, timeout: float = 20) -> CreateRunResponse:
     """What a launch that goes on with the job's run gets."""
-    prepared = prepare(Arguments(resume=True, timeout=timeout), {})
+    resolved = resolve(Arguments(resume=True, timeout=timeout), {})
     context = detect(JOB)
     decision = decide(context, resume=True)
     assert isinstance(decision, Named)
-    plan = Plan(prepared.settings, context, decision, prepared.request, {}, 1, "here", time.monotonic())
-    birth = CreationContext(AgreedId(decision.reference, "", 0, "here"), "mine", "key", ("here",), before, None, {})
+    plan = Plan(resolved.settings, context, decision, resolved.request, {}, 1, "here", time.monotonic())
+    creation = CreationContext(AgreedId(decision.reference, "", 0, "here"), "mine", "key", ("here",), before, None, {})
     with Misbehaving(tracker) as server:
         client = TrackerClient(server.url, server.url, Secret("mlps_k"), user_agent="test")
         try:
-            return create(plan, birth, client)
+            return create(plan, creation, client)
         finally:
             client.close()
 
@@ -110,7 +110,7 @@ def test_what_cannot_be_told_in_time_is_refused():
 def test_a_restart_of_this_launch_asks_nobody():
     """A launch that is in the run already reads its state, and creates."""
     tracker = Tracker(0.0)
-    assert go_on(tracker, before=PriorAttempt(7, lived=True)).run_id == 7
+    assert go_on(tracker, before=PriorAttempt(7, joined=True)).run_id == 7
     assert tracker.paths() == ["create"]
 
 
@@ -136,7 +136,7 @@ def test_of_two_that_woke_a_run_the_earlier_one_stays():
 def test_a_tracker_that_shows_nothing_sensible():
     """Details of another shape are the tracker's error, never a run that is taken."""
 
-    def nonsense(exchange: Membership) -> None:
+    def nonsense(exchange: Exchange) -> None:
         body: Any = [] if "/details/" in exchange.request.path else dict(RUN)
         reply_json(body)(exchange)
 

@@ -1,4 +1,4 @@
-"""What one node hands over cannot cost the others their run."""
+"""An inventory that cannot be read, or does not come, costs the other nodes nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lifecycle.ranks import context_of, plan_of
 from pluto_dist.environments.topology import Topology
 from pluto_dist.inventory.probes.collect import collect
 from pluto_dist.lifecycle.inventory_gather import LateNodes, cluster_document, gather
@@ -17,6 +18,8 @@ from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.store import LocalStore
 
 TWO_NODES = Topology(rank=0, world_size=2, local_rank=0, local_world_size=1, node_rank=0, node_count=2)
+WORKER = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+PLAN = plan_of(WORKER | {"TORCHELASTIC_RUN_ID": "x", "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "2"}, mode="offline")
 
 
 def place(store: LocalStore, node: str) -> Membership:
@@ -40,7 +43,7 @@ def gathered(message: str | dict[str, Any], inventory: dict[str, Any]) -> dict[s
         message = json.dumps(message)
     store.set(f"0/inventories/{store.add('0/inventories', 1)}", message)
     assert sorted(other.nodes()) == ["0", "1"]
-    found = gather(TWO_NODES, leader, leader.run(1), time.monotonic() + 0.3)
+    found = gather(context_of(PLAN, leader), time.monotonic() + 0.3)
     document = cluster_document(TWO_NODES, found)
     json.dumps(document, allow_nan=False)
     return document
@@ -75,8 +78,8 @@ def test_a_silent_node_is_not_waited_for(inventory):
     """The leader waits until its time and goes on with those that came."""
     leader = place(LocalStore(), "0")
     leader.publish_inventory(inventory)
-    began = time.monotonic()
-    found = gather(TWO_NODES, leader, leader.run(1), began + 0.3)
+    context, began = context_of(PLAN, leader), time.monotonic()
+    found = gather(context, began + 0.3)
     assert 0.2 < time.monotonic() - began < 5
     assert set(found) == {"0"}
 

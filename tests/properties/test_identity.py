@@ -1,7 +1,7 @@
-"""The laws of the identity over generated launches of every launcher: what one job's ranks see, attempt by attempt.
+"""The laws of the identity over generated launches of every launcher: the environments of a job's ranks, by attempt.
 
-A launch is made of what its ranks share and what each has of its own. Whatever the launcher, all ranks must come to
-one decision (or one error), keep it over restarts, and never come to that of another launch.
+A launch has variables that its ranks share and others that differ by rank. Whatever the launcher, all ranks must make
+one decision (or get one error), keep it over restarts, and never make that of another launch.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pluto_dist.contract.run_ref import Reference, reference
-from pluto_dist.environments import detect
-from pluto_dist.environments.context import ProcessFacts
+from pluto_dist.environments import ProcessFacts, detect
 from pluto_dist.environments.topology import Topology
 from pluto_dist.errors import LaunchError
 from pluto_dist.identity import TOKEN, Named, NeedsLaunchToken, decide
@@ -33,7 +32,7 @@ class Launch:
     Attributes:
         launcher: for the message of a failing case.
         attempts: for each attempt the environments of its ranks, in order.
-        group: whether the ranks have a process group to tell their places.
+        group: whether the ranks have a process group that gives their places.
     """
 
     launcher: str
@@ -41,7 +40,7 @@ class Launch:
     group: bool = False
 
     def decisions(self, **asked: Any) -> list[object]:
-        """What each rank of each attempt decides, or the error that it gets."""
+        """The decision of each rank of each attempt, or its error."""
         found: list[object] = []
         for ranks in self.attempts:
             for rank, environ in enumerate(ranks):
@@ -71,6 +70,10 @@ SCHEDULERS = st.one_of(
     st.builds(lambda job, index: {"LSB_JOBID": job, "LSB_JOBINDEX": index}, NUMBERS, NUMBERS),
     st.builds(lambda job: {"FLUX_JOB_ID": job}, WORDS),
     st.builds(lambda job: {"SKYPILOT_TASK_ID": job}, WORDS),
+)
+RANK_AND_SIZE = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
 )
 RENDEZVOUS = st.one_of(
     st.sampled_from(["none", "", "0", "123", "MMP-12", "a/b c", "作業", "x" * 300]),
@@ -138,17 +141,15 @@ def srun(draw: st.DrawFn) -> Launch:
 
 @st.composite
 def mpirun(draw: st.DrawFn) -> Launch:
-    """Open MPI's and hydra's ranks, inside a scheduler's job or not."""
+    """Ranks of Open MPI, hydra and Flux, inside a scheduler's job or not."""
     size, shared = draw(st.integers(2, 8)), draw(SCHEDULERS)
-    if draw(st.booleans()):
-        ranks = ({**shared, "OMPI_COMM_WORLD_RANK": str(n), "OMPI_COMM_WORLD_SIZE": str(size)} for n in range(size))
-        return Launch("openmpi", (tuple(ranks),))
-    return Launch("hydra", (tuple({**shared, "PMI_RANK": str(n), "PMI_SIZE": str(size)} for n in range(size)),))
+    rank_name, size_name = draw(st.sampled_from(RANK_AND_SIZE))
+    return Launch(rank_name, (tuple({**shared, rank_name: str(n), size_name: str(size)} for n in range(size)),))
 
 
 @st.composite
 def bare(draw: st.DrawFn) -> Launch:
-    """RANK and WORLD_SIZE by hand, with or without a place to meet."""
+    """RANK and WORLD_SIZE by hand, with or without MASTER_ADDR and MASTER_PORT."""
     size, shared = draw(st.integers(1, 8)), dict(draw(SCHEDULERS))
     if draw(st.booleans()):
         shared |= {"MASTER_ADDR": "node-a", "MASTER_PORT": "29500"}

@@ -1,4 +1,4 @@
-"""What no fake driver can show: the machine's own GPUs. Run it where there are some: ``./scripts/test -m gpu``."""
+"""The GPUs of this machine and their real driver: ``./scripts/test -m gpu`` on a machine with GPUs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakenvml.node import FakeNode
 
+from fakenvml.node import FakeNode
 from pluto_dist.inventory.gpu import nvidia, torch_device
-from pluto_dist.inventory.gpu.assignment import of_ranks
-from pluto_dist.inventory.ranks import RankView
-from pluto_dist.inventory.records import GpuReport
+from pluto_dist.inventory.gpu.assignment import gpus_of_ranks
+from pluto_dist.inventory.records import GpuReport, RankView
 
 pytestmark = pytest.mark.gpu
 CHANGES = {"temperature", "busy", "pids", "throttle", "pcie_gen", "uuid", "mig_instances", "memory"}
@@ -21,15 +20,15 @@ CHANGES = {"temperature", "busy", "pids", "throttle", "pcie_gen", "uuid", "mig_i
 
 @pytest.fixture(scope="module")
 def gpus() -> GpuReport:
-    """What NVML tells of this machine."""
+    """NVML's report of this machine."""
     found = nvidia.probe()
     if found == GpuReport(count=0):
         pytest.skip("no NVIDIA GPU here: run ./scripts/test -m gpu on a machine with one")
     return found
 
 
-def test_every_gpu_answers(gpus):
-    """The driver names itself and each of its GPUs; none is lost."""
+def test_every_gpu_responds(gpus):
+    """The driver has a version, every GPU has an identity, and none is lost."""
     assert gpus.error is None and gpus.bad == ()
     assert gpus.driver and gpus.cuda_driver
     assert len(gpus.devices) == gpus.count
@@ -37,8 +36,8 @@ def test_every_gpu_answers(gpus):
     assert all(gpu.name and gpu.memory and gpu.compute_capability and gpu.pci_bus_id for gpu in gpus.devices)
 
 
-def test_torch_and_nvml_name_a_gpu_alike(gpus):
-    """The UUID that torch has of a device, set as the current one or only used, is one of NVML's."""
+def test_torch_and_nvml_agree_on_uuids(gpus):
+    """The UUID of a device in torch, current or only in use, is that of a GPU in NVML."""
     if not torch.cuda.is_available():
         pytest.skip("torch sees no GPU: install one that is built for CUDA")
     for device in range(torch.cuda.device_count()):
@@ -47,18 +46,18 @@ def test_torch_and_nvml_name_a_gpu_alike(gpus):
             with torch.cuda.device(current):
                 assert torch_device.current_device(torch) == current
                 uuid = torch_device.uuid_in_use(torch, current, device)
-            (found,) = of_ranks(gpus, [RankView(0, "", uuid)], size=1)
+            (found,) = gpus_of_ranks(gpus, [RankView(0, "", uuid)], local_world_size=1)
             assert found.gpu is not None, uuid
             (used,) = (gpu for gpu in gpus.devices if gpu.index == found.gpu)
             assert used.name == torch.cuda.get_device_name(device)
 
 
-def test_its_profile_is_this_machine(gpus, fake_library, tmp_path):
-    """What ``doctor --nvml-profile`` writes here makes the fake driver answer as the real one does."""
+def test_its_profile_reproduces_this_machine(gpus, fake_library, tmp_path):
+    """With the profile of ``doctor --nvml-profile`` the fake driver returns what the real one does."""
     code = "import sys; from pluto_dist.cli import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, "doctor", "--nvml-profile", "real.profile"]
     subprocess.run(command, cwd=tmp_path, check=False, timeout=60)
     replayed = FakeNode(fake_library, Path(tmp_path)).collect(None, f"include={tmp_path / 'real.profile'}").gpus
-    for real, fake in zip(gpus.devices, replayed.devices, strict=True):
-        there, here = real.to_json(), fake.to_json()
-        assert {name for name in there.keys() | here.keys() if there.get(name) != here.get(name)} <= CHANGES
+    for real_gpu, fake_gpu in zip(gpus.devices, replayed.devices, strict=True):
+        real, fake = real_gpu.to_json(), fake_gpu.to_json()
+        assert {name for name in real.keys() | fake.keys() if real.get(name) != fake.get(name)} <= CHANGES

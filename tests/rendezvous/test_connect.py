@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from pluto_dist.contract.failure import Failure
 from pluto_dist.contract.run_requests import CreateRunResponse
 from pluto_dist.errors import ExchangeError
 from pluto_dist.identity import TOKEN
 from pluto_dist.rendezvous.membership import Membership
-from pluto_dist.rendezvous.messages import Failure, Member, Outcome, PriorAttempt
+from pluto_dist.rendezvous.messages import Member, Outcome, PriorAttempt
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.store import LocalStore
 
@@ -129,8 +130,8 @@ def lived_through(folders: list[Path]) -> str:
     token = places[0].agree_on_token(2, 0)
     assert places[1].agree_on_token(2, 0) == token
     for place in places:
-        place.run(1).remember(Outcome("online", ANSWER), tell=place is places[0])
-    places[1].fail(Failure("ValueError: boom", 1, "node-1"))
+        place.run(1).remember(Outcome("online", ANSWER), in_store=place is places[0])
+    places[1].fail(Failure("ValueError: boom", "node-1", 1))
     return token
 
 
@@ -144,9 +145,9 @@ def test_one_node_that_remembers_is_enough(folders, survivors):
         assert places[n].agree_on_token(2, 0) == token
     for place in places:
         assert place.agree_on_token(2, 5) == token
-        assert place.run(1).prior_attempt() == PriorAttempt(7, lived=True)
+        assert place.run(1).prior_attempt() == PriorAttempt(7, joined=True)
     if 1 in survivors:
-        assert places[0].last_failure() == Failure("ValueError: boom", 1, "node-1")
+        assert places[0].last_failure() == Failure("ValueError: boom", "node-1", 1)
         again = node(LocalStore(), 1, folders[1])  # the attempt after the next did not end of it
         assert again.agree_on_token(2, 0) == token
         assert again.last_failure() is None

@@ -50,7 +50,7 @@ class Meeting:
         return connect(
             LaunchContext("torchrun", topology, store_address=("127.0.0.1", self.port)),
             NodeState(None),
-            "seat",
+            "slot",
             deadline=time.monotonic() + 20,
         )
 
@@ -109,7 +109,7 @@ def token(place: Membership) -> str:
 
 def online_in(run: RunChannel) -> None:
     """Remember, as the leader, that the run came into being."""
-    run.remember(Outcome("online", ANSWER), tell=True)
+    run.remember(Outcome("online", ANSWER), in_store=True)
 
 
 def sign_in(stores: list[Store], nonce: Callable[[int], str]) -> list[Membership]:
@@ -195,7 +195,7 @@ def test_what_an_attempt_leaves_to_the_next(meeting):
     assert new.attempt == 1
     assert token(new) == secret
     again = new.run(1)
-    assert again.prior_attempt() == PriorAttempt(7, lived=True)
+    assert again.prior_attempt() == PriorAttempt(7, joined=True)
     assert again.outcome() is None
     assert not again.claimed("closed")
     assert again.claim("closed")
@@ -469,7 +469,7 @@ def test_nobody_hosts_the_store():
     context = LaunchContext("torchrun", Topology(1, 2), store_address=("127.0.0.1", gone.port))
     began = time.monotonic()
     with pytest.raises(ExchangeError, match=f"127.0.0.1:{gone.port}"):
-        connect(context, NodeState(None), "seat", deadline=time.monotonic() + 1)
+        connect(context, NodeState(None), "slot", deadline=time.monotonic() + 1)
     assert time.monotonic() - began < 20
 
 
@@ -484,7 +484,7 @@ def test_nobody_hosts_the_store():
 def test_ranks_that_share_no_store(context, told):
     """Several ranks without a store get an error that says what to do."""
     with pytest.raises(NoSharedRunError, match=told):
-        connect(context, NodeState(None), "seat", deadline=time.monotonic() + 1)
+        connect(context, NodeState(None), "slot", deadline=time.monotonic() + 1)
 
 
 def test_a_store_that_this_rank_left(meeting):
@@ -503,7 +503,7 @@ def test_a_store_that_this_rank_left(meeting):
 
 def test_a_world_of_one_needs_no_torch():
     """One process that no launcher started meets nobody."""
-    assert isinstance(connect(LaunchContext("single", Topology(0, 1)), NodeState(None), "seat", deadline=0), LocalStore)
+    assert isinstance(connect(LaunchContext("single", Topology(0, 1)), NodeState(None), "slot", deadline=0), LocalStore)
 
 
 class CountingStore(TorchStore):

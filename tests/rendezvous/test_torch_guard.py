@@ -24,7 +24,7 @@ PROGRAM = """
     launch = LaunchContext("torchrun", Topology(0, 2), store_address=("127.0.0.1", server.port))
 
     def join():
-        return connect(launch, NodeState(None), "seat", deadline=time.monotonic() + 20)
+        return connect(launch, NodeState(None), "slot", deadline=time.monotonic() + 20)
 
     def look(store=join()):
         store.get("missing")
@@ -70,9 +70,9 @@ def test_a_forked_child_is_not_held_up():
         threading.Thread(target=stay, daemon=True).start()
         inside.wait(20)
         if os.fork() == 0:
-            os._exit(0 if torch_guard.end(0) else 1)
+            os._exit(0 if torch_guard.close(0) else 1)
         _, status = os.wait()
-        print("child", os.waitstatus_to_exitcode(status), "parent", torch_guard.end(0.1))
+        print("child", os.waitstatus_to_exitcode(status), "parent", torch_guard.close(0.1))
     """)
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert ended.stdout == "child 0 parent False\n", ended.stderr

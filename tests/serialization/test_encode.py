@@ -1,4 +1,4 @@
-"""Configs from the wild: what is stored, what is warned of, and the laws that hold for any object.
+"""Encoded configs: the stored form and the warnings of each kind of value, and the laws that hold for any object.
 
 ``python tests/serialization/test_encode.py`` prints the table of values.
 """
@@ -33,6 +33,7 @@ import numpy as np
 import pydantic
 import pydantic.v1
 import pytest
+import requests
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -42,6 +43,7 @@ from pluto_dist.contract.run_requests import CreateRunRequest, refusals
 from pluto_dist.errors import ConfigurationError
 from pluto_dist.serialization.encode import encode
 from pluto_dist.serialization.types import Encoded, Loss, summary
+from pluto_dist.server import LocalServer
 
 MEBIBYTE = 1024 * 1024
 TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=8)
@@ -71,7 +73,7 @@ class Optim:
 
 @dataclasses.dataclass
 class Spec:
-    """Has what an array has, and is none."""
+    """Has the attributes of an array, but is not one."""
 
     shape: tuple[int, ...] = (1, 2)
     dtype: str = "float32"
@@ -109,7 +111,7 @@ class Foreign:
 
 
 class Raising:
-    """Raises wherever Python lets an object raise."""
+    """Raises in every method that Python calls on an object."""
 
     def __repr__(self) -> str:
         raise ValueError("no repr")
@@ -175,7 +177,7 @@ class Sticky(str):
 
 
 class Case(NamedTuple):
-    """A value, what is stored for it, and words of what is warned of (None: nothing)."""
+    """A value, its stored form, and words of its warning (None: no warning)."""
 
     id: str
     value: Any
@@ -350,7 +352,7 @@ def check_storable(encoded: Encoded) -> str:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_a_value_is_stored_as_the_table_says(case: Case) -> None:
-    """Every kind of value has one stored form; what it loses is warned of under its key."""
+    """Every kind of value has one stored form; its loss is reported under its key."""
     encoded = encode({"k": case.value})
 
     assert encoded.value == {"k": case.stored}
@@ -383,7 +385,7 @@ def test_a_value_is_stored_as_the_table_says(case: Case) -> None:
     ],
 )
 def test_a_key_becomes_a_text_of_its_own(keys: list[Any], stored: list[str], warned: str | None) -> None:
-    """No key is lost, none means something else to the tracker, no value overwrites another."""
+    """No key is lost, none has another meaning to the tracker, no value overwrites another."""
     encoded = encode({"deep": dict(zip(keys, itertools.count(), strict=False))})
 
     assert encoded.value == {"deep": dict(zip(stored, itertools.count(), strict=False))}
@@ -392,7 +394,7 @@ def test_a_key_becomes_a_text_of_its_own(keys: list[Any], stored: list[str], war
 
 
 def test_the_key_of_this_package_is_reserved_at_the_top_only() -> None:
-    """What a user keeps under "pluto_dist" is stored beside what this package keeps there."""
+    """A user's value under "pluto_dist" is stored beside that of this package."""
     encoded = encode({"pluto_dist_": 1, "pluto_dist": 2, "deep": {"pluto_dist": 3}})
 
     assert encoded.value == {"pluto_dist_": 1, "pluto_dist_ (2)": 2, "deep": {"pluto_dist": 3}}
@@ -418,7 +420,7 @@ WHOLE = [
 
 @pytest.mark.parametrize("case", WHOLE, ids=lambda case: case.id)
 def test_whatever_maps_names_to_values_is_a_config(case: Case) -> None:
-    """The objects that scripts call a config are taken as they are."""
+    """The objects that scripts use as a config are accepted."""
     assert encode(case.value).value == case.stored
 
 
@@ -438,7 +440,7 @@ def test_whatever_maps_names_to_values_is_a_config(case: Case) -> None:
     ],
 )
 def test_anything_else_is_refused_with_what_was_seen_and_what_fixes_it(value: Any, seen: str) -> None:
-    """The message names the argument, the type and a cure, and quotes no content."""
+    """The message has the argument, the type and a fix, and quotes no content."""
     with pytest.raises(ConfigurationError, match=re.escape(seen)) as caught:
         encode(value, argument="logger_settings")
 
@@ -483,7 +485,7 @@ def test_a_file_is_read(tmp_path: pathlib.Path, name: str, text: str, stored: An
 def test_a_file_that_cannot_be_read_is_an_error_that_names_it(
     tmp_path: pathlib.Path, name: str, content: bytes, seen: str
 ) -> None:
-    """The error names the file and the trouble, and quotes nothing of it."""
+    """The error has the file and the reason, and quotes nothing of the content."""
     (tmp_path / name).write_bytes(content)
 
     with pytest.raises(ConfigurationError, match=seen) as caught:
@@ -493,7 +495,7 @@ def test_a_file_that_cannot_be_read_is_an_error_that_names_it(
 
 
 def test_a_yaml_file_without_pyyaml_says_what_to_install(tmp_path: pathlib.Path) -> None:
-    """YAML is imported only for a YAML file; where it is missing the error is the command that helps."""
+    """yaml is imported only for a YAML file; if it is missing, the error has the command that installs it."""
     (tmp_path / "c.yaml").write_text("lr: 0.1")
     script = "import sys; sys.modules['yaml'] = None; import pluto_dist.serialization.encode as v\n"
     script += f"v.encode({str(tmp_path / 'c.yaml')!r})"
@@ -550,7 +552,7 @@ class Remote:
 def test_a_tensor_on_a_device_is_not_copied_unless_it_is_one_number(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], copied: bool
 ) -> None:
-    """Copying from a device waits for all it has queued; neither tolist nor repr is asked of a tensor there."""
+    """Copying from a device waits for its whole queue; neither tolist nor repr is called on a tensor there."""
     asked = []
 
     class OnDevice:
@@ -584,6 +586,18 @@ def test_an_array_of_an_unknown_library_is_described_without_its_repr() -> None:
             raise AssertionError("copied")
 
     assert encode({"k": Array()}).value == {"k": "float32 Array of shape (2, 2)"}
+
+
+def test_a_model_that_stands_for_itself_is_described() -> None:
+    """A root model has no level of its own: one that holds itself ends as the name of its type."""
+
+    class Root(pydantic.RootModel[Any]):
+        pass
+
+    root = Root(1)
+    root.root = root
+
+    assert encode({"k": root, "lr": 0.1}).value == {"k": f"<{Root.__module__}.{Root.__qualname__}>", "lr": 0.1}
 
 
 def test_cycles_are_cut_where_they_close() -> None:
@@ -627,7 +641,7 @@ def test_the_number_of_values_is_bounded_and_what_is_near_the_top_survives() -> 
 
 
 def test_shared_values_do_not_explode() -> None:
-    """Two to the power of sixty values, as objects shared sixty times, end at the bound."""
+    """Two to the power of sixty values, as objects shared sixty times, stop at the limit."""
     encoded = encode({"k": shared(60), "lr": 0.1})
 
     assert encoded.value["lr"] == 0.1 and encoded.losses
@@ -660,7 +674,7 @@ def test_the_limit_is_one_mebibyte_of_json_text(size: int) -> None:
 
 
 def test_names_alone_may_be_too_long() -> None:
-    """Where no value is left to drop, the last keys go."""
+    """If no value is left to drop, the last keys are left out."""
     encoded = encode({f"{n:0500}": n for n in range(5000)})
 
     assert len(encoded.value) < 5000 and "keys are left out" in encoded.losses[-1].what
@@ -706,7 +720,7 @@ def test_a_key_cannot_forge_a_line_of_the_log() -> None:
 @settings(max_examples=700, deadline=None)
 @given(CONFIGS)
 def test_clean_json_is_left_alone(config: dict[str, Any]) -> None:
-    """Encoding what the tracker stores as it is changes nothing, loses nothing and shares nothing."""
+    """Encoding a value that the tracker stores unchanged changes nothing, loses nothing and shares nothing."""
     encoded = encode(config)
 
     assert json.dumps(encoded.value) == json.dumps(config)
@@ -731,7 +745,7 @@ def test_a_number_is_exact_or_a_text(number: Any) -> None:
 @settings(max_examples=500, deadline=None)
 @given(st.dictionaries(st.text(st.characters(), max_size=8), st.text(st.characters(), max_size=8), max_size=8))
 def test_any_text_is_storable(config: dict[str, str]) -> None:
-    """Whatever Python calls a text, as key and as value; no entry is lost."""
+    """Any Python string is accepted, as key and as value; no entry is lost."""
     encoded = encode(config)
 
     assert len(encoded.value) == len(config)
@@ -790,7 +804,7 @@ def tie(value: Any) -> Any:
 @settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.dictionaries(ODD_KEYS | st.sampled_from(["pluto_dist", "__proto__"]), ODD, max_size=4), st.booleans())
 def test_any_object_becomes_storable_json(config: dict[Any, Any], tied: bool) -> None:
-    """No object makes encoding raise; the tracker stores what comes out, and the second time nothing is lost."""
+    """No object makes encoding raise; the tracker stores the result, and encoding it again loses nothing."""
     config = tie(copy.copy(config)) if tied else config
     encoded = encode(config)
 
@@ -802,7 +816,7 @@ def test_any_object_becomes_storable_json(config: dict[Any, Any], tied: bool) ->
 @settings(max_examples=300, deadline=None)
 @given(CONFIGS)
 def test_the_argument_is_never_changed(config: dict[str, Any]) -> None:
-    """Encoding reads; and what it returns may be changed without changing what was given."""
+    """Encoding only reads, and a change of its result does not change the argument."""
     config["pluto_dist"] = {"set": {1, 2}, "nan": [math.inf], "deque": collections.deque([1])}
     before = copy.deepcopy(config)
     encoded = encode(config)
@@ -814,12 +828,25 @@ def test_the_argument_is_never_changed(config: dict[str, Any]) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.sets(st.integers() | st.text(max_size=3) | st.booleans() | st.none(), max_size=8))
 def test_a_set_has_one_order(values: set[Any]) -> None:
-    """However a set came about, its list is the same."""
+    """Equal sets give equal lists, however they were made."""
     other: set[Any] = set()
     for value in sorted(values, key=repr):
         other.add(value)
 
     assert encode({"k": values}).value == encode({"k": other}).value
+
+
+def test_the_tracker_stores_what_was_encoded() -> None:
+    """Every value of the table comes back from the tracker as it was sent."""
+    encoded = encode({case.id: case.value for case in CASES})
+    with LocalServer() as server, requests.Session() as session:
+        session.trust_env = False
+        session.headers["Authorization"] = f"Bearer {server.api_key}"
+        request = CreateRunRequest("values", "values", config=json.dumps(encoded.value))
+        made = session.post(f"{server.url}/api/runs/create", json=request.to_json(), timeout=10).json()
+        stored = session.get(f"{server.url}/api/runs/details/{made['runId']}", timeout=10).json()["config"]
+    assert stored == encoded.value
+    assert len(stored) == len(CASES) > 100
 
 
 def print_table() -> None:

@@ -1,12 +1,14 @@
-"""A real tracker over real HTTP for each module, and a client that speaks to it."""
+"""A tracker over real HTTP for each test module, and a client for it."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import signal
+import socket
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,16 @@ import requests
 
 from pluto_dist.server import LocalServer
 from pluto_dist.server.db.database import Database
-from server.processes import Process
+from server.processes import ServerProcess
 
 TIMEOUT = 20
 
+Run = dict[str, Any]
+"""The response to a create request."""
+
 
 class Client:
-    """One HTTP session with the tracker's key; every call has a time limit."""
+    """An HTTP session with an API key; every request has a timeout."""
 
     def __init__(self, server: LocalServer, key: str | None = None) -> None:
         self.url = server.url
@@ -41,18 +46,69 @@ class Client:
         body = {"runName": "run", "projectName": project, **fields}
         return self.post("/api/runs/create", body | ({"externalId": external_id} if external_id else {}))
 
-    def made(self, project: str, external_id: str | None = None, **fields: Any) -> dict[str, Any]:
-        answer = self.create(project, external_id, **fields)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+    def create_run(self, project: str, external_id: str | None = None, **fields: Any) -> Run:
+        """The run of a create request that succeeds."""
+        response = self.create(project, external_id, **fields)
+        assert response.status_code == 200, response.text
+        return response.json()
 
     def details(self, run: int) -> dict[str, Any]:
-        answer = self.get(f"/api/runs/details/{run}")
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        response = self.get(f"/api/runs/details/{run}")
+        assert response.status_code == 200, response.text
+        return response.json()
 
     def status(self, run: int, status: str, **more: Any) -> requests.Response:
         return self.post("/api/runs/status/update", {"runId": run, "status": status, **more})
+
+    def query(self, path: str, run: Run, **params: Any) -> requests.Response:
+        """``GET /api/runs/<path>`` about a run; a parameter ``None`` is left out."""
+        params = {"runId": run["runId"], "projectName": run["projectName"], **params}
+        return self.get(f"/api/runs/{path}", params={k: v for k, v in params.items() if v is not None})
+
+    def ingest(self, kind: str, run: int, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Send ``lines`` to ``/ingest/<kind>``."""
+        body = "\n".join(map(json.dumps, lines)).encode()
+        response = self.post(f"/ingest/{kind}", data=body, headers={"X-Run-Id": str(run)})
+        assert response.status_code == 200, response.text
+
+    def log_metrics(self, run: int, values: Mapping[str, Sequence[float]], first_step: int = 0) -> None:
+        """Log the values of each metric at successive steps."""
+        steps = range(max(len(each) for each in values.values()))
+        self.ingest(
+            "metrics",
+            run,
+            [
+                {
+                    "time": 1_700_000_000_000 + n,
+                    "step": first_step + n,
+                    "data": {name: each[n] for name, each in values.items() if n < len(each)},
+                }
+                for n in steps
+            ],
+        )
+
+
+def error_shape(response: requests.Response) -> str:
+    """ "ok", or the shape of the error: A, B or C (see ``pluto_dist.server.transport.responses``)."""
+    body = response.json()
+    if response.status_code == 200:
+        return "ok"
+    if isinstance(body["error"], dict):
+        return "C"
+    return "B" if "message" in body else "A"
+
+
+def send_raw(url: str, content: bytes, timeout: float = 10) -> bytes:
+    """Send bytes to a server; returns what it sends until it closes the connection or the timeout has passed."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=timeout) as connection:
+        with suppress(OSError):  # it may close the connection meanwhile
+            connection.sendall(content)
+        received = b""
+        with suppress(OSError):
+            while chunk := connection.recv(65536):
+                received += chunk
+        return received
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +126,7 @@ def client(server: LocalServer) -> Iterator[Client]:
 
 @pytest.fixture
 def connect(server: LocalServer) -> Iterator[Callable[..., Client]]:
-    """More clients of the same server, for instance with another key."""
+    """Creates further clients of the server, optionally with another key."""
     opened: list[Client] = []
 
     def new(key: str | None = None) -> Client:
@@ -78,31 +134,32 @@ def connect(server: LocalServer) -> Iterator[Callable[..., Client]]:
         return opened[-1]
 
     yield new
-    for one in opened:
-        one.session.close()
+    for each in opened:
+        each.session.close()
 
 
 @pytest.fixture
-def stranger(server: LocalServer, connect: Callable[..., Client]) -> Client:
-    """A client whose key opens another organization of the same server."""
-    with closing(Database(server.db)) as other:
-        other.add_key("mlps_stranger-key", organization="strangers")
-    return connect("mlps_stranger-key")
+def other_organization(server: LocalServer, connect: Callable[..., Client]) -> Client:
+    """A client with the key of another organization."""
+    with closing(Database(server.db)) as database:
+        database.add_key("mlps_other-organizations-key", organization="other-org")
+    return connect("mlps_other-organizations-key")
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    begun: list[Process] = []
+def start(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
+    """Starts server processes, which are killed at the end of the test."""
+    started: list[ServerProcess] = []
 
-    def new(*options: str, env: dict[str, str] | None = None) -> Process:
-        folder = tmp_path / f"process{len(begun)}"
+    def new(*options: str, env: dict[str, str] | None = None) -> ServerProcess:
+        folder = tmp_path / f"process{len(started)}"
         folder.mkdir()
-        begun.append(Process(folder, *options, env=env))
-        return begun[-1]
+        started.append(ServerProcess(folder, *options, env=env))
+        return started[-1]
 
     yield new
-    for each in begun:
-        each.end(signal.SIGKILL)
+    for each in started:
+        each.stop(signal.SIGKILL)
 
 
 _counter = itertools.count()

@@ -1,4 +1,4 @@
-"""``pluto-dist server`` as a real process: its key, its env file, its log, its end."""
+"""``pluto-dist server`` as a process: key, env file, log, errors and exit code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import requests
 
 from pluto_dist.version import __version__
 from server.conftest import TIMEOUT
-from server.processes import COMMAND, WAIT, Process
+from server.processes import COMMAND, TIMEOUT_S, ServerProcess
 
 
 def exports(text: str) -> dict[str, str]:
@@ -32,15 +32,15 @@ def is_valid(url: str, key: str) -> bool:
     with requests.Session() as session:
         session.trust_env = False
         headers = {"Authorization": f"Bearer {key}"}
-        answer = session.get(url + "/api/runs/auth/validate", headers=headers, timeout=TIMEOUT)
-        return answer.status_code == 200
+        response = session.get(url + "/api/runs/auth/validate", headers=headers, timeout=TIMEOUT)
+        return response.status_code == 200
 
 
-def test_env_file(start: Callable[..., Process], tmp_path: Path) -> None:
-    """It appears whole, private and only once the server listens; nothing about the key is printed."""
+def test_env_file(start: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    """The file is written atomically with mode 0600 once the server listens; the key is not printed."""
     path = tmp_path / "env"
     path.symlink_to(tmp_path / "elsewhere")
-    server = start("--port", "0", "--env-file", str(path), env={"NO_PROXY": "intra"}).ready()
+    server = start("--port", "0", "--env-file", str(path), env={"NO_PROXY": "intra"}).wait_until_ready()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not path.is_symlink()
     assert not (tmp_path / "elsewhere").exists()
@@ -51,21 +51,21 @@ def test_env_file(start: Callable[..., Process], tmp_path: Path) -> None:
     assert found["NO_PROXY"] == "intra,127.0.0.1"
     assert found["PLUTO_API_KEY"].startswith("mlps_")
     assert is_valid(server.url, found["PLUTO_API_KEY"])
-    assert server.shown == ""
-    assert found["PLUTO_API_KEY"] not in server.said
+    assert server.stdout == ""
+    assert found["PLUTO_API_KEY"] not in server.stderr
     database = tmp_path / "process0" / "state" / "pluto-dist" / "tracker.db"
     assert stat.S_IMODE(database.stat().st_mode) == 0o600
     assert stat.S_IMODE(database.parent.stat().st_mode) == 0o700
     sourced = subprocess.run(
-        ["sh", "-c", f". {path} && echo $PLUTO_URL_API"], capture_output=True, text=True, timeout=WAIT, check=True
+        ["sh", "-c", f". {path} && echo $PLUTO_URL_API"], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
     )
     assert sourced.stdout.strip() == server.url
-    assert server.end() == 0
+    assert server.stop() == 0
 
 
-def test_a_restart_keeps_key_and_runs(start: Callable[..., Process], tmp_path: Path) -> None:
+def test_restart_keeps_key_and_runs(start: Callable[..., ServerProcess], tmp_path: Path) -> None:
     options = ("--port", "0", "--db", str(tmp_path / "t.db"), "--env-file", str(tmp_path / "env"))
-    first = start(*options).ready()
+    first = start(*options).wait_until_ready()
     key = exports((tmp_path / "env").read_text())["PLUTO_API_KEY"]
     body = {"runName": "r", "projectName": "p", "externalId": "job"}
 
@@ -75,79 +75,81 @@ def test_a_restart_keeps_key_and_runs(start: Callable[..., Process], tmp_path: P
             headers = {"Authorization": f"Bearer {key}"}
             return session.post(url + "/api/runs/create", json=body, headers=headers, timeout=TIMEOUT).json()
 
-    made = create(first.url)
-    assert first.end(signal.SIGKILL) == -signal.SIGKILL
-    second = start(*options).ready()
+    created = create(first.url)
+    assert first.stop(signal.SIGKILL) == -signal.SIGKILL
+    second = start(*options).wait_until_ready()
     assert exports((tmp_path / "env").read_text())["PLUTO_API_KEY"] == key
     again = create(second.url)
-    assert (again["runId"], again["resumed"]) == (made["runId"], True)
-    assert second.end() == 0
-    other = start("--port", "0", "--db", str(tmp_path / "other.db"), "--env-file", str(tmp_path / "env")).ready()
+    assert (again["runId"], again["resumed"]) == (created["runId"], True)
+    assert second.stop() == 0
+    other = start(
+        "--port", "0", "--db", str(tmp_path / "other.db"), "--env-file", str(tmp_path / "env")
+    ).wait_until_ready()
     fresh = exports((tmp_path / "env").read_text())["PLUTO_API_KEY"]
     assert fresh != key
     assert is_valid(other.url, fresh)
 
 
-def test_without_env_file_two_exports_are_printed_once(start: Callable[..., Process]) -> None:
-    server = start("--port", "0").ready()
-    found = exports(server.shown)
+def test_without_env_file_two_exports_are_printed_once(start: Callable[..., ServerProcess]) -> None:
+    server = start("--port", "0").wait_until_ready()
+    found = exports(server.stdout)
     assert list(found) == ["PLUTO_API_KEY", "PLUTO_URL_API"]
     assert found["PLUTO_URL_API"] == server.url
     assert is_valid(server.url, found["PLUTO_API_KEY"])
-    assert server.end(signal.SIGINT) == 0
-    assert found["PLUTO_API_KEY"] not in server.said
+    assert server.stop(signal.SIGINT) == 0
+    assert found["PLUTO_API_KEY"] not in server.stderr
 
 
-@pytest.mark.parametrize("way", ["file", "environment", "both"])
-def test_a_given_key(start: Callable[..., Process], tmp_path: Path, way: str) -> None:
-    """The file's comes before the environment's; it is printed nowhere."""
+@pytest.mark.parametrize("source", ["file", "environment", "both"])
+def test_given_key(start: Callable[..., ServerProcess], tmp_path: Path, source: str) -> None:
+    """The key file takes precedence over the environment variable; the key is not printed."""
     key_file = tmp_path / "key"
     key_file.write_text("mlps_from-the-file\n")
-    options = () if way == "environment" else ("--api-key-file", str(key_file))
-    env = {} if way == "file" else {"PLUTO_DIST_SERVER_KEY": "mlps_from-environment"}
-    server = start("--port", "0", *options, env=env).ready()
-    assert is_valid(server.url, "mlps_from-environment") is (way == "environment")
-    assert is_valid(server.url, "mlps_from-the-file") is (way != "environment")
-    assert server.end() == 0
-    assert server.shown == ""
-    assert "mlps_" not in server.said
+    options = () if source == "environment" else ("--api-key-file", str(key_file))
+    env = {} if source == "file" else {"PLUTO_DIST_SERVER_KEY": "mlps_from-environment"}
+    server = start("--port", "0", *options, env=env).wait_until_ready()
+    assert is_valid(server.url, "mlps_from-environment") is (source == "environment")
+    assert is_valid(server.url, "mlps_from-the-file") is (source != "environment")
+    assert server.stop() == 0
+    assert server.stdout == ""
+    assert "mlps_" not in server.stderr
 
 
-def test_access_log(start: Callable[..., Process]) -> None:
-    server = start("--port", "0").ready()
+def test_access_log(start: Callable[..., ServerProcess]) -> None:
+    server = start("--port", "0").wait_until_ready()
     requests.get(server.url + "/api/health?key=mlps_something", timeout=TIMEOUT)
     requests.get(server.url + "/nothing", timeout=TIMEOUT)
-    assert server.end() == 0
-    lines = [line.split(" ", 1) for line in server.said.splitlines() if ' "GET ' in line]
+    assert server.stop() == 0
+    lines = [line.split(" ", 1) for line in server.stderr.splitlines() if ' "GET ' in line]
     assert [rest for _, rest in lines] == ['"GET /api/health HTTP/1.1" 200', '"GET /nothing HTTP/1.1" 404']
-    assert "Traceback" not in server.said
-    assert "mlps_something" not in server.said
+    assert "Traceback" not in server.stderr
+    assert "mlps_something" not in server.stderr
 
 
-def test_every_address_warns_and_closes_the_pages(start: Callable[..., Process], tmp_path: Path) -> None:
-    """Bound beyond loopback it warns, and its pages want the key."""
+def test_wildcard_address(start: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    """A server on all addresses logs a warning, and its pages require the key."""
     options = ("--host", "0.0.0.0", "--port", "0", "--allow-host", "tracker.cluster")
-    server = start(*options, "--env-file", str(tmp_path / "env")).ready()
-    assert "warning: listening on 0.0.0.0" in server.said
+    server = start(*options, "--env-file", str(tmp_path / "env")).wait_until_ready()
+    assert "warning: listening on 0.0.0.0" in server.stderr
     assert server.url.startswith("http://tracker.cluster:")
     assert exports((tmp_path / "env").read_text())["NO_PROXY"].endswith("tracker.cluster")
     local = "http://127.0.0.1:" + server.url.rsplit(":", 1)[1]
     assert requests.get(local + "/", timeout=TIMEOUT).status_code == 401
     assert requests.get(local + "/api/health", timeout=TIMEOUT).status_code == 200
-    assert server.end() == 0
+    assert server.stop() == 0
 
 
-def test_a_port_in_use(start: Callable[..., Process]) -> None:
+def test_port_in_use(start: Callable[..., ServerProcess]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         server = start("--port", str(taken.getsockname()[1]))
-        assert server.process.wait(WAIT) == 1
-    assert "cannot listen on 127.0.0.1 port" in server.said
-    assert "--port" in server.said
+        assert server.process.wait(TIMEOUT_S) == 1
+    assert "cannot listen on 127.0.0.1 port" in server.stderr
+    assert "--port" in server.stderr
 
 
-WRONG = [
+ERRORS = [
     ("no database", ["--db", "text"], "cannot be the tracker's database"),
     ("no key file", ["--api-key-file", "missing"], "cannot be read"),
     ("bad key", ["--api-key-file", "text"], "must start with mlps_"),
@@ -156,39 +158,51 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "text"), WRONG, ids=[row[0] for row in WRONG])
-def test_clear_errors(start: Callable[..., Process], tmp_path: Path, name: str, options: list[str], text: str) -> None:
+@pytest.mark.parametrize(("name", "options", "text"), ERRORS, ids=[row[0] for row in ERRORS])
+def test_startup_errors(
+    start: Callable[..., ServerProcess], tmp_path: Path, name: str, options: list[str], text: str
+) -> None:
     (tmp_path / "text").write_text("secret-looking-text " * 200)
     server = start("--port", "0", options[0], options[1] if "host" in options[0] else str(tmp_path / options[1]))
-    assert server.process.wait(WAIT) == 1
-    assert text in server.said
-    assert server.said.startswith("Error: ")
-    assert "Traceback" not in server.said
-    assert "secret-looking" not in server.said
+    assert server.process.wait(TIMEOUT_S) == 1
+    assert text in server.stderr
+    assert server.stderr.startswith("Error: ")
+    assert "Traceback" not in server.stderr
+    assert "secret-looking" not in server.stderr
     assert not (tmp_path / "missing").exists()
 
 
 def test_without_the_server_extra(tmp_path: Path) -> None:
-    """A missing uvicorn is one line that says what to install."""
+    """If uvicorn is missing, the error is one line with the command that installs it."""
     (tmp_path / "uvicorn.py").write_text("raise ModuleNotFoundError('No module', name='uvicorn')")
-    shown = subprocess.run(
+    done = subprocess.run(
         [*COMMAND, "server", "--port", "0", "--db", str(tmp_path / "t.db")],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=WAIT,
+        timeout=TIMEOUT_S,
         check=False,
     )
-    assert shown.returncode == 1
-    assert "pip install 'pluto-dist[server]'" in shown.stderr
-    assert "Traceback" not in shown.stderr
+    assert done.returncode == 1
+    assert "pip install 'pluto-dist[server]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_version_and_help() -> None:
     def output(*options: str) -> str:
-        return subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=WAIT, check=True).stdout
+        return subprocess.run(
+            [*COMMAND, *options], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+        ).stdout
 
     assert __version__ in output("--version")
     assert "server" in output("--help")
     for option in ("--host", "--port", "--db", "--api-key-file", "--env-file", "--allow-host", "--private-pages"):
         assert option in output("server", "--help")
+
+
+def test_folder_that_cannot_be_created(start: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    """The error names the database file."""
+    (tmp_path / "file").write_text("")
+    server = start("--port", "0", "--db", str(tmp_path / "file" / "tracker.db"))
+    assert server.process.wait(20) != 0
+    assert "cannot be the tracker's database" in server.stderr

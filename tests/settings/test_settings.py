@@ -1,4 +1,4 @@
-"""Argument, then environment, then default; and a key that shows itself nowhere."""
+"""Argument, then environment, then default; and a key that is shown nowhere."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SPELLINGS = [(variable.setting, name) for variable in VARIABLES for name in vari
 
 
 def test_the_table_knows_every_setting():
-    """Each field of Settings but what is derived has its variable, and each variable its row here."""
+    """Each field of Settings but the derived one has its variable, and each variable its row here."""
     fields = [field.name for field in dataclasses.fields(Settings)]
     assert fields == [*(variable.setting for variable in VARIABLES), "spool"]
     assert TABLE.keys() == {variable.setting for variable in VARIABLES}
@@ -72,7 +72,7 @@ def test_an_empty_variable_is_unset(setting, name):
 
 @pytest.mark.parametrize("variable", [v for v in VARIABLES if len(v.names) > 1], ids=lambda v: v.setting)
 def test_first_names_first(variable):
-    """The SDK's present name beats its older one, which counts where the present one is unset or empty."""
+    """The SDK's present name beats its older one, which counts if the present one is unset or empty."""
     text, value, argument, *_ = TABLE[variable.setting]
     new, old = variable.names
     assert getattr(load({new: text, old: str(argument)}), variable.setting) == value
@@ -106,7 +106,7 @@ def test_first_names_first(variable):
         ({}, {"timeout": 0}, "timeout="),
         ({}, {"timeout": float("nan")}, "timeout="),
         ({}, {"timeout": 10**400}, "timeout="),
-        ({}, {"resume": 1}, "resume="),
+        ({}, {"resume": 1}, "resume= must be True or False"),
         ({}, {"mode": "noop"}, "mode="),
         ({}, {"on_error": []}, "on_error="),
     ],
@@ -125,7 +125,7 @@ def test_all_problems_at_once():
         load(environ, timeout=-1, mode="later", project="")
     lines = str(caught.value).splitlines()[1:]
     assert len(lines) == 6
-    for told in (
+    for words in (
         "PLUTO_URL_API",
         "'nowhere'",
         "PLUTO_DIST_RESUME",
@@ -134,7 +134,7 @@ def test_all_problems_at_once():
         "timeout=",
         "mode=",
     ):
-        assert told in str(caught.value)
+        assert words in str(caught.value)
     assert isinstance(caught.value, ValueError)
 
 
@@ -165,7 +165,7 @@ def test_the_key_is_in_no_representation():
 
 @pytest.mark.parametrize("given", [5, b"mlps_s3cr3t", ["mlps_s3cr3t"], ""])
 def test_a_key_that_cannot_be_used_is_not_shown(given):
-    """The error about a key does not tell what it was."""
+    """The error about a key does not show it."""
     with pytest.raises(ConfigurationError) as caught:
         load({"PLUTO_DIST_TIMEOUT": "x"}, api_key=given)
     assert "api_key" in str(caught.value)
@@ -176,7 +176,7 @@ def test_a_key_that_cannot_be_used_is_not_shown(given):
     "key", [KEY + "\n", " " + KEY, KEY + "\r\n", "\ufeff" + KEY, "mlps_\u200bs3cr3t", "mlps_s3\x00cr3t"]
 )
 def test_a_key_that_no_header_can_carry(key):
-    """Blanks around a key (a mounted secret's last line break) are no part of it; what cannot be sent is refused."""
+    """Blanks around a key (a mounted secret's last line break) are dropped; a key that cannot be sent is refused."""
     try:
         settings = load({"PLUTO_API_KEY": key})
     except ConfigurationError as error:
@@ -205,7 +205,7 @@ def test_a_password_in_a_url_is_not_shown():
     ],
 )
 def test_no_key_of_another_tracker_goes_to_the_hosted_one(environ, app, py):
-    """Where the API is another's, its pages and heartbeats are there too, unless told otherwise."""
+    """With another API address, pages and heartbeats use it too unless they have their own."""
     settings = load(environ)
     assert (settings.url_app, settings.url_py) == (app, py)
 
@@ -236,29 +236,29 @@ def test_equal_secrets():
     ],
 )
 def test_metadata_is_left_out_by_family(text, argument, left_out):
-    """The variable and the argument say the same; a family that is not named is in."""
+    """The variable and the argument mean the same; a family that is not named is in."""
     assert load({"PLUTO_DIST_METADATA": text}).metadata == frozenset(FAMILIES) - left_out
     assert load({}, metadata=argument).metadata == frozenset(FAMILIES) - left_out
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "words"),
     [
         ("gti=0,disc=0,env=0", ("gti, disc", "argv, env, git, gpu, host, network, packages, software")),
         ("git=off", ("True or False", "for git")),
         ("gti=0,env=2", ("has no gti", "for env")),
-        ("git", ("must be 1, 0, or such as git=0,env=0",)),
+        ("git", ("must be 1, 0, or a list such as git=0,env=0",)),
         ({"gti": False, "env": "no"}, ("has no gti", "for env", "argv, env, git")),
         ({3: True}, ("has no 3",)),
         (3, ("True, False or a mapping",)),
         (["git"], ("True, False or a mapping",)),
     ],
 )
-def test_unknown_families_are_all_named(given, told):
-    """An error about metadata names every family that is none, every switch that is none, and those that there are."""
+def test_unknown_families_are_all_named(given, words):
+    """An error about metadata names every unknown family, every value that is not a switch, and the known families."""
     environ, arguments = ({"PLUTO_DIST_METADATA": given}, {}) if isinstance(given, str) else ({}, {"metadata": given})
     with pytest.raises(ConfigurationError) as caught:
         load(environ | {"PLUTO_DIST_TIMEOUT": "x"}, **arguments)
     assert len(caught.value.problems) == 2
-    for part in told:
+    for part in words:
         assert part in str(caught.value)

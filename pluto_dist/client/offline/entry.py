@@ -1,6 +1,6 @@
-"""One request that waits for its tracker, and the order in which those of a run are to be sent.
+"""One request that waits for its tracker, and the order in which those of a run are sent.
 
-Pure but for the clock. What is read back is data, and believed only in the shape of the contract.
+Pure but for the clock. What is read back is data, checked by the codec and by the contract.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 
 from pluto_dist.contract.run_ref import Reference, RunName
 from pluto_dist.contract.run_requests import CreateRunRequest, UpdateConfigRequest, UpdateStatusRequest
-from pluto_dist.contract.validation import ContractError, Record
+from pluto_dist.contract.validation import Record
+from pluto_dist.serialization import codec
 
 FORMAT = 1
 
@@ -29,16 +30,16 @@ Request = CreateRunRequest | UpdateConfigRequest | UpdateStatusRequest
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One request that is to be sent.
+    """One request that waits.
 
     Attributes:
-        run: whose it is.
-        launch: the token of the launch that wanted to send it.
-        kind: which operation of the contract.
+        run: of the request.
+        launch: token of the launch that made it.
+        kind: operation of the contract.
         at: when, in ms since 1970 by the writer's clock; of one process's entries none is earlier than the one before.
-        request: as it is to be sent; its ``run_id`` is 0 where no tracker had answered yet.
-        key: under which a create's attempt is recorded; "" for other requests.
-        fork_of: the display id of the run that a create forks from, where only that is known.
+        request: as it is to be sent; its ``run_id`` is 0 if no tracker had answered yet.
+        key: of the record of a create's attempt; "" for other requests.
+        fork_of: the display id of the run that a create forks from, if only that is known.
     """
 
     run: RunName
@@ -69,29 +70,37 @@ class Entry:
         """The entry in ``body``.
 
         Raises:
-            ValueError: it is none.
+            ValueError: there is none in it.
         """
-        if not isinstance(body, dict) or body.get("format") != FORMAT:
+        found = codec.decode_fields(body, "entry", _DECODERS, _DECODERS)
+        if found["format"] != FORMAT:
             raise ValueError(f"it is not of format {FORMAT}")
-        reference = body.get("reference")
-        texts = [body.get(name) for name in ("origin", "project", "launch", "key", "fork_of")]
-        if not all(isinstance(text, str) for text in texts) or type(body.get("at")) is not int:
-            raise ValueError("a field is missing, or has another type")
-        if body.get("kind") not in KINDS or not isinstance(reference, dict):
-            raise ValueError("its kind is unknown")
-        try:
-            request: Any = REQUESTS[body["kind"]].from_json(body.get("request"))
-        except ContractError as error:
-            raise ValueError(str(error)) from error
-        name = RunName(body["origin"], body["project"], Reference.of(reference.get("kind"), reference.get("value")))
-        return cls(name, body["launch"], body["kind"], body["at"], request, body["key"], body["fork_of"])
+        reference = codec.decode_fields(found["reference"], "reference", _REFERENCE, _REFERENCE)
+        request: Any = REQUESTS[found["kind"]].from_json(body.get("request"))
+        name = RunName(found["origin"], found["project"], Reference.of(reference["kind"], reference["value"]))
+        return cls(name, found["launch"], found["kind"], found["at"], request, found["key"], found["fork_of"])
+
+
+_text = codec.text_of(1 << 20)
+_DECODERS: dict[str, codec.Decode] = {
+    "format": codec.decode_int,
+    "origin": _text,
+    "project": _text,
+    "reference": codec.decode_object,
+    "launch": _text,
+    "kind": codec.one_of(*KINDS),
+    "at": codec.decode_int,
+    "key": _text,
+    "fork_of": _text,
+}
+_REFERENCE: dict[str, codec.Decode] = {"kind": _text, "value": _text}
 
 
 def in_order(entries: Sequence[Entry]) -> list[Entry]:
     """``entries`` in the order in which they are to be sent.
 
-    Launches by their first entry; of a launch first what creates the run, then what changes it, last its end:
-    so a clock that was set back in the middle of a launch mixes up nothing.
+    Launches in the order of their first entry; of a launch first what creates the run, then what changes it, last its
+    end, so that a clock that is set back during a launch does not change the order.
     """
     begun: dict[str, int] = {}
     for entry in entries:
@@ -104,7 +113,7 @@ _last_at = 0
 
 
 def next_ms() -> int:
-    """The time for this process's next entry: its clock, but never earlier than the last one."""
+    """The time of this process's next entry in ms since 1970; never earlier than that of the last one."""
     global _last_at  # noqa: PLW0603  # one order for all entries of a process
     with _clock:
         _last_at = max(_last_at + 1, time.time_ns() // 1_000_000)

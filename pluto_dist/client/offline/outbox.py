@@ -1,7 +1,7 @@
-"""What a live process has to tell the tracker of one run, in order; what is not taken is kept, and tried again.
+"""The requests about one run from a live process, in order; what the tracker does not take is kept and sent later.
 
-In an outage every request goes into the spool, behind those that wait there already, so nothing overtakes and
-nothing is lost with the process. With a tracker that answers, nothing here touches the disk.
+During an outage every request goes to the queue on disk, behind those that wait there, so that no request overtakes
+another and none is lost with the process. While the tracker answers, nothing here touches the disk.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pluto_dist.contract.run_requests import CreateRunRequest, UpdateConfigReque
 from pluto_dist.errors import RequestRefusedError, TrackerUnavailableError, UnexpectedAnswerError
 from pluto_dist.log import logger
 
-LOCK_SECONDS = 5.0  # how long a sync that sends the same run is waited for
+LOCK_SECONDS = 5.0  # how long to wait for a sync that sends the same run
 
 
 class Outbox:
     """The requests of one run, from one process.
 
     Args:
-        root: the spool's folder, or ``None`` where there is none.
+        root: the spool's folder; ``None`` keeps requests in memory.
         name: the run.
         launch: the launch's token.
     """
@@ -34,32 +34,32 @@ class Outbox:
     def __init__(self, root: Path | None, name: RunName, launch: str) -> None:
         self.name = name
         self._launch = launch
-        self._spooled = RunQueue(root, name)
-        self._keeps = False  # whether anything was kept, so that later requests must not overtake it
+        self._queue = RunQueue(root, name)
+        self._has_pending = False  # later requests must not overtake what is kept
         self._last: Entry | None = None
 
     @property
     def folder(self) -> Path | None:
-        """Where this run is kept; ``None``: in memory only."""
-        return self._spooled.folder
+        """The folder of the run's requests; ``None`` if they are in memory only."""
+        return self._queue.folder
 
     @property
     def has_pending(self) -> bool:
-        """Whether anything is kept that the tracker has not taken."""
-        return self._keeps
+        """Whether requests are kept that the tracker has not taken, as far as this process knows."""
+        return self._has_pending
 
     def check(self) -> bool:
-        """Whether anything of this run is kept on disk, by whatever process."""
-        self._keeps = self._keeps or not self._spooled.is_empty
-        return self._keeps
+        """Whether requests of this run are on disk, by whatever process; :attr:`has_pending` is so from then on."""
+        self._has_pending = self._has_pending or not self._queue.is_empty
+        return self._has_pending
 
     def enqueue(self, request: Request, key: str = "", fork_of: str = "") -> None:
         """Keep a request for later, behind those that are kept already.
 
         Args:
-            request: a create without a time of its own, and an end, get the present one.
-            key: under which a create's attempt is recorded.
-            fork_of: the display id of the run that a create forks from, where only that is known.
+            request: a create without a time of its own, and an end, get the current time.
+            key: of the record of a create's attempt.
+            fork_of: the display id of the run that a create forks from, if only that is known.
         """
         now = time.time_ns() // 1_000_000
         if isinstance(request, CreateRunRequest):
@@ -68,29 +68,29 @@ class Outbox:
             request = replace(request, status_updated=request.status_updated or now)
         kind = next(kind for kind, record in REQUESTS.items() if isinstance(request, record))
         self._last = Entry(self.name, self._launch, kind, next_ms(), request, key, fork_of)
-        if not self._spooled.enqueue(self._last):
-            why = self._spooled.warnings.pop()
-            if not self._keeps and self.folder is not None:  # without a folder that was said when the run began
+        if not self._queue.enqueue(self._last):
+            why = self._queue.warnings.pop()
+            if not self._has_pending and self.folder is not None:  # without a folder that was logged when the run began
                 logger.warning("%s; what is recorded is lost if this process ends before the tracker answers", why)
-        self._keeps = True
+        self._has_pending = True
 
     def retract(self) -> None:
-        """Forget the one request that this process kept: it turns out that the tracker has it from another rank."""
-        with self._spooled.locked(0):  # who holds it sends what is forgotten here, to no other effect
-            for entry, file in self._spooled.entries():
+        """Remove the one request that this process kept, since the tracker has it from another rank."""
+        with self._queue.locked(0):  # a sender that holds it sends the request again, to no effect
+            for entry, file in self._queue.entries():
                 if entry == self._last:
-                    self._spooled.remove(entry, file)
-        self._keeps = False
+                    self._queue.remove(entry, file)
+        self._has_pending = False
 
     def send(
         self, client: TrackerClient | None, request: UpdateConfigRequest | UpdateStatusRequest, deadline: float
     ) -> bool:
-        """Send a request, or keep it where the tracker cannot be reached or others wait; whether it was sent.
+        """Send a request, or keep it if the tracker cannot be reached or others wait; whether it was sent.
 
         Raises:
             TrackerError: the tracker refused it.
         """
-        if client is not None and request.run_id and not self._keeps:
+        if client is not None and request.run_id and not self._has_pending:
             try:
                 self._send(client, request, deadline)
                 return True
@@ -99,37 +99,37 @@ class Outbox:
         self.enqueue(request)
         return False
 
-    def flush(self, client: TrackerClient, deadline: float, *, joins: bool = False) -> Replayed | None:
-        """Try to send what is kept; what came of it, and ``None`` where the tracker did not take all of it.
+    def flush(self, client: TrackerClient, deadline: float, *, attach_anyway: bool = False) -> Replayed | None:
+        """Try to send what is kept; the result, and ``None`` if the tracker did not take all of it.
 
         Args:
             client: of the tracker.
             deadline: on the monotonic clock.
-            joins: whether the run lives and is to be heard of: another process may have sent what created it.
+            attach_anyway: attach to the run even if nothing had to be sent: another process may have created it.
 
         Raises:
             AuthenticationError: the tracker refuses the key.
         """
         try:
-            with self._spooled.locked(min(LOCK_SECONDS, max(0.0, deadline - time.monotonic()))) as mine:
-                done = replay(self._spooled, client, deadline=deadline) if mine else None
-            if done is not None and done.answer is None and joins:
+            with self._queue.locked(min(LOCK_SECONDS, max(0.0, deadline - time.monotonic()))) as mine:
+                done = replay(self._queue, client, deadline=deadline) if mine else None
+            if done is not None and done.answer is None and attach_anyway:
                 done = replace(done, answer=attach(self.name, client, deadline=deadline))
         except (TrackerUnavailableError, UnexpectedAnswerError, RequestRefusedError) as error:
             logger.debug("what is kept was not taken: %s", error)
             return None
         finally:
-            for warning in self._spooled.warnings:
+            for warning in self._queue.warnings:
                 logger.warning("%s", warning)
-            self._spooled.warnings.clear()
-        self._keeps = not self._spooled.is_empty
-        return None if self._keeps else done
+            self._queue.warnings.clear()
+        self._has_pending = not self._queue.is_empty
+        return None if self._has_pending else done
 
     def reopen(self, client: TrackerClient, deadline: float) -> None:
-        """Bring the run back to RUNNING, which the tracker has ended because it heard nothing of it.
+        """Set the run to RUNNING again, which the tracker has ended because it had no heartbeat.
 
         Raises:
-            TrackerError: the tracker does not.
+            TrackerError: the tracker refused.
         """
         attach(self.name, client, deadline=deadline)
 

@@ -1,9 +1,9 @@
-"""How what an outage kept reaches the tracker: in order, and to the same effect however often it is tried.
+"""Sends the requests that wait on disk: in order, and with the same effect however often it is tried.
 
-Each request is removed from the spool once the tracker has taken it. One that was taken and not yet removed when
-its sender died is sent again, and changes nothing: a create with an external id finds its run, a config is merged
-into itself, an end is told only where none of a graver kind, of a later attempt or of a person stands.
-Both ``pluto-dist sync`` and the job itself send so; only one process at a time, by the run's lock.
+Each request is removed once the tracker has taken it. One that was taken but not removed when its sender died is sent
+again, and changes nothing: a create with an external id finds its run, a config is merged into itself, an end is sent
+only if the run has no graver end, none of a later attempt, and none by a person. ``pluto-dist sync`` and the job itself
+send in this way, one process at a time, by the lock of the run.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _ENDS_BY_FAILURE = ("FAILED", "TERMINATED")
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What came of it.
+    """The result of a replay.
 
     Attributes:
-        answer: the tracker's, where the run was asked for.
+        answer: the tracker's to the create or resume of the run; ``None`` if neither was sent.
         sent: how many requests the tracker took.
-        notes: what somebody should know of them.
+        notes: for the user, about requests that were not sent as they are.
     """
 
     answer: CreateRunResponse | None
@@ -44,20 +44,20 @@ class Replayed:
     notes: tuple[str, ...] = ()
 
 
-def replay(spooled: RunQueue, client: TrackerClient, *, deadline: float) -> Replayed:
-    """Send what is kept of one run; whoever calls holds its lock.
+def replay(queue: RunQueue, client: TrackerClient, *, deadline: float) -> Replayed:
+    """Send what is kept of one run, whose lock the caller holds.
 
     Args:
-        spooled: what is kept; a request that the tracker refuses for good is set aside.
-        client: of the tracker that is to have it.
+        queue: of the run; a request that the tracker refuses for good is set aside.
+        client: of the tracker to send to.
         deadline: on the monotonic clock.
 
     Raises:
         AuthenticationError, UnexpectedAnswerError, TrackerUnavailableError: the rest stays where it is.
     """
-    known = _Known(spooled.name, client, deadline)
+    known = _Known(queue.name, client, deadline)
     sent, notes = 0, []
-    for entry, file in spooled.entries():
+    for entry, file in queue.entries():
         try:
             notes += _send(entry, known)
         except RequestRefusedError as error:
@@ -66,17 +66,17 @@ def replay(spooled: RunQueue, client: TrackerClient, *, deadline: float) -> Repl
                 continue
             if file is None:
                 notes.append(f"{entry.kind} given up: {error}")
-                spooled.remove(entry, file)
+                queue.remove(entry, file)
             else:
-                spooled.set_aside(file, error)
+                queue.set_aside(file, error)
             continue
-        spooled.remove(entry, file)
+        queue.remove(entry, file)
         sent += 1
     return Replayed(known.answer, sent, tuple(notes))
 
 
 def attach(name: RunName, client: TrackerClient, *, deadline: float) -> CreateRunResponse:
-    """The run, by its name alone; one that has ended runs again."""
+    """Attach to the run with its name alone; one that has ended is RUNNING again."""
     if name.reference.kind == "external id":
         request = CreateRunRequest(name.reference.value, name.project, name.reference.value)
         return client.create(request, deadline=deadline)
@@ -84,17 +84,17 @@ def attach(name: RunName, client: TrackerClient, *, deadline: float) -> CreateRu
 
 
 class _Known:
-    """What one replay has learnt of its run."""
+    """What one replay knows of its run."""
 
     def __init__(self, name: RunName, client: TrackerClient, deadline: float) -> None:
         self.name, self.client, self.deadline = name, client, deadline
         self.answer: CreateRunResponse | None = None
-        self.revived = False  # whether only asking for its number may have brought it back to RUNNING
+        self.revived = False  # whether the resume request may have set it to RUNNING
 
-    def run_id(self, told: int) -> int:
-        """The tracker's number: as it was told at the time, else as it is now."""
-        if told:
-            return told
+    def run_id(self, recorded: int) -> int:
+        """The tracker's number: as it was recorded with the request, else as the tracker answers now."""
+        if recorded:
+            return recorded
         if self.answer is None:
             self.answer = self.client.resume(resume_request(self.name), deadline=self.deadline)
             self.revived = True
@@ -136,7 +136,7 @@ def _create(entry: Entry, request: CreateRunRequest, known: _Known) -> None:
 
 
 def _numbered(entry: Entry, config: str | None, state: RunState | None) -> str | None:
-    """The config with its attempt's record as the one that follows those that the tracker has; ``None`` as it was."""
+    """The config with its attempt's record numbered after those of the tracker; ``None`` if that changes nothing."""
     document: Any = json.loads(config or "{}")
     mine = attempts.recorded(document).get(entry.key)
     theirs = {} if state is None else attempts.recorded(state.config)
@@ -148,7 +148,7 @@ def _numbered(entry: Entry, config: str | None, state: RunState | None) -> str |
 
 
 def _end(entry: Entry, request: UpdateStatusRequest, known: _Known) -> list[str]:
-    """Tell the end, unless what stands there tells more."""
+    """Send the end, unless the run has one that takes precedence."""
     client, deadline = known.client, known.deadline
     state = known.state(request.run_id)
     if state is None:
@@ -160,7 +160,7 @@ def _end(entry: Entry, request: UpdateStatusRequest, known: _Known) -> list[str]
         return [f"{request.status} not told: the run was cancelled in the tracker"]
     cause = json.loads(request.status_metadata or "null")
     at = cause.get("at") if isinstance(cause, dict) else None
-    theirs = state.status_metadata if _is_told(state.status_metadata) else None
+    theirs = state.status_metadata if _is_of_a_job(state.status_metadata) else None
     is_first = request.status in _ENDS_BY_FAILURE and at is not None and not earlier(theirs, at)
     if theirs is not None and not is_first:
         if state.status in _ENDS_BY_FAILURE:
@@ -168,18 +168,19 @@ def _end(entry: Entry, request: UpdateStatusRequest, known: _Known) -> list[str]
         if known.revived:
             request = replace(request, status="FAILED", status_metadata=json.dumps(theirs))
     if state.status not in ("RUNNING", request.status):
-        # The tracker ends a run that gave no sign of life for long (150 s, hosted); a lower end would not replace it.
+        # The tracker ends a run without heartbeats (after 150 s, hosted); an end of lower precedence would not replace
+        # it.
         client.update_status(UpdateStatusRequest(request.run_id, "RUNNING"), deadline=deadline)
     client.update_status(request, deadline=deadline)
     return []
 
 
-def _is_told(metadata: Any) -> bool:
-    """Whether a job told why it ended; the tracker, which ends a silent run, tells nothing of this kind."""
+def _is_of_a_job(metadata: Any) -> bool:
+    """Whether a job wrote the metadata of its end; the tracker, which ends a silent run, writes none of this kind."""
     return isinstance(metadata, dict) and isinstance(metadata.get("reason"), str) and "host" in metadata
 
 
 def earlier(recorded: Any, at: float) -> bool:
-    """Whether the cause that a tracker has on record is no later than ``at`` (seconds since 1970)."""
+    """Whether the failure that a tracker has on record is no later than ``at`` (seconds since 1970)."""
     when = recorded.get("at") if isinstance(recorded, dict) else None
     return isinstance(when, (int, float)) and not isinstance(when, bool) and when <= at

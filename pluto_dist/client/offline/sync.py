@@ -1,7 +1,6 @@
-"""What an outage kept, sent: run by run, to the tracker that it was meant for, by one process at a time.
+"""Sends all runs that wait on disk, each to the tracker that was recorded with it.
 
-The order within a run and what makes a repetition harmless are ``replay``; here is which runs, to where, and what
-is done about a tracker that does not answer.
+The order within a run is ``replay``. Here are the order of runs, locked runs, and a tracker that does not answer.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pluto_dist.errors import PlutoDistError
 
 RUN_SECONDS = 60.0  # how long one run is tried
 NEXT_SECONDS = 5.0  # the same for the next one, while the tracker does not answer
-BUSY_SECONDS = 30.0  # how long a run that another process sends is waited for
+BUSY_SECONDS = 30.0  # how long to wait for a run that another process sends
 
 _NOTHING = Replayed(None, 0)
 
@@ -28,14 +27,14 @@ ClientOf = Callable[[str], TrackerClient]
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """What came of one run.
+    """The result for one run.
 
     Attributes:
         name: the run.
-        state: "sent" (nothing is kept of it any more), "kept" (all or some of it) or "elsewhere" (another process
+        state: "sent" (nothing of it is left on disk), "kept" (all or some of it) or "elsewhere" (another process
             has sent it meanwhile).
-        replayed: what the tracker took and answered.
-        why: why something is kept.
+        replayed: what was sent, and the answer.
+        why: the reason why something is kept.
     """
 
     name: RunName
@@ -45,38 +44,38 @@ class Synced:
 
 
 def sync(waiting: Sequence[RunQueue], client_of: ClientOf) -> Iterator[Synced]:
-    """Send ``waiting``; what came of each run, as it comes.
+    """Send ``waiting``; yields the result of each run.
 
     Args:
-        waiting: the runs, in the order in which they are tried. One that another process sends at the moment comes
-            last, for that process may be killed over it.
-        client_of: gives a client for a recorded origin; raises PlutoDistError where there is to be none.
+        waiting: the runs, in the order in which they are tried. One that another process is sending comes last, since
+            that process may be killed meanwhile.
+        client_of: makes a client for a recorded origin; raises PlutoDistError if none may be made.
     """
     busy: list[RunQueue] = []
     patience = RUN_SECONDS
     for seconds, runs in ((0.0, waiting), (BUSY_SECONDS, busy)):
-        for spooled in runs:
-            done = _send(spooled, client_of, seconds, patience)
+        for queue in runs:
+            done = _send(queue, client_of, seconds, patience)
             if done is None and runs is not busy:
-                busy.append(spooled)
+                busy.append(queue)
                 continue
-            done = done or Synced(spooled.name, "kept", why="another process is sending it")
+            done = done or Synced(queue.name, "kept", why="another process is sending it")
             patience = NEXT_SECONDS if done.state == "kept" else RUN_SECONDS
             yield done
 
 
-def _send(spooled: RunQueue, client_of: ClientOf, lock_seconds: float, patience: float) -> Synced | None:
-    """What came of one run; ``None`` where another process sends it."""
+def _send(queue: RunQueue, client_of: ClientOf, lock_seconds: float, patience: float) -> Synced | None:
+    """The result for one run; ``None`` if another process is sending it."""
     try:
-        client = client_of(spooled.name.origin)
-        with spooled.locked(lock_seconds) as mine:
-            if not mine and not spooled.is_empty:
+        client = client_of(queue.name.origin)
+        with queue.locked(lock_seconds) as mine:
+            if not mine and not queue.is_empty:
                 return None
-            if spooled.is_empty:
-                return Synced(spooled.name, "elsewhere")
-            done = replay(spooled, client, deadline=time.monotonic() + patience)
+            if queue.is_empty:
+                return Synced(queue.name, "elsewhere")
+            done = replay(queue, client, deadline=time.monotonic() + patience)
     except PlutoDistError as error:
-        return Synced(spooled.name, "kept", why=str(error))
-    kept = not spooled.is_empty
-    done = replace(done, notes=(*done.notes, *spooled.warnings))
-    return Synced(spooled.name, "kept" if kept else "sent", done, "some of it was not taken" if kept else "")
+        return Synced(queue.name, "kept", why=str(error))
+    kept = not queue.is_empty
+    done = replace(done, notes=(*done.notes, *queue.warnings))
+    return Synced(queue.name, "kept" if kept else "sent", done, "some of it was not taken" if kept else "")

@@ -1,1 +1,1 @@
-"""Records what the NVIDIA driver of this machine answers, as a profile for the fake driver of the tests."""
+"""Records the results of this machine's NVIDIA driver as a profile for the fake driver of the tests."""

@@ -1,7 +1,7 @@
-"""What does NVIDIA's library answer here, as a profile that the fake driver of the tests takes?
+"""Writes the results of NVML on this machine as a profile for the fake driver of the tests.
 
-So that a bug report becomes a test. Values, error codes and stalls are written as NVML gave them, UUIDs as
-pseudonyms; host names and what processes are called are not asked at all.
+A bug report can thus become a test. Values, error codes and stalls are written as NVML returned them, UUIDs as
+pseudonyms; host names and process names are not read.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ import re
 from functools import partial
 from typing import Any
 
-from pluto_dist.doctor.asking import Asked
-from pluto_dist.doctor.installed import installed_version
+from pluto_dist.doctor.examination import DaemonCall
+from pluto_dist.doctor.gpus import installed_version
 from pluto_dist.doctor.nvml_profile import functions
 from pluto_dist.doctor.nvml_profile.recorder import SYSTEM, Recorder
 from pluto_dist.inventory.gpu.nvidia import import_pynvml
-from pluto_dist.inventory.gpu.nvidia_fields import MOST_NVLINKS
-from pluto_dist.inventory.limits import MIG_LIMIT
+from pluto_dist.inventory.gpu.nvidia_fields import MAX_NVLINKS
+from pluto_dist.inventory.records import MIG_LIMIT
 from pluto_dist.inventory.safe_read import attempt
 from pluto_dist.version import __version__
 
-DEVICES = 64  # of the fake driver, MIG instances included
+MAX_DEVICES = 64  # of the fake driver, MIG instances included
 NOT_FOUND = 6  # an empty MIG slot
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
-def write(timeout: float, *, keep_ids: bool = False) -> bytes:
-    """This machine's profile.
+def dump_profile(timeout: float, *, keep_ids: bool = False) -> bytes:
+    """The profile of this machine.
 
     Args:
-        timeout: seconds. A driver that answers no more is written as one that stalls, with what it said before.
-        keep_ids: UUIDs and serial numbers as they are.
+        timeout: seconds. A driver that stops responding is recorded as a stall, with its results until then.
+        keep_ids: whether to keep UUIDs and serial numbers.
     """
     recorder = Recorder()
-    _, failure = attempt(partial(Asked(partial(_record, recorder)).answer, timeout))
+    _, failure = attempt(partial(DaemonCall(partial(_record, recorder)).result, timeout))
     head = f"# pluto-dist {__version__}, nvidia-ml-py {installed_version('nvidia-ml-py')}"
     lines = [head, *recorder.lines()]
     if not keep_ids:
@@ -45,9 +45,9 @@ def write(timeout: float, *, keep_ids: bool = False) -> bytes:
 
 
 def anonymous(line: str) -> str:
-    """The line of a profile without what names a piece of hardware; an id has the same pseudonym everywhere.
+    """A line of a profile without hardware ids; the same id always gets the same pseudonym.
 
-    A UUID is too random to be found again from its digest. A serial number is not, so none of it is kept.
+    A UUID cannot be guessed from its digest. A serial number can, so it is replaced by 0.
 
     >>> anonymous("dev.0.uuid=GPU-5fd4f087-86f3-7a43-b711-4771313afc50")
     'dev.0.uuid=GPU-6fabd3fa-e7ba-aeb1-f945-09ce522c7214'
@@ -57,7 +57,7 @@ def anonymous(line: str) -> str:
     key, _, value = line.partition("=")
     if key.endswith(".serial"):
         return f"{key}=0"
-    if key.endswith(".fabric.cluster") and value.strip("0"):  # all zeros: in no cluster
+    if key.endswith(".fabric.cluster") and value.strip("0"):  # all zeros: not in a cluster
         return f"{key}={_digest(value)}"
     if key.endswith(".uuid"):
         return f"{key}={UUID.sub(_pseudonym, value) if UUID.search(value) else _digest(value)}"
@@ -83,13 +83,13 @@ def _record(recorder: Recorder) -> None:
                 recorder.put(SYSTEM, key, value)
         count = recorder.call(SYSTEM, "nvmlDeviceGetCount_v2", nvml.nvmlDeviceGetCount) or 0
         recorder.put(SYSTEM, "count", count)
-        _Devices(recorder, nvml, min(count, DEVICES)).record()
+        _Devices(recorder, nvml, min(count, MAX_DEVICES)).record()
     finally:
         attempt(nvml.nvmlShutdown)
 
 
 class _Devices:
-    """The walk over all devices. MIG instances get the numbers after theirs."""
+    """Records all devices. MIG instances are numbered after the GPUs."""
 
     def __init__(self, recorder: Recorder, nvml: Any, count: int) -> None:
         self._recorder, self._nvml, self._count = recorder, nvml, count
@@ -110,20 +110,20 @@ class _Devices:
 
     def _device(self, device: int, handle: Any) -> None:
         for getter in functions.DEVICE:
-            self._take(device, getter, handle)
+            self._read(device, getter, handle)
         self._nvlinks(device, handle)
         self._mig(device, handle)
 
-    def _take(self, device: int, getter: functions.Getter, handle: Any) -> None:
-        answer = self._recorder.call(device, getter.symbol, partial(getter.read, self._nvml, handle))
-        if answer is not None:
-            for key, value in getter.values(answer).items():
+    def _read(self, device: int, getter: functions.Getter, handle: Any) -> None:
+        result = self._recorder.call(device, getter.symbol, partial(getter.read, self._nvml, handle))
+        if result is not None:
+            for key, value in getter.values(result).items():
                 self._recorder.put(device, key, value)
 
     def _nvlinks(self, device: int, handle: Any) -> None:
-        """The fake takes the first ones for those that are up."""
+        """The number of links, and of active ones; in the fake driver the first links are the active ones."""
         states = []
-        for link in range(MOST_NVLINKS):
+        for link in range(MAX_NVLINKS):
             read = partial(self._nvml.nvmlDeviceGetNvLinkState, handle, link)
             state = self._recorder.call(device, "nvmlDeviceGetNvLinkState", read)
             if state is None:
@@ -140,22 +140,22 @@ class _Devices:
             symbol = "nvmlDeviceGetMigDeviceHandleByIndex"
             instance = self._recorder.call(device, symbol, read, expected=NOT_FOUND)
             number = self._count + self._instances
-            if instance is None or number >= DEVICES:
+            if instance is None or number >= MAX_DEVICES:
                 continue
             self._instances += 1
             self._recorder.put(device, f"mig.{slot}", number)
             for getter in functions.IDENTITY:
-                self._take(number, getter, instance)
+                self._read(number, getter, instance)
 
     def _pairs(self, device: int, handles: dict[int, Any]) -> None:
         for symbol, (key, args) in functions.PAIRS.items():
             found = {}
             for other in handles.keys() - {device}:
                 read = partial(getattr(self._nvml, symbol), handles[device], handles[other], *args)
-                if (answer := self._recorder.call(device, symbol, read)) is not None:
-                    found[other] = answer
+                if (result := self._recorder.call(device, symbol, read)) is not None:
+                    found[other] = result
             if len(set(found.values())) == 1:
                 self._recorder.put(device, key, next(iter(found.values())))
             else:
-                for other, answer in found.items():
-                    self._recorder.put(device, f"{key}.{other}", answer)
+                for other, result in found.items():
+                    self._recorder.put(device, f"{key}.{other}", result)

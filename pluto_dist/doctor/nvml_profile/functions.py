@@ -1,6 +1,6 @@
-"""Which functions of NVIDIA's library does a profile have, under which keys? A table; ``profile`` makes the calls.
+"""Table of the NVML functions in a profile, and their keys; ``dump`` calls them.
 
-The keys are those of the fake driver of the tests (``tests/fakenvml``), which answers from such a profile.
+The keys are those of the fake driver of the tests (``tests/fakenvml``), which returns the values of such a profile.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Getter:
     """One function of a device.
 
     Attributes:
-        symbol: its name in the library, which names its error in a profile.
-        read: calls pynvml's function for it with the module and a handle.
-        values: keys and values of what it gave.
+        symbol: its name in the library, which is the key of its error in a profile.
+        read: calls pynvml's function with the module and a handle.
+        values: keys and values for a result.
     """
 
     symbol: str
@@ -33,7 +33,7 @@ class Getter:
 def _one(
     symbol: str, key: str, *args: int, function: str = "", text: Callable[[Any], object] = lambda value: value
 ) -> Getter:
-    """A function that gives one line: pynvml's ``function``, where that has another name than the library's."""
+    """A function with one line in a profile; ``function`` is its name in pynvml if that differs from the library's."""
     name = function or symbol
     return Getter(symbol, lambda nvml, handle: getattr(nvml, name)(handle, *args), lambda value: {key: text(value)})
 
@@ -62,7 +62,7 @@ IDENTITY = (
     _one("nvmlDeviceGetUUID", "uuid"),
     Getter("nvmlDeviceGetMemoryInfo", lambda nvml, handle: nvml.nvmlDeviceGetMemoryInfo(handle), _memory),
 )
-"""What a MIG instance has, too."""
+"""Functions that MIG instances support as well."""
 
 DEVICE: tuple[Getter, ...] = (
     *IDENTITY,
@@ -119,10 +119,10 @@ SYSTEM: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "nvmlSystemGetCudaDriverVersion": ("cuda", lambda nvml: nvml.nvmlSystemGetCudaDriverVersion()),
     "nvmlSystemGetConfComputeState": ("confidential", lambda nvml: nvml.nvmlSystemGetConfComputeState().ccFeature),
 }
-"""Functions of no device: their keys, and how pynvml gives their values."""
+"""Functions without a device: their keys, and how to read their values."""
 
 PAIRS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "nvmlDeviceGetTopologyCommonAncestor": ("topo", ()),
     "nvmlDeviceGetP2PStatus": ("p2p", (0,)),  # NVML_P2P_CAPS_INDEX_READ
 }
-"""Functions of two devices: their keys and further arguments."""
+"""Functions of two devices: their keys and additional arguments."""

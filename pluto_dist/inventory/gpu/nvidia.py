@@ -1,11 +1,11 @@
-"""Which NVIDIA GPUs has this node, and which of them answer? Through NVML; never runs nvidia-smi.
+"""The NVIDIA GPUs of this node, read from NVML; nvidia-smi is never run.
 
-Every oddity of NVML that this package knows is in this file, with its evidence. Nothing here knows of
-threads or deadlines: a driver can stall for ever (NVIDIA/go-nvml#152: 570.148 on H200;
-NVIDIA/open-gpu-kernel-modules#971: B200 after 66 days), so ``collect`` calls it where that does no harm.
+All known deviations of NVML are handled in this file, with their sources. There are no threads and no deadlines here:
+a driver can block indefinitely (NVIDIA/go-nvml#152: 570.148 on H200; NVIDIA/open-gpu-kernel-modules#971: B200 after
+66 days), so ``collect`` calls ``probe`` in a daemon thread.
 
-Init and shutdown come in pairs, which NVML counts, so torch or another user of it in this process is not
-disturbed (nvml.h). There is no atexit handler: it races with threads that still use NVML (nvitop#222).
+NVML counts calls of init and shutdown, which are paired here, so other users of NVML in this process, such as torch,
+are not affected (nvml.h). There is no atexit handler: it would race with threads that still use NVML (nvitop#222).
 """
 
 from __future__ import annotations
@@ -15,31 +15,30 @@ from functools import partial
 from typing import Any
 
 from pluto_dist.inventory.gpu import nvidia_fields
-from pluto_dist.inventory.limits import DEVICE_LIMIT, MIG_LIMIT, PID_LIMIT
-from pluto_dist.inventory.records import Gpu, GpuReport, MigInstance
+from pluto_dist.inventory.records import DEVICE_LIMIT, MIG_LIMIT, PID_LIMIT, Gpu, GpuReport, MigInstance
 from pluto_dist.inventory.safe_read import attempt, value_or_none
-from pluto_dist.serialization.text import clean_text
+from pluto_dist.serialization.text import record_text
 
-GONE = frozenset({"GpuIsLost", "ResetRequired"})
-"""Errors after which a GPU is not asked again: a lost one can crash us in the driver (nvitop#139)."""
+LOST_ERRORS = frozenset({"GpuIsLost", "ResetRequired"})
+"""Errors after which a GPU is not queried again: calls for a lost GPU can crash in the driver (nvitop#139)."""
 
 P2P_READ, P2P_OK = 0, 0  # pynvml's own NVML_P2P_CAPS_INDEX_READ is a tuple by mistake (13.615)
 CONFIDENTIAL = 1  # NVML_CC_SYSTEM_FEATURE_ENABLED
 LARGEST_MEMORY = 2**50  # bytes; no GPU has a pebibyte
-LARGEST_PID = 2**22  # the kernel's PID_MAX_LIMIT on 64 bit
+LARGEST_PID = 2**22  # the kernel's PID_MAX_LIMIT on 64-bit systems
 
 
-class GpuGoneError(Exception):
-    """The GPU fell off the bus, at its handle or at any later call; the message is NVML's word for it."""
+class GpuLostError(Exception):
+    """The GPU fell off the bus, at its handle or at a later call; the message is the name of NVML's error."""
 
 
 def probe() -> GpuReport:
     """All NVIDIA GPUs of this node. A value that cannot be read is ``None``; nothing is raised.
 
-    Blocks as long as the driver does. Failures of the library as a whole become ``GpuReport.error``:
-    "LibRmVersionMismatch" after a driver upgrade without reboot (gpustat#147, dask-cuda#949), "Unknown" in
-    a container whose device permissions a ``systemctl daemon-reload`` took (nvidia-container-toolkit#48),
-    "NoPermission", "DriverNotLoaded". No library at all is a node without NVIDIA GPUs.
+    Blocks as long as the driver does. A failure of the library as a whole is ``GpuReport.error``:
+    "LibRmVersionMismatch" after a driver upgrade without reboot (gpustat#147, dask-cuda#949), "Unknown" in a container
+    that lost its device permissions through ``systemctl daemon-reload`` (nvidia-container-toolkit#48),
+    "NoPermission", "DriverNotLoaded". Without the library the node has no NVIDIA GPUs.
     """
     nvml, error = attempt(import_pynvml)
     if nvml is None:
@@ -57,13 +56,13 @@ def probe() -> GpuReport:
 
 
 def error_name(error: Exception | None) -> str:
-    """NVML's word for an error: "GpuIsLost" for NVMLError_GpuIsLost; the class name of any other.
+    """NVML's name of an error, "GpuIsLost" for NVMLError_GpuIsLost; the class name of any other exception.
 
     >>> error_name(ValueError("x"))
     'ValueError'
     """
     name = type(error).__name__
-    if name == "NVMLError":  # a code that this pynvml does not know
+    if name == "NVMLError":  # an error code without a class in this pynvml
         return f"Error{getattr(error, 'value', '')}"
     return name.removeprefix("NVMLError_")
 
@@ -71,8 +70,8 @@ def error_name(error: Exception | None) -> str:
 def import_pynvml() -> Any:
     """The ``pynvml`` module: nvidia-ml-py's, or that of the abandoned package of the same name.
 
-    pynvml 11.x on PyPI installs its own folder over nvidia-ml-py's file; up to 11.4 it answers bytes, as
-    nvidia-ml-py did before 11.525 (dask#5768, vllm#7649). ``clean`` takes both.
+    pynvml 11.x on PyPI installs a package that shadows nvidia-ml-py's module; up to 11.4 it returns bytes, as
+    nvidia-ml-py did before 11.525 (dask#5768, vllm#7649). ``record_text`` accepts both.
     """
     import pynvml
 
@@ -83,16 +82,16 @@ def _report(nvml: Any, init_ms: int) -> GpuReport:
     count, error = attempt(nvml.nvmlDeviceGetCount)
     devices, bad = [], []
     for index in range(min(count or 0, DEVICE_LIMIT)):
-        # One bad GPU must not hide the others (k8s-device-plugin#231: it hid three).
+        # One faulty GPU must not hide the others (k8s-device-plugin#231: it hid three).
         gpu, failure = attempt(partial(_gpu, nvml, index))
         if gpu is not None:
             devices.append(gpu)
         else:
-            bad.append((index, str(failure) if isinstance(failure, GpuGoneError) else error_name(failure)))
+            bad.append((index, str(failure) if isinstance(failure, GpuLostError) else error_name(failure)))
     return GpuReport(
         p2p=value_or_none(lambda: _p2p(nvml, [gpu.index for gpu in devices])),
         confidential=value_or_none(lambda: nvml.nvmlSystemGetConfComputeState().ccFeature == CONFIDENTIAL) or None,
-        driver=value_or_none(lambda: clean_text(nvml.nvmlSystemGetDriverVersion())),
+        driver=value_or_none(lambda: record_text(nvml.nvmlSystemGetDriverVersion())),
         cuda_driver=value_or_none(lambda: _cuda_version(nvml.nvmlSystemGetCudaDriverVersion())),
         devices=tuple(devices),
         bad=tuple(bad),
@@ -103,7 +102,7 @@ def _report(nvml: Any, init_ms: int) -> GpuReport:
 
 
 def _p2p(nvml: Any, indexes: list[int]) -> str | None:
-    """Whether every two GPUs read each other's memory directly: "all", "none" or "partial"."""
+    """Which pairs of GPUs can read each other's memory directly: "all", "none" or "partial"."""
     if len(indexes) < 2:
         return None
     handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in indexes]
@@ -120,7 +119,7 @@ def _cuda_version(number: int) -> str:
 
 
 class _Device:
-    """One GPU's handle, and the rule how its values are read."""
+    """The handle of one GPU or MIG instance, and how its values are read."""
 
     def __init__(self, nvml: Any, handle: Any) -> None:
         self.nvml = nvml
@@ -128,34 +127,34 @@ class _Device:
         self.first_error: str | None = None
 
     def read(self, function: str, *args: Any) -> Any:
-        """What NVML's ``function`` answers for this GPU, or ``None``.
+        """The result of NVML's ``function`` for this GPU, or ``None`` if it failed.
 
         Raises:
-            GpuGoneError: the GPU is lost.
+            GpuLostError: the GPU is lost.
         """
-        return self.ask(function, *args)[0]
+        return self.query(function, *args)[0]
 
-    def ask(self, function: str, *args: Any) -> tuple[Any, str | None]:
-        """The answer, or ``None`` and the error's name."""
+    def query(self, function: str, *args: Any) -> tuple[Any, str | None]:
+        """The result, or ``None`` and the name of the error."""
         value, error = attempt(lambda: getattr(self.nvml, function)(self.handle, *args))
         if error is None:
             return value, None
         name = error_name(error)
-        if name in GONE:
-            raise GpuGoneError(name)
+        if name in LOST_ERRORS:
+            raise GpuLostError(name)
         self.first_error = self.first_error or name
         return None, name
 
 
 def _gpu(nvml: Any, index: int) -> Gpu:
-    """One GPU. One of which nothing can be named is as good as lost."""
+    """One GPU; one that has neither name nor UUID nor bus id counts as lost."""
     device = _Device(nvml, nvml.nvmlDeviceGetHandleByIndex(index))
-    # A name may be bytes that are not UTF-8 (pynvml#53, ray#45492: WSL, driver 555): pynvml raises, unknown.
-    name = clean_text(device.read("nvmlDeviceGetName"))
-    uuid = clean_text(device.read("nvmlDeviceGetUUID"))
+    # A name may be bytes that are not UTF-8 (pynvml#53, ray#45492: WSL, driver 555): pynvml raises, so it is unknown.
+    name = record_text(device.read("nvmlDeviceGetName"))
+    uuid = record_text(device.read("nvmlDeviceGetUUID"))
     pci_bus_id = _pci_bus_id(device)
     if name is uuid is pci_bus_id is None:
-        raise GpuGoneError(device.first_error or "Unnamed")
+        raise GpuLostError(device.first_error or "Unnamed")
     memory, memory_kind = _memory(device)
     capability = device.read("nvmlDeviceGetCudaComputeCapability")
     power_mw = device.read("nvmlDeviceGetEnforcedPowerLimit")
@@ -179,27 +178,27 @@ def _gpu(nvml: Any, index: int) -> Gpu:
 
 def _pci_bus_id(device: _Device) -> str | None:
     info = device.read("nvmlDeviceGetPciInfo")
-    return None if info is None else clean_text(info.busId)
+    return None if info is None else record_text(info.busId)
 
 
 def _memory(device: _Device) -> tuple[int | None, str | None]:
-    """Bytes and kind. ``(None, "unified")`` stands for the host's memory, which ``collect`` fills in.
+    """Bytes and kind. For ``(None, "unified")`` ``collect`` fills in the size of the host's memory.
 
     GB10 (DGX Spark) and Thor have no memory of their own: NOT_SUPPORTED, from version 2 of the call too
-    (gpud#1170, nvtop#411, nvitop PR #208: driver 580.173). Only that answer means unified; any other error
-    means unknown. A Jetson answers SUCCESS with zeros or garbage (nv-monitor#17): unknown as well.
+    (gpud#1170, nvtop#411, nvitop PR #208: driver 580.173). Only that error means unified memory; any other means
+    unknown. A Jetson returns SUCCESS with zeros or garbage (nv-monitor#17), which is unknown as well.
     """
-    info, error = device.ask("nvmlDeviceGetMemoryInfo")
+    info, error = device.query("nvmlDeviceGetMemoryInfo")
     if error == "NotSupported":
         return None, "unified"
     return (info.total if info is not None and 0 < info.total <= LARGEST_MEMORY else None), None
 
 
 def _pids(device: _Device) -> tuple[int, ...]:
-    """Processes on the GPU, for show: whose pids they are depends on the driver (nvidia-docker#1483).
+    """Processes on the GPU, for display: the pid namespace depends on the driver (nvidia-docker#1483).
 
-    The call is missing before driver 510 (pynvml raises NVMLLibraryMismatchError) and answers another
-    structure under the same name in 535.43 to 535.86 (nvitop PR #79, #89): numbers that no pid can be.
+    The call is missing before driver 510 (pynvml raises NVMLLibraryMismatchError) and returns another structure under
+    the same name in 535.43 to 535.86 (nvitop PR #79, #89), whose numbers are outside the range of pids.
     """
     found = [
         process.pid
@@ -210,14 +209,14 @@ def _pids(device: _Device) -> tuple[int, ...]:
 
 
 def _mig_instances(device: _Device) -> tuple[MigInstance, ...]:
-    """The slices of a GPU in MIG mode: its own memory and utilisation say nothing (dask#8739, vllm#41776).
+    """Instances of a GPU in MIG mode, whose own memory and utilization mean nothing (dask#8739, vllm#41776).
 
-    Slots need not be filled from the first on, so all are asked; an empty one answers NOT_FOUND.
+    The used slots need not be the first ones, so all are queried; an empty one returns NOT_FOUND.
     """
     slots = min(device.read("nvmlDeviceGetMaxMigDeviceCount") or 0, MIG_LIMIT)
     handles = [device.read("nvmlDeviceGetMigDeviceHandleByIndex", slot) for slot in range(slots)]
-    slices = [_Device(device.nvml, handle) for handle in handles if handle is not None]
-    return tuple(
-        MigInstance(uuid=clean_text(part.read("nvmlDeviceGetUUID")), name=clean_text(part.read("nvmlDeviceGetName")))
-        for part in slices
-    )
+    return tuple(_mig_instance(_Device(device.nvml, handle)) for handle in handles if handle is not None)
+
+
+def _mig_instance(device: _Device) -> MigInstance:
+    return MigInstance(record_text(device.read("nvmlDeviceGetUUID")), record_text(device.read("nvmlDeviceGetName")))

@@ -1,18 +1,17 @@
-"""What NVML tells of one GPU beyond its name: its links, its memory's health, its clocks, its place in the machine.
+"""Fields of one GPU beyond its name, from NVML: links, memory errors, clocks, NUMA node and CPU affinity.
 
-Each value is asked for alone and may fail alone; ``nvidia`` says how a GPU is asked, and what becomes of one that is
-lost meanwhile. Names and codes are nvml.h's.
+Each value is read separately and may fail separately; ``nvidia`` defines how a GPU is read and what happens if it is
+lost meanwhile. Names and codes are those of nvml.h.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from pluto_dist.serialization.text import clean_text
+from pluto_dist.serialization.text import record_text
 
-MOST_NVLINKS = 36  # NVML_NVLINK_MAX_LINKS; an H100 or B200 has 18
+MAX_NVLINKS = 36  # NVML_NVLINK_MAX_LINKS; an H100 or B200 has 18
 UNCORRECTED, SINCE_LOADED = 1, 0  # NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC
 SM, MEMORY = 1, 2  # NVML_CLOCK_SM, NVML_CLOCK_MEM
 CPU_WORDS = 64  # of 64 bits: 4,096 CPUs, Linux's usual limit
@@ -20,18 +19,18 @@ ARCHITECTURES = {
     2: "Kepler", 3: "Maxwell", 4: "Pascal", 5: "Volta", 6: "Turing", 7: "Ampere", 8: "Ada", 9: "Hopper",
     10: "Blackwell", 13: "Rubin",
 }  # fmt: skip
-SLOWDOWNS = {
+THROTTLE_REASONS = {
     0x8: "hardware",
     0x20: "temperature, by software",
     0x40: "temperature",
     0x80: "power brake",
 }
-"""Bits of nvmlClocksEventReasons that no healthy GPU shows; idle, power caps and set clocks are none."""
+"""Bits of nvmlClocksEventReasons that indicate a fault; idle, power cap and application clocks are left out."""
 FABRIC_COMPLETED = 3  # NVML_GPU_FABRIC_STATE_COMPLETED
 
 
 class Device(Protocol):
-    """One GPU, as ``nvidia`` reads it."""
+    """One GPU, read as in ``nvidia``."""
 
     nvml: Any
 
@@ -39,14 +38,14 @@ class Device(Protocol):
 
 
 def fields(device: Device) -> dict[str, Any]:
-    """The fields of ``records.Gpu`` that are read here, by name; what cannot be read is left out."""
+    """Fields of ``records.Gpu`` by name; those that cannot be read are left out."""
     ecc = device.read("nvmlDeviceGetEccMode")
     persistence = device.read("nvmlDeviceGetPersistenceMode")
     rates = device.read("nvmlDeviceGetUtilizationRates")
     found = {
         "arch": ARCHITECTURES.get(device.read("nvmlDeviceGetArchitecture")),
         "cores": device.read("nvmlDeviceGetNumGpuCores") or None,
-        "vbios": clean_text(device.read("nvmlDeviceGetVbiosVersion")),
+        "vbios": record_text(device.read("nvmlDeviceGetVbiosVersion")),
         "clock_sm_mhz": device.read("nvmlDeviceGetMaxClockInfo", SM) or None,
         "clock_mem_mhz": device.read("nvmlDeviceGetMaxClockInfo", MEMORY) or None,
         "ecc": None if ecc is None else bool(ecc[0]),
@@ -58,9 +57,9 @@ def fields(device: Device) -> dict[str, Any]:
         "pcie_width_max": device.read("nvmlDeviceGetMaxPcieLinkWidth"),
         "numa": device.read("nvmlDeviceGetNumaNodeId"),
         "cpus": cpu_list(device.read("nvmlDeviceGetCpuAffinity", CPU_WORDS) or ()),
-        "throttle": _slowdowns(device),
+        "throttle": _throttle_reasons(device),
         "busy": None if rates is None else rates.gpu,
-        **_worn_memory(device),
+        **_memory_repairs(device),
         **_nvlinks(device),
         **_fabric(device),
     }
@@ -68,7 +67,7 @@ def fields(device: Device) -> dict[str, Any]:
 
 
 def cpu_list(words: Iterable[int]) -> str | None:
-    """A mask of CPUs, 64 a word, as Linux writes lists of them: a mask as a number is beyond JSON's exact ones.
+    """A CPU mask (words of 64 bits) in the kernel's list format; as a number it would exceed JSON's exact integers.
 
     >>> cpu_list([0b1011, 0b1]), cpu_list([2**64 - 1, 2**64 - 1]), cpu_list([0])
     ('0-1,3,64', '0-127', None)
@@ -80,15 +79,15 @@ def cpu_list(words: Iterable[int]) -> str | None:
     return ",".join(spans) or None
 
 
-def _slowdowns(device: Device) -> tuple[str, ...] | None:
+def _throttle_reasons(device: Device) -> tuple[str, ...] | None:
     reasons = device.read("nvmlDeviceGetCurrentClocksEventReasons")
-    if reasons is None:  # its name before driver 535
+    if reasons is None:  # the function's name before driver 535
         reasons = device.read("nvmlDeviceGetCurrentClocksThrottleReasons")
-    return None if reasons is None else tuple(word for bit, word in SLOWDOWNS.items() if reasons & bit)
+    return None if reasons is None else tuple(word for bit, word in THROTTLE_REASONS.items() if reasons & bit)
 
 
-def _worn_memory(device: Device) -> dict[str, Any]:
-    """Rows that were remapped (since Ampere), or pages that were retired (before) for errors of one bit and of two."""
+def _memory_repairs(device: Device) -> dict[str, Any]:
+    """Remapped rows (since Ampere) or retired pages (before), for single-bit and double-bit errors."""
     rows = device.read("nvmlDeviceGetRemappedRows")
     if rows is not None:
         corrected, uncorrected, pending, failed = rows
@@ -99,9 +98,9 @@ def _worn_memory(device: Device) -> dict[str, Any]:
 
 
 def _nvlinks(device: Device) -> dict[str, Any]:
-    """A link that does not exist answers an error; the first one does where there is no NVLink at all."""
+    """NVLinks; the first link that does not exist returns an error, link 0 if the GPU has no NVLink."""
     states = []
-    for link in range(MOST_NVLINKS):
+    for link in range(MAX_NVLINKS):
         if (state := device.read("nvmlDeviceGetNvLinkState", link)) is None:
             break
         states.append(bool(state))
@@ -114,9 +113,11 @@ def _nvlinks(device: Device) -> dict[str, Any]:
 def _fabric(device: Device) -> dict[str, Any]:
     """Cluster and clique of a GPU in an NVLink fabric (GB200 NVL72).
 
-    An HGX H100 says that it has joined one, and names the cluster with zeros: it has none (torchcomms#1385). A
-    clique's number alone names nothing (32766 everywhere, nccl#1301).
+    An HGX H100 reports a completed registration with a cluster UUID of zeros: it has no fabric (torchcomms#1385). A
+    clique number alone identifies nothing (32766 everywhere, nccl#1301).
     """
+    import ctypes  # pynvml has imported it
+
     structure = getattr(device.nvml, "c_nvmlGpuFabricInfo_v2_t", None)  # missing before nvidia-ml-py 12.560
     if structure is None:
         return {}

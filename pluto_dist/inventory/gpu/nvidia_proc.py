@@ -1,9 +1,9 @@
-"""Which NVIDIA GPUs does the kernel know, and which of them may this process open? Without asking the driver.
+"""The NVIDIA GPUs that the kernel lists, and those that this process may open; without calls to the driver.
 
-A scheduler may give each rank a cgroup of its own (``srun --gpus-per-task`` with ConstrainDevices): NVML then shows
-each of them one GPU, its own, as number 0 (deepops#1102). One process of a node asks NVML, so the other ranks'
-GPUs are known by what is read here alone: the driver's list in /proc, which every process may read, and whether
-/dev/nvidia<minor> may be opened, which the kernel tells without opening it.
+A scheduler may give each rank its own cgroup (``srun --gpus-per-task`` with ConstrainDevices): NVML then shows each
+rank one GPU, its own, as number 0 (deepops#1102). One process of a node queries NVML, so the GPUs of the other ranks
+are known only from the files here: the driver's list in /proc, which every process may read, and the permissions of
+/dev/nvidia<minor>, which the kernel checks without opening the file.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pluto_dist.inventory.limits import DEVICE_LIMIT
+from pluto_dist.inventory.records import DEVICE_LIMIT
 from pluto_dist.inventory.safe_read import value_or_none
-from pluto_dist.serialization.text import clean_text
+from pluto_dist.serialization.text import record_text
 
 
 @dataclass(frozen=True, slots=True)
 class KernelGpu:
-    """One GPU of the machine, as /proc/driver/nvidia has it."""
+    """One GPU of the machine, from /proc/driver/nvidia."""
 
     minor: int
-    """Of its device file; minors need not be in the order of the bus."""
+    """Minor number of its device file; minors need not be in bus order."""
     bus: str
     """"0000:18:00.0"."""
     name: str | None
     uuid: str | None
 
 
-def present(root: Path = Path("/")) -> tuple[KernelGpu, ...]:
-    """The machine's GPUs in the order of their bus; in a container those that it was given."""
+def list_gpus(root: Path = Path("/")) -> tuple[KernelGpu, ...]:
+    """The GPUs of the machine in bus order; in a container those that were assigned to it."""
     files = value_or_none(lambda: sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))) or []
-    found = (value_or_none(partial(_read, file)) for file in files[:DEVICE_LIMIT])
+    found = (value_or_none(partial(_parse, file)) for file in files[:DEVICE_LIMIT])
     return tuple(sorted((gpu for gpu in found if gpu is not None), key=lambda gpu: gpu.bus))
 
 
-def openable(root: Path = Path("/")) -> tuple[int, ...] | None:
-    """The minors of the device files that this process may open; ``None`` where there is none."""
+def openable_minors(root: Path = Path("/")) -> tuple[int, ...] | None:
+    """Minor numbers of the device files that this process may open; ``None`` if there are no such files."""
     minors = sorted(_minors(root / "dev"))
     allowed = (minor for minor in minors if os.access(root / f"dev/nvidia{minor}", os.R_OK | os.W_OK))
     return tuple(allowed) if minors else None
@@ -52,15 +52,14 @@ def _minors(folder: Path) -> Iterator[int]:
             yield int(found[1])
 
 
-def _read(file: Path) -> KernelGpu:
+def _parse(file: Path) -> KernelGpu:
     lines = (line.partition(":") for line in file.read_text("utf-8", "replace").splitlines())
     fields = {name.strip(): value.strip() for name, _, value in lines}
     uuid = fields.get("GPU UUID", "")
+    has_uuid = re.fullmatch(r"GPU-[0-9a-f-]{36}", uuid)  # "GPU-????????-…" before first use
     return KernelGpu(
         minor=int(fields["Device Minor"]),
         bus=fields["Bus Location"].lower(),
-        name=clean_text(fields.get("Model")) or None,
-        uuid=clean_text(uuid)
-        if re.fullmatch(r"GPU-[0-9a-f-]{36}", uuid)
-        else None,  # "GPU-????????-…" before first use
+        name=record_text(fields.get("Model")) or None,
+        uuid=record_text(uuid) if has_uuid else None,
     )

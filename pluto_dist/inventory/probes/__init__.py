@@ -1,1 +1,1 @@
-"""Probes of this node's hardware and software; each value that cannot be read is ``None``."""
+"""Probes of this node's hardware and software; a value that cannot be read is ``None``."""

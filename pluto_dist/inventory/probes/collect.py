@@ -1,13 +1,12 @@
-"""The inventory of this node, within a deadline: runs the probes, and survives a driver that does not answer.
+"""Collects the inventory of this node within a deadline, even if the GPU driver does not respond.
 
-GPU libraries are asked in a daemon thread, because a stalled driver holds its caller for seconds to for
-ever. Such a thread is left behind, and this process asks no GPU library again. Host and software are read
-meanwhile in the caller's thread.
+GPU libraries are called in a daemon thread, because a stalled driver blocks its caller for seconds or indefinitely.
+Such a thread is abandoned, and this process does not call a GPU library again. Host and software are read meanwhile in
+the caller's thread.
 
-Another vendor's GPUs: write ``inventory/<vendor>.py`` with a ``probe() -> GpuReport`` and name it in
-``GPU_PROBES``, which is the only other place to change; but for the Pluto UI's own card, which ``sdk`` makes for
-NVIDIA alone. AMD's belongs in the thread like NVIDIA's: ``amdsmi_init`` could block beyond the reach of SIGKILL
-(ROCm/rocm-systems#8457).
+To support another vendor, write ``inventory/gpu/<vendor>.py`` with ``probe() -> GpuReport`` and add it to
+``GPU_PROBES``. (The Pluto UI's GPU card, which ``report.sdk_fields`` fills in, exists for NVIDIA only.) AMD's library
+needs the thread as well: ``amdsmi_init`` could block uninterruptibly, even for SIGKILL (ROCm/rocm-systems#8457).
 """
 
 from __future__ import annotations
@@ -19,66 +18,65 @@ import time
 from collections.abc import Callable
 
 from pluto_dist.inventory.gpu import nvidia
-from pluto_dist.inventory.gpu.assignment import VISIBLE
+from pluto_dist.inventory.gpu.assignment import VISIBLE_DEVICES
 from pluto_dist.inventory.probes import host, network, software
-from pluto_dist.inventory.probes.sources import EVERYTHING, Sources
+from pluto_dist.inventory.probes.sources import ALL_FAMILIES, Sources
 from pluto_dist.inventory.records import GpuReport, HostReport, NodeInventory
 from pluto_dist.inventory.safe_read import attempt, value_or_none
-from pluto_dist.serialization.text import clean_text
+from pluto_dist.serialization.text import record_text
 
 GPU_PROBES: tuple[Callable[[], GpuReport], ...] = (nvidia.probe,)
-"""One for each vendor. The first that found GPUs or failed is the node's; a node has one vendor's."""
+"""One for each vendor. The first report with GPUs or an error is used: a node has GPUs of one vendor."""
 
-_stalled_in: set[int] = set()
-"""The pid whose GPU library did not answer in time. A forked child has another pid, and may ask."""
+_stalled_pids: set[int] = set()
+"""Holds this process's pid once its GPU library missed the deadline. A forked child has another pid and may try."""
 
 
-def collect(deadline: float = 2.0, sources: Sources = EVERYTHING) -> NodeInventory:
-    """What this node is made of, of what is wanted. Never raises; a value that cannot be read is ``None``.
+def collect(deadline: float = 2.0, sources: Sources = ALL_FAMILIES) -> NodeInventory:
+    """The wanted families of this node's inventory. Never raises; a value that cannot be read is ``None``.
 
-    Only one process of a node should call this: drivers serialise their users (libcudacxx#222).
+    Only one process of a node should call this: drivers serialize their users (libcudacxx#222).
 
     Args:
-        deadline: the seconds that GPU libraries get. After them ``gpus.error`` is "timeout", here and in
-            every later call of this process.
-        sources: the families of metadata that are wanted, and what they may look at. The node's name is in
-            every inventory.
+        deadline: seconds for the GPU libraries. If they take longer, ``gpus.error`` is "timeout", in this and every
+            later call of this process.
+        sources: the wanted families of metadata, and what they may read. The host name is always included.
     """
     began, wanted = time.monotonic(), sources.families
-    asking = _ask_gpus(deadline) if "gpu" in wanted else GpuReport
+    await_gpus = _start_gpu_probes(deadline) if "gpu" in wanted else GpuReport
     machine = host.probe(sources) if "host" in wanted else HostReport()
     ports = value_or_none(network.probe) if "network" in wanted else None
     interpreter = software.probe(sources)
-    gpus = _with_host_memory(asking(), machine)
+    gpus = _with_host_memory(await_gpus(), machine)
     return NodeInventory(
         hostname=host.hostname(),
         host=dataclasses.replace(machine, nics=ports or ()),
         software=interpreter,
         gpus=gpus,
-        visible=clean_text(sources.environ.get(VISIBLE)) if "gpu" in wanted else None,
+        visible=record_text(sources.environ.get(VISIBLE_DEVICES)) if "gpu" in wanted else None,
         collect_ms=round(1000 * (time.monotonic() - began)),
     )
 
 
-def _ask_gpus(deadline: float) -> Callable[[], GpuReport]:
-    """Starts the GPU probes; what it returns waits for their answer, until ``deadline`` seconds from now."""
+def _start_gpu_probes(deadline: float) -> Callable[[], GpuReport]:
+    """Starts the GPU probes; the returned function waits for their report, at most ``deadline`` seconds from now."""
     timeout = GpuReport(error="timeout")
-    if os.getpid() in _stalled_in:
+    if os.getpid() in _stalled_pids:
         return lambda: timeout
     until = time.monotonic() + deadline
-    answers: list[GpuReport] = []
-    asker = threading.Thread(target=lambda: answers.append(_probe_gpus()), name="pluto-dist-gpu-probe", daemon=True)
-    _, refused = attempt(asker.start)
-    if refused is not None:  # a container's limit on processes counts threads
-        return lambda: GpuReport(error=type(refused).__name__)
+    reports: list[GpuReport] = []
+    thread = threading.Thread(target=lambda: reports.append(_probe_gpus()), name="pluto-dist-gpu-probe", daemon=True)
+    _, failure = attempt(thread.start)
+    if failure is not None:  # a container's limit on processes includes threads
+        return lambda: GpuReport(error=type(failure).__name__)
 
-    def answer() -> GpuReport:
-        asker.join(max(0.0, until - time.monotonic()))
-        if not answers:
-            _stalled_in.add(os.getpid())
-        return answers[0] if answers else timeout
+    def wait() -> GpuReport:
+        thread.join(max(0.0, until - time.monotonic()))
+        if not reports:
+            _stalled_pids.add(os.getpid())
+        return reports[0] if reports else timeout
 
-    return answer
+    return wait
 
 
 def _probe_gpus() -> GpuReport:

@@ -1,8 +1,8 @@
-"""Which commit is the code at? Read from the repository's files, and one question to git itself.
+"""State of the repository that the code is in, read from its files and with one call of ``git status``.
 
-Every node reads the commit by hand (0.2 ms); the node of the run's creator also asks git whether a file was
-changed, which takes it 6 ms and more. There may be no git, a repository that it does not trust, or a filesystem on
-which it hangs: what was read by hand stands then. Neither diffs nor names of people are looked at.
+Every node reads the commit from the files (0.2 ms); the run's creator also calls git to find out whether a file was
+changed, which takes 6 ms and more. Git may be missing, not trust the repository, or hang on its filesystem: the result
+is then what the files contain. Neither diffs nor names of authors are read.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pathlib import Path
 from pluto_dist.inventory import redaction
 from pluto_dist.inventory.records import Git
 from pluto_dist.inventory.safe_read import attempt, value_or_none
-from pluto_dist.serialization.text import clean_text
+from pluto_dist.serialization.text import record_text
 
 SECONDS = 5.0  # how long git may take
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REFERENCE = re.compile(r"ref: (refs/(?!.*\.\.)[^\s\x00]+)")
-# No lock that the user's own git would wait for, nobody to ask for a password, no program that the repository names.
-_QUIET = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "LC_ALL": "C"}
-_OTHER_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set in a hook; the repository is the one found
+# git takes no lock that the user's git would wait for, asks for no password, runs no program that the repository sets.
+_NON_INTERACTIVE = {"GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "", "LC_ALL": "C"}
+_LOCATION_VARIABLES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set in hooks, and may name another repository
 STATUS = (
     *("git", "-c", "core.fsmonitor=", "--no-pager"),
     *("status", "--porcelain=v2", "--branch", "-uno", "--ignore-submodules=dirty"),
@@ -38,88 +38,88 @@ _URL = re.compile(r"url\s*=\s*(?:\"([^\"]*)\"|([^\s\"#;]+))\s*(?:[#;].*)?", re.I
 
 
 @dataclass(frozen=True, slots=True)
-class Checkout:
-    """A repository's working tree. ``folder`` is its .git, ``shared`` that of the main one of several trees."""
+class WorkTree:
+    """A working tree. ``git_dir`` is its .git folder; ``common_dir`` is shared by all working trees of a repository."""
 
     root: Path
-    folder: Path
-    shared: Path
+    git_dir: Path
+    common_dir: Path
 
 
-def find(start: Path) -> Checkout | None:
-    """The working tree that ``start`` is in."""
+def find_work_tree(start: Path) -> WorkTree | None:
+    """The working tree that contains ``start``."""
     for root in (start, *start.parents):
-        folder = root / ".git"
-        if folder.is_file():  # a linked working tree, or a submodule
-            folder = root / folder.read_text().partition("gitdir:")[2].strip()
-        if (folder / "HEAD").is_file():
-            common = value_or_none((folder / "commondir").read_text)
-            return Checkout(root, folder, folder / common.strip() if common else folder)
+        git_dir = root / ".git"
+        if git_dir.is_file():  # a linked working tree, or a submodule
+            git_dir = root / git_dir.read_text().partition("gitdir:")[2].strip()
+        if (git_dir / "HEAD").is_file():
+            common = value_or_none((git_dir / "commondir").read_text)
+            return WorkTree(root, git_dir, git_dir / common.strip() if common else git_dir)
     return None
 
 
 def read(start: Path) -> Git | None:
-    """Root, branch, commit and remote of the repository that ``start`` is in, without asking git."""
-    checkout = value_or_none(lambda: find(start))
-    if checkout is None:
+    """Root, branch, commit and remote of the repository that contains ``start``, without running git."""
+    tree = value_or_none(lambda: find_work_tree(start))
+    if tree is None:
         return None
-    head = value_or_none(lambda: (checkout.folder / "HEAD").read_text().strip()) or ""
+    head = value_or_none(lambda: (tree.git_dir / "HEAD").read_text().strip()) or ""
     reference = _REFERENCE.fullmatch(head)
-    commit = value_or_none(lambda: _resolved(checkout, reference[1])) if reference else head
+    commit = value_or_none(lambda: _resolved(tree, reference[1])) if reference else head
     return Git(
-        root=clean_text(str(checkout.root)),
-        branch=clean_text(reference[1].removeprefix("refs/heads/")) if reference else "",
+        root=record_text(str(tree.root)),
+        branch=record_text(reference[1].removeprefix("refs/heads/")) if reference else "",
         commit=commit if commit and _COMMIT.fullmatch(commit) else None,
-        url=value_or_none(lambda: _url((checkout.shared / "config").read_text(errors="replace"))),
+        url=value_or_none(lambda: _url((tree.common_dir / "config").read_text(errors="replace"))),
     )
 
 
-def _resolved(checkout: Checkout, reference: str) -> str | None:
-    for folder in (checkout.folder, checkout.shared):
+def _resolved(tree: WorkTree, reference: str) -> str | None:
+    for folder in (tree.git_dir, tree.common_dir):
         if (folder / reference).is_file():
             return (folder / reference).read_text().strip()
-    with (checkout.shared / "packed-refs").open(encoding="utf-8", errors="replace") as lines:
+    with (tree.common_dir / "packed-refs").open(encoding="utf-8", errors="replace") as lines:
         return next((line.split(" ")[0] for line in lines if line.rstrip("\n").endswith(f" {reference}")), None)
 
 
-def ask(start: Path, environ: Mapping[str, str], seconds: float = SECONDS) -> Callable[[float], Git | None]:
-    """Starts asking git about the repository that ``start`` is in; what it returns waits for the answer.
+def start_status(start: Path, environ: Mapping[str, str], seconds: float = SECONDS) -> Callable[[float], Git | None]:
+    """Starts ``git status`` for the repository that contains ``start``; the returned function waits for the result.
 
     Args:
         start: a folder.
-        environ: what git inherits, but for the variables that may hold a secret.
-        seconds: how long git may take; then it is ended.
+        environ: the environment for git; variables that may hold a secret are removed.
+        seconds: the time limit; after it git is killed.
 
     Returns:
-        A function of a time (monotonic clock) until which it waits. What git has not answered then is what was
-        read by hand.
+        A function that takes the time (monotonic clock) until which to wait, and returns what :func:`read` does if git
+        has not finished by then or failed.
     """
-    mine = read(start)
-    if mine is None or mine.root is None:
+    unchecked = read(start)
+    if unchecked is None or unchecked.root is None:
         return lambda _: None
-    answers: list[Git] = []
+    results: list[Git] = []
     until = time.monotonic() + seconds
-    kept = {name: value for name, value in environ.items() if name not in _OTHER_PLACES}
-    inherited = {**redaction.without_secrets(kept), **_QUIET}
+    kept = {name: value for name, value in environ.items() if name not in _LOCATION_VARIABLES}
+    inherited = {**redaction.without_secrets(kept), **_NON_INTERACTIVE}
 
     def work() -> None:
-        answers.append(_answered(mine, Path(mine.root or ""), inherited, until))
+        results.append(_checked(unchecked, inherited, until))
 
-    asker = threading.Thread(target=work, name="pluto-dist-git", daemon=True)
-    _, refused = attempt(asker.start)
+    thread = threading.Thread(target=work, name="pluto-dist-git", daemon=True)
+    _, failure = attempt(thread.start)
 
-    def answer(latest: float) -> Git:
-        if refused is None:
-            asker.join(max(0.0, latest - time.monotonic()))
-        return answers[0] if answers else mine
+    def wait(latest: float) -> Git:
+        if failure is None:
+            thread.join(max(0.0, latest - time.monotonic()))
+        return results[0] if results else unchecked
 
-    return answer
+    return wait
 
 
-def _answered(mine: Git, root: Path, environ: Mapping[str, str], until: float) -> Git:
-    process = value_or_none(partial(_start, root, environ))
+def _checked(unchecked: Git, environ: Mapping[str, str], until: float) -> Git:
+    process = value_or_none(partial(_start, Path(unchecked.root or ""), environ))
     status = value_or_none(partial(_output, process, until)) if process else None
-    return mine if status is None else _with_status(mine, status)
+    return unchecked if status is None else _with_status(unchecked, status)
 
 
 def _start(root: Path, environ: Mapping[str, str]) -> subprocess.Popen[str]:
@@ -132,12 +132,12 @@ def _start(root: Path, environ: Mapping[str, str]) -> subprocess.Popen[str]:
         stderr=subprocess.DEVNULL,
         text=True,
         errors="replace",
-        start_new_session=True,  # so that what git starts ends with it, and ctrl-C is the training's
+        start_new_session=True,  # its children can be killed with it, and ctrl-C reaches only the training
     )
 
 
 def _output(process: subprocess.Popen[str], until: float) -> str | None:
-    """What ``process`` printed, or ``None`` where it failed or did not end in time."""
+    """The output of ``process``, or ``None`` if it failed or did not end in time."""
     try:
         output, _ = process.communicate(timeout=max(0.0, until - time.monotonic()))
     except subprocess.TimeoutExpired:
@@ -147,25 +147,25 @@ def _output(process: subprocess.Popen[str], until: float) -> str | None:
     return output if process.returncode == 0 else None
 
 
-def _with_status(mine: Git, status: str) -> Git:
-    """What "git status --porcelain=v2 --branch" says: "# branch.oid …", "# branch.head …", a line a changed file."""
+def _with_status(unchecked: Git, status: str) -> Git:
+    """Adds the output of ``git status --porcelain=v2 --branch``: "# branch.oid …", "# branch.head …", changed files."""
     lines = status.splitlines()
     branch = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# branch.") and line.count(" ") > 1)
     commit, head = branch.get("branch.oid", ""), branch.get("branch.head")
     if not _COMMIT.fullmatch(commit):
-        return mine
+        return unchecked
     return replace(
-        mine,
+        unchecked,
         commit=commit,
-        branch="" if head == "(detached)" else clean_text(head) or mine.branch,
+        branch="" if head == "(detached)" else record_text(head) or unchecked.branch,
         dirty=any(line and not line.startswith("#") for line in lines),
     )
 
 
 def _url(config: str) -> str | None:
-    r"""The URL of the remote "origin", else of the first one, without user and password; from a repository's config.
+    r"""The URL of the remote "origin", else of the first remote, without user and password; from a repository's config.
 
-    What the file includes, and what others rewrite it to (``insteadOf``), is not looked at.
+    Included files and rewriting rules (``insteadOf``) are ignored.
 
     >>> _url('[remote "fork"]\n\turl = git@h:a/r.git\n[remote "origin"]\n\turl = https://me:pw@h/o/r.git # ours\n')
     'https://h/o/r.git'
@@ -178,4 +178,4 @@ def _url(config: str) -> str | None:
         if found and section and section[1].lower() == "remote" and section[2]:
             urls.setdefault(section[2], found[1] or found[2] or "")
     chosen = urls.get("origin") or next(iter(urls.values()), None)
-    return clean_text(redaction.url(chosen)) if chosen else None
+    return record_text(redaction.url(chosen)) if chosen else None

@@ -1,8 +1,7 @@
-"""What machine and operating system is this, and how much of it is this process's? From /proc, /sys and psutil.
+"""The machine, its operating system and the limits of this process, from /proc, /sys and psutil.
 
-No other program is run. The parts with a lore of their own are ``cgroups``, ``container`` and ``disks``.
-
-``platform.uname()`` is not used: its ``processor`` starts ``uname -p``.
+No other program is run, so ``platform.uname()`` is not used: its ``processor`` starts ``uname -p``. ``cgroups``,
+``container`` and ``disks`` read the parts of their names.
 """
 
 from __future__ import annotations
@@ -14,39 +13,39 @@ from pathlib import Path
 from typing import Any
 
 from pluto_dist.inventory.probes import cgroups, container, disks
-from pluto_dist.inventory.probes.sources import EVERYTHING, Sources
+from pluto_dist.inventory.probes.sources import ALL_FAMILIES, Sources
 from pluto_dist.inventory.records import HostReport
 from pluto_dist.inventory.safe_read import value_or_none
-from pluto_dist.serialization.text import clean_text
+from pluto_dist.serialization.text import record_text
 
 
 def hostname() -> str | None:
-    """The name that the kernel has for this node."""
-    return value_or_none(lambda: clean_text(os.uname().nodename))
+    """The kernel's name of this node."""
+    return value_or_none(lambda: record_text(os.uname().nodename))
 
 
-def probe(sources: Sources = EVERYTHING, root: Path = Path("/")) -> HostReport:
-    """This machine, without its network. A value that cannot be read is ``None``; nothing is raised.
+def probe(sources: Sources = ALL_FAMILIES, root: Path = Path("/")) -> HostReport:
+    """This machine without its network ports. A value that cannot be read is ``None``; nothing is raised.
 
     Args:
-        sources: whose environment and working directory count.
-        root: where /proc, /sys and the rest of the machine's files are; psutil asks this machine all the same.
+        sources: environment and working directory to use.
+        root: the folder that contains /proc and /sys; psutil reads this machine's regardless of it.
     """
     import platform
 
     release = value_or_none(platform.freedesktop_os_release) or {}
     freq_min, freq_max = value_or_none(lambda: _frequencies_mhz(root / "sys")) or (None, None)
-    limits, folder = cgroups.limits(root), sources.folder
+    limits, folder = cgroups.limits(root), sources.working_directory
     return dataclasses.replace(
         container.probe(sources.environ, root),
-        system=value_or_none(lambda: clean_text(os.uname().sysname)),
-        os=clean_text(release.get("PRETTY_NAME")),
-        os_name=clean_text(release.get("NAME")),
-        os_version=clean_text(release.get("VERSION", release.get("BUILD_ID"))),
-        os_id=clean_text(release.get("ID")),
-        kernel=value_or_none(lambda: clean_text(os.uname().release)),
-        kernel_version=value_or_none(lambda: clean_text(os.uname().version)),
-        arch=value_or_none(lambda: clean_text(os.uname().machine)),
+        system=value_or_none(lambda: record_text(os.uname().sysname)),
+        os=record_text(release.get("PRETTY_NAME")),
+        os_name=record_text(release.get("NAME")),
+        os_version=record_text(release.get("VERSION", release.get("BUILD_ID"))),
+        os_id=record_text(release.get("ID")),
+        kernel=value_or_none(lambda: record_text(os.uname().release)),
+        kernel_version=value_or_none(lambda: record_text(os.uname().version)),
+        arch=value_or_none(lambda: record_text(os.uname().machine)),
         cpu_model=value_or_none(lambda: _cpu_model(root / "proc")),
         cores_physical=value_or_none(lambda: _psutil().cpu_count(logical=False)),
         cores_logical=value_or_none(lambda: _psutil().cpu_count(logical=True)),
@@ -57,11 +56,11 @@ def probe(sources: Sources = EVERYTHING, root: Path = Path("/")) -> HostReport:
         memory=value_or_none(lambda: _psutil().virtual_memory().total),
         memory_limit=limits.memory,
         swap=value_or_none(lambda: _psutil().swap_memory().total),
-        shm=value_or_none(lambda: disks.size(root / "dev/shm")),
-        disk=value_or_none(lambda: disks.size(folder)) if folder else None,
-        disk_type=value_or_none(lambda: disks.type_of(folder, root)) if folder else None,
+        shm=value_or_none(lambda: disks.filesystem_size(root / "dev/shm")),
+        disk=value_or_none(lambda: disks.filesystem_size(folder)) if folder else None,
+        disk_type=value_or_none(lambda: disks.filesystem_type(folder, root)) if folder else None,
         boot_time=value_or_none(lambda: _psutil().boot_time()),
-        timezone=tuple(name for zone in time.tzname if (name := clean_text(zone))),
+        timezone=tuple(name for zone in time.tzname if (name := record_text(zone))),
     )
 
 
@@ -72,13 +71,13 @@ def _psutil() -> Any:
 
 
 def _cpu_model(proc: Path) -> str | None:
-    """x86 says "model name". On arm64 the kernel names no model, but the device tree may."""
+    """From cpuinfo ("model name" on x86); on arm64 the kernel has no model there, but the device tree may."""
     with (proc / "cpuinfo").open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             key, _, value = line.partition(":")
             if key.strip() in ("model name", "Model", "cpu model"):
-                return clean_text(value)
-    return clean_text((proc / "device-tree" / "model").read_bytes())
+                return record_text(value)
+    return record_text((proc / "device-tree" / "model").read_bytes())
 
 
 def _frequencies_mhz(sys: Path) -> tuple[float, float] | None:

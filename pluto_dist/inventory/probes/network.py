@@ -1,7 +1,7 @@
-"""Which network ports has this machine, and how fast are they? From sysfs; virtual ones are left out.
+"""Physical network ports of this machine, from sysfs.
 
-InfiniBand and RoCE adapters stand under their adapter's name, once: the Ethernet or IPoIB interface of the same
-device is not told again.
+A port of an InfiniBand or RoCE adapter is listed once, under the name of the adapter; the Ethernet or IPoIB interface
+of the same device is left out.
 """
 
 from __future__ import annotations
@@ -10,17 +10,16 @@ import re
 from functools import partial
 from pathlib import Path
 
-from pluto_dist.inventory.limits import NIC_LIMIT
-from pluto_dist.inventory.records import Nic
+from pluto_dist.inventory.records import NIC_LIMIT, Nic
 from pluto_dist.inventory.safe_read import value_or_none
-from pluto_dist.serialization.text import clean_text
+from pluto_dist.serialization.text import record_text
 
 ETHERNET = "1"  # <linux/if_arp.h>: ARPHRD_ETHER; IPoIB is 32
-USUAL = "ACTIVE"
+ACTIVE = "ACTIVE"  # the state of a port that is up
 
 
 def probe(root: Path = Path("/")) -> tuple[Nic, ...]:
-    """The ports of the machine whose sysfs is under ``root``, by name; adapters first."""
+    """The ports of the machine whose sysfs is below ``root``, sorted by name, adapters first."""
     adapters = _entries(root / "sys/class/infiniband")
     interfaces = _entries(root / "sys/class/net")
     ports = [nic for adapter in adapters for nic in _adapter(adapter)]
@@ -29,11 +28,11 @@ def probe(root: Path = Path("/")) -> tuple[Nic, ...]:
 
 
 def _entries(folder: Path) -> list[Path]:
-    return sorted(value_or_none(lambda: list(folder.iterdir())) or (), key=lambda path: _natural(path.name))
+    return sorted(value_or_none(lambda: list(folder.iterdir())) or (), key=lambda path: _natural_key(path.name))
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """mlx5_2 before mlx5_10."""
+def _natural_key(name: str) -> list[tuple[int, str]]:
+    """A sort key that puts mlx5_2 before mlx5_10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
@@ -44,8 +43,8 @@ def _adapter(adapter: Path) -> list[Nic]:
 
 def _port(port: Path, name: str) -> Nic:
     return Nic(
-        name=clean_text(name),
-        layer=value_or_none(lambda: clean_text((port / "link_layer").read_text())),
+        name=record_text(name),
+        layer=value_or_none(lambda: record_text((port / "link_layer").read_text())),
         rate_gbps=value_or_none(lambda: _rate((port / "rate").read_text())),
         state=value_or_none(lambda: _state((port / "state").read_text())),
         rdma=True,
@@ -53,7 +52,7 @@ def _port(port: Path, name: str) -> Nic:
 
 
 def _rate(text: str) -> float | None:
-    """Of a port that is down, the rate is that of the slowest link, so 0 or little.
+    """Gbit/s; a port that is down reports the rate of the slowest link, so 0 or little.
 
     >>> _rate("400 Gb/sec (4X NDR)\\n"), _rate("2.5 Gb/sec (1X SDR)"), _rate("")
     (400.0, 2.5, None)
@@ -63,22 +62,22 @@ def _rate(text: str) -> float | None:
 
 
 def _state(text: str) -> str | None:
-    """ "4: ACTIVE" as ``None``, which is the usual; "1: DOWN" as "DOWN"."""
-    state = clean_text(text.rpartition(":")[2])
-    return None if state == USUAL else state
+    """ "1: DOWN" as "DOWN"; "4: ACTIVE" as ``None``."""
+    state = record_text(text.rpartition(":")[2])
+    return None if state == ACTIVE else state
 
 
 def _interface(interface: Path) -> Nic | None:
-    """An Ethernet interface that has a device of its own which is no adapter told of before."""
+    """A physical Ethernet interface whose device is not an RDMA adapter; ``None`` for any other interface."""
     device = interface / "device"
     if not device.exists() or (device / "infiniband").exists():
         return None
     if (interface / "type").read_text().strip() != ETHERNET:
         return None
     mbps = value_or_none(lambda: int((interface / "speed").read_text()))  # EINVAL while it is down, -1 for unknown
-    state = value_or_none(lambda: clean_text((interface / "operstate").read_text()))
+    state = value_or_none(lambda: record_text((interface / "operstate").read_text()))
     return Nic(
-        name=clean_text(interface.name),
+        name=record_text(interface.name),
         layer="Ethernet",
         rate_gbps=mbps / 1000 if mbps and mbps > 0 else None,
         state=state.upper() if state not in (None, "up", "unknown") else None,

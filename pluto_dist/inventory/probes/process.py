@@ -1,7 +1,7 @@
-"""What does the process that creates the run tell of itself? Its command line, packages, variables and commit.
+"""The process that creates the run: its command line, packages, environment variables and git state.
 
-These are told once for a job, by one rank; what may differ between nodes travels with each node's inventory, as
-hashes and as the commit.
+One rank describes itself for the whole job. What may differ between nodes is in each node's inventory, as hashes and as
+the commit.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from pluto_dist.inventory import redaction
-from pluto_dist.inventory.limits import VARIABLE_LIMIT
 from pluto_dist.inventory.probes import git, packages
 from pluto_dist.inventory.probes.sources import Sources
-from pluto_dist.inventory.records import Process
+from pluto_dist.inventory.records import VARIABLE_LIMIT, Process
 from pluto_dist.inventory.safe_read import value_or_none
 from pluto_dist.serialization.codec import TEXT_LIMIT
-from pluto_dist.serialization.text import clean_text
+from pluto_dist.serialization.text import record_text
 
-KONDUKTOR = {  # as the SDK (0.0.29) has them; its tracker finds runs by the job's name
+KONDUKTOR = {  # the names of the SDK (0.0.29); its tracker finds runs by the name of the job
     "num_nodes": "NUM_NODES",
     "num_gpus_per_node": "NUM_GPUS_PER_NODE",
     "rank": "RANK",
@@ -31,29 +30,30 @@ KONDUKTOR = {  # as the SDK (0.0.29) has them; its tracker finds runs by the job
     "namespace": "KONDUKTOR_NAMESPACE",
     "job_name": "KONDUKTOR_JOB_NAME",
 }
-CMDLINE_LIMIT = 8192  # characters of all words together
-GIT_SECONDS = 1.5  # within the creator's wait for the nodes
+CMDLINE_LIMIT = 8192  # characters of all arguments together
+GIT_SECONDS = 1.5  # less than the creator waits for the nodes
 
 
 def describe(sources: Sources) -> Callable[[], Process]:
-    """Starts describing this process; what it returns waits for git, no longer than it may take, and never raises."""
-    parts, until = sources.families, time.monotonic() + GIT_SECONDS
-    asking = git.ask(sources.code, sources.environ, GIT_SECONDS) if "git" in parts and sources.code else None
-    words = redaction.argv(_first_of(sys.orig_argv)) if "argv" in parts else ()
-    environ = redaction.environment(sources.environ) if "env" in parts else {}
+    """Starts to describe this process; the returned function waits for git, up to its time limit, and never raises."""
+    families, until = sources.families, time.monotonic() + GIT_SECONDS
+    code = sources.code_folder if "git" in families else None
+    await_git = git.start_status(code, sources.environ, GIT_SECONDS) if code else None
+    words = redaction.argv(_truncated(sys.orig_argv)) if "argv" in families else ()
+    environ = redaction.environment(sources.environ) if "env" in families else {}
     process = Process(
-        pid=os.getpid() if "argv" in parts else None,
-        exe=clean_text(sys.executable) if "argv" in parts else None,
-        cmdline=tuple(clean_text(word) or "" for word in words),
-        requirements=(value_or_none(lambda: packages.installed(sys.path)) or ()) if "packages" in parts else (),
+        pid=os.getpid() if "argv" in families else None,
+        exe=record_text(sys.executable) if "argv" in families else None,
+        cmdline=tuple(record_text(word) or "" for word in words),
+        requirements=(value_or_none(lambda: packages.installed(sys.path)) or ()) if "packages" in families else (),
         environ=tuple(list(environ.items())[:VARIABLE_LIMIT]),
-        konduktor=_konduktor(sources.environ) if "env" in parts else (),
+        konduktor=_konduktor(sources.environ) if "env" in families else (),
     )
-    return lambda: dataclasses.replace(process, git=asking(until)) if asking else process
+    return lambda: dataclasses.replace(process, git=await_git(until)) if await_git else process
 
 
-def _first_of(words: Iterable[str]) -> tuple[str, ...]:
-    """As many words as the limits allow; "..." for the others."""
+def _truncated(words: Iterable[str]) -> tuple[str, ...]:
+    """As many words as the limits allow; "..." in place of the others."""
     kept: list[str] = []
     size = 0
     for word in words:
@@ -65,8 +65,8 @@ def _first_of(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def _konduktor(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """What names the job where Konduktor, Trainy's scheduler, started it."""
+    """Name and size of the job, if Konduktor, Trainy's scheduler, started it."""
     if not environ.get("KONDUKTOR_JOB_NAME"):
         return ()
-    values = {key: clean_text(redaction.text(environ.get(name, ""))) for key, name in KONDUKTOR.items()}
+    values = {key: record_text(redaction.text(environ.get(name, ""))) for key, name in KONDUKTOR.items()}
     return tuple((key, value) for key, value in values.items() if value)

@@ -1,9 +1,9 @@
-"""Which interpreter and which torch, CUDA, cuDNN and NCCL? And, as hashes, which packages and variables?
+"""Versions of the interpreter, torch, CUDA, cuDNN and NCCL; hashes of the packages and of the environment.
 
-Never imports torch, never initialises CUDA.
+Never imports torch, never initializes CUDA.
 
-A torch that is not imported yet is read from its files: importing it costs 2.4 s, reading 1 ms. Both ways
-give the same words, or nodes that are alike would seem to differ by when they were asked.
+If torch is not imported yet, its files are read: importing costs 2.4 s, reading 1 ms. Both ways give the same strings;
+otherwise equal nodes would seem to differ.
 """
 
 from __future__ import annotations
@@ -15,28 +15,31 @@ from pathlib import Path
 from types import ModuleType
 
 from pluto_dist.inventory.probes import git, packages
-from pluto_dist.inventory.probes.sources import EVERYTHING, Sources, shared_environment
+from pluto_dist.inventory.probes.sources import ALL_FAMILIES, Sources, environment_hash
 from pluto_dist.inventory.records import SoftwareReport
 from pluto_dist.inventory.safe_read import value_or_none
-from pluto_dist.serialization.text import clean_text
+from pluto_dist.serialization.text import record_text
 
 
-def probe(sources: Sources = EVERYTHING) -> SoftwareReport:
-    """This interpreter and its torch, of what ``sources`` wants. What cannot be read is ``None``; nothing is raised."""
-    parts = sources.families
-    versions = _versions() if "software" in parts else SoftwareReport()
+def probe(sources: Sources = ALL_FAMILIES) -> SoftwareReport:
+    """The wanted families of this interpreter and its torch. What cannot be read is ``None``; nothing is raised."""
+    families = sources.families
+    versions = _versions() if "software" in families else SoftwareReport()
     return dataclasses.replace(
         versions,
-        packages=value_or_none(lambda: packages.fingerprint(packages.installed(sys.path)))
-        if "packages" in parts
-        else None,
-        env=shared_environment(sources.environ) if "env" in parts else None,
-        commit=value_or_none(lambda: _commit(sources)) if "git" in parts else None,
+        packages=value_or_none(_packages_hash) if "packages" in families else None,
+        env=environment_hash(sources.environ) if "env" in families else None,
+        commit=value_or_none(lambda: _commit(sources)) if "git" in families else None,
     )
 
 
+def _packages_hash() -> str:
+    return packages.fingerprint(packages.installed(sys.path))
+
+
 def _commit(sources: Sources) -> str | None:
-    found = git.read(sources.code) if sources.code else None
+    folder = sources.code_folder
+    found = git.read(folder) if folder else None
     return found.commit if found else None
 
 
@@ -55,23 +58,23 @@ def _versions() -> SoftwareReport:
         cudnn = value_or_none(lambda: _cudnn_of(imported))
         nccl = value_or_none(_nccl_of_torch)
     elif folder and cuda:
-        cudnn = value_or_none(lambda: _installed(folder.parent, "nvidia_cudnn_cu"))
-        nccl = value_or_none(lambda: _installed(folder.parent, "nvidia_nccl_cu"))
+        cudnn = value_or_none(lambda: _installed_version(folder.parent, "nvidia_cudnn_cu"))
+        nccl = value_or_none(lambda: _installed_version(folder.parent, "nvidia_nccl_cu"))
     return SoftwareReport(
-        python=clean_text(platform.python_version()),
-        python_implementation=clean_text(platform.python_implementation()),
-        python_compiler=value_or_none(lambda: clean_text(platform.python_compiler())),
-        python_executable=clean_text(sys.executable),
+        python=record_text(platform.python_version()),
+        python_implementation=record_text(platform.python_implementation()),
+        python_compiler=value_or_none(lambda: record_text(platform.python_compiler())),
+        python_executable=record_text(sys.executable),
         glibc=value_or_none(_glibc),
-        torch=clean_text(torch),
-        cuda=clean_text(cuda),
-        cudnn=clean_text(cudnn),
-        nccl=clean_text(nccl),
+        torch=record_text(torch),
+        cuda=record_text(cuda),
+        cudnn=record_text(cudnn),
+        nccl=record_text(nccl),
     )
 
 
 def _imported_torch() -> ModuleType | None:
-    """torch, if it is imported to the end: another thread may be in the middle of it."""
+    """torch, if its import has completed: another thread may be importing it."""
     torch = sys.modules.get("torch")
     initializing = getattr(getattr(torch, "__spec__", None), "_initializing", False)
     return None if initializing else torch
@@ -86,7 +89,7 @@ def _torch_folder() -> Path | None:
 
 
 def _literals(path: Path) -> dict[str, str]:
-    """The strings that ``path`` assigns to names, read without running it.
+    """The string constants that ``path`` assigns to names, read without executing it.
 
     torch/version.py: ``__version__ = '2.4.0+cu121'`` and ``cuda: Optional[str] = '12.1'``.
     """
@@ -103,7 +106,7 @@ def _literals(path: Path) -> dict[str, str]:
 
 
 def _cudnn_of(torch: ModuleType) -> str | None:
-    """cuDNN's number as words. NVIDIA made it 8907 for 8.9.7, and since 9.0 it is 90100 for 9.1.0."""
+    """cuDNN's version: its number is 8907 for 8.9.7, and since 9.0 it is 90100 for 9.1.0."""
     number = torch.backends.cudnn.version()
     if number is None:
         return None
@@ -112,17 +115,17 @@ def _cudnn_of(torch: ModuleType) -> str | None:
 
 
 def _nccl_of_torch() -> str:
-    """The NCCL that torch is linked with; asks the library for its version, which needs no GPU."""
+    """The version of the NCCL that torch is linked with, from the library, which needs no GPU."""
     from importlib import import_module
 
     return ".".join(str(part) for part in import_module("torch.cuda.nccl").version()[:3])
 
 
-def _installed(site_packages: Path, prefix: str) -> str | None:
-    """The version of the one distribution whose folder starts so; three numbers of it.
+def _installed_version(site_packages: Path, prefix: str) -> str | None:
+    """The first three numbers of the version of the only distribution whose folder has this prefix.
 
-    PyPI's torch takes cuDNN and NCCL from packages of their own (nvidia_nccl_cu12-2.20.5.dist-info).
-    Other builds carry their own, of which no file tells: ``None``.
+    PyPI's torch gets cuDNN and NCCL from separate packages (nvidia_nccl_cu12-2.20.5.dist-info). Other builds bundle
+    them, and no file contains their versions: ``None``.
     """
     pattern = re.compile(re.escape(prefix) + r"\d+-(\d+\.\d+\.\d+)[\d.]*\.dist-info")
     matches = (pattern.fullmatch(entry.name) for entry in site_packages.iterdir())
@@ -131,8 +134,8 @@ def _installed(site_packages: Path, prefix: str) -> str | None:
 
 
 def _glibc() -> str | None:
-    """glibc's version, from the running C library; ``None`` on another one (musl)."""
+    """The version of the running glibc; ``None`` for another C library (musl)."""
     import os
 
     name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-    return clean_text(version) if name == "glibc" else None
+    return record_text(version) if name == "glibc" else None

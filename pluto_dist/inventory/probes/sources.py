@@ -1,4 +1,4 @@
-"""What may the probes look at? The chosen families of metadata, the environment, and the folders of the code."""
+"""What the probes may read: the selected families of metadata, the environment, and the folders of the code."""
 
 from __future__ import annotations
 
@@ -14,45 +14,47 @@ from pluto_dist.inventory.probes import git, packages
 from pluto_dist.inventory.safe_read import value_or_none
 from pluto_dist.settings.converters import FAMILIES
 
-OWN = re.compile(r".*_(RANK|PORT|FILE|ID|ADDR|COUNT|DIRECTORY)|CUDA_VISIBLE_DEVICES|NCCL_HOSTID|UCX_NET_DEVICES")
-"""Variables that are a rank's, a node's or an attempt's own, so that nodes that are alike have other values."""
+NODE_SPECIFIC = re.compile(
+    r".*_(RANK|PORT|FILE|ID|ADDR|COUNT|DIRECTORY)|CUDA_VISIBLE_DEVICES|NCCL_HOSTID|UCX_NET_DEVICES"
+)
+"""Variables of one rank, node or attempt, whose values differ between equally configured nodes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Facts that come in at the door, for the probes of this process.
+    """What the probes of this process may read.
 
     Attributes:
-        families: the parts of the metadata that are wanted, of ``parsing.FAMILIES``.
-        environ: this process's environment; not shown, for it holds secrets.
+        families: the wanted parts of the metadata, of ``settings.converters.FAMILIES``.
+        environ: this process's environment; not in the repr, since it contains secrets.
     """
 
     families: frozenset[str] = frozenset(FAMILIES)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
-    def folder(self) -> Path | None:
-        """The working directory; ``None`` where it was removed."""
+    def working_directory(self) -> Path | None:
+        """The working directory; ``None`` if it was removed."""
         return value_or_none(Path.cwd)
 
     @property
-    def code(self) -> Path | None:
-        """A folder of the repository that the code is from: the working directory, else that of the script."""
+    def code_folder(self) -> Path | None:
+        """A folder in the repository of the code: the working directory, else the folder of the script."""
         script = value_or_none(lambda: Path(sys.argv[0]).resolve().parent)
-        places = [place for place in (self.folder, script) if place is not None]
-        return next((place for place in places if value_or_none(partial(git.find, place))), None)
+        folders = [folder for folder in (self.working_directory, script) if folder is not None]
+        return next((folder for folder in folders if value_or_none(partial(git.find_work_tree, folder))), None)
 
 
-EVERYTHING = Sources()
-"""All families; of an environment that is empty."""
+ALL_FAMILIES = Sources()
+"""All families, with an empty environment."""
 
 
-def shared_environment(environ: Mapping[str, str]) -> str:
-    """A hash of the variables that shape CUDA, NCCL and torch, and that nodes should have in common.
+def environment_hash(environ: Mapping[str, str]) -> str:
+    """A hash of the variables of CUDA, NCCL and torch that should be equal on all nodes.
 
     >>> one, other = {"NCCL_DEBUG": "INFO", "TORCHELASTIC_ERROR_FILE": "/tmp/0"}, {"NCCL_DEBUG": "INFO"}
-    >>> shared_environment(one) == shared_environment(other) != shared_environment({"NCCL_DEBUG": "WARN"})
+    >>> environment_hash(one) == environment_hash(other) != environment_hash({"NCCL_DEBUG": "WARN"})
     True
     """
-    told = redaction.environment(environ)
-    return packages.fingerprint(f"{name}={value}" for name, value in told.items() if not OWN.fullmatch(name))
+    shown = redaction.environment(environ)
+    return packages.fingerprint(f"{name}={value}" for name, value in shown.items() if not NODE_SPECIFIC.fullmatch(name))

@@ -1,1 +1,1 @@
-"""The run's system metadata: one document composed of the inventories of all nodes."""
+"""Composes the run's system metadata: one document from the inventories of all nodes."""

@@ -1,8 +1,8 @@
-"""Which nodes are alike? Distinct hardware and software, each once, the most common first.
+"""Node classes: each distinct combination of hardware and software once, the most common first.
 
-A class holds what nodes of one kind share. What is a node's own (name, UUIDs, temperature, processes, boot
-time) is never in it, and what only some GPUs of a node have is folded away: the class has the value that
-most of them have, ``differences`` the others, or one throttled card would make a class of its own.
+A class holds the values that its nodes share. Values of one node (name, pod, UUIDs, temperature, processes, boot time)
+are not part of it. If the GPUs of a node differ, the class has the most common value and ``differences`` the others, so
+that one throttled GPU does not create a class.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pluto_dist.inventory.records import Gpu, GpuReport, NodeInventory
-from pluto_dist.inventory.report.alike import of_host, of_software, sizes
-from pluto_dist.inventory.report.sdk_fields import known
+from pluto_dist.inventory.records import Gpu, GpuReport, HostReport, NodeInventory, SoftwareReport
+from pluto_dist.inventory.report.sdk_fields import without_none
 from pluto_dist.serialization.codec import Json
 
 TOLERANCE = 0.01
-"""Memory of nodes that are alike differs by what firmware and kernel keep: MemTotal in /proc/meminfo."""
+"""Relative difference of sizes that count as equal: firmware and kernel reserve different amounts of memory."""
 
 PER_GPU: Mapping[str, str] = {
     "gpu.name": "name",
@@ -41,28 +40,28 @@ PER_GPU: Mapping[str, str] = {
     "gpu.nvlink.up": "nvlinks_up",
     "gpu.nvlink.version": "nvlink_version",
 }
-"""What all GPUs of a node should have in common: its name in the document, and in the record."""
+"""Values that all GPUs of a node should share: name in the document, and name in the record."""
 
 Layout = tuple[tuple[Any, ...], ...]
 """For each name in ``LAYOUT``, the value of every GPU by index."""
 
 LAYOUT: Mapping[str, str] = {"bus": "pci_bus_id", "numa": "numa", "cpus": "cpus"}
-"""Where each GPU of a node sits: its name in the document, and in the record."""
+"""The location of each GPU in its node: name in the document, and name in the record."""
 
 Values = tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class NodeClass:
-    """One kind of node, and how many there are."""
+    """One class, and how many nodes are in it."""
 
     values: Values
-    """Dotted names and scalars; of the network ports, records."""
+    """Dotted names and scalars; for the network ports, records."""
     layout: Layout
-    """By index; ``None`` where no node of the class knows it, because its GPU is lost."""
-    n: int
-    memories: Mapping[int, int]
-    """What stands for a memory size, as ``_alike`` has it."""
+    """``None`` for a GPU that is lost on every node of the class."""
+    count: int
+    common_sizes: Mapping[int, int]
+    """See :func:`_common_sizes`."""
 
     def to_json(self) -> dict[str, Json]:
         document: dict[str, Json] = {}
@@ -78,76 +77,115 @@ class NodeClass:
         return document
 
     def differences(self, gpus: GpuReport) -> dict[str, dict[str, Json]]:
-        """What single GPUs have other than the class: ``{"gpu.power_limit_w": {"3": 600}}``."""
+        """Values of single GPUs that differ from the class: ``{"gpu.power_limit_w": {"3": 600}}``."""
         found: dict[str, dict[str, Json]] = {}
-        usual = dict(self.values)
+        class_values = dict(self.values)
         for name, attribute in PER_GPU.items():
             for gpu in gpus.devices:
-                value = _gpu_value(gpu, attribute, self.memories)
-                if value != usual.get(name) and not (gpu.hidden and value is None):
+                value = _gpu_value(gpu, attribute, self.common_sizes)
+                if value != class_values.get(name) and not (gpu.hidden and value is None):
                     found.setdefault(name, {})[str(gpu.index)] = value
         return found
 
 
 def classify(nodes: Mapping[int, NodeInventory]) -> tuple[list[NodeClass], dict[int, int]]:
-    """The classes, and each node's place among them."""
-    memories = _alike(value for inventory in nodes.values() for value in _memories(inventory))
+    """The classes, and the index of each node's class."""
+    common_sizes = _common_sizes(value for inventory in nodes.values() for value in _sizes(inventory))
     layouts = {node: _layout(inventory.gpus) for node, inventory in nodes.items()}
     known_layouts: dict[Values, list[Layout]] = {}
     members: dict[tuple[Values, Layout], list[int]] = {}
-    # Whole nodes first: one that lost a GPU joins a class of its kind, it does not make one.
+    # Nodes with all GPUs first: a node that lost a GPU then joins a class instead of creating one.
     for node in sorted(nodes, key=lambda node: (None in layouts[node][0], node)):
-        values, layout = _values(nodes[node], memories), layouts[node]
-        kin = known_layouts.setdefault(values, [])
-        whole = next((each for each in kin if _fits(layout, each)), None)
-        if whole is None:
-            kin.append(layout)
-            whole = layout
-        members.setdefault((values, whole), []).append(node)
+        values, layout = _values(nodes[node], common_sizes), layouts[node]
+        candidates = known_layouts.setdefault(values, [])
+        complete = next((each for each in candidates if _is_compatible(layout, each)), None)
+        if complete is None:
+            candidates.append(layout)
+            complete = layout
+        members.setdefault((values, complete), []).append(node)
     ordered = sorted(members.items(), key=lambda item: (-len(item[1]), min(item[1])))
-    classes = [NodeClass(values, layout, len(alike), memories) for (values, layout), alike in ordered]
-    return classes, {node: place for place, (_, alike) in enumerate(ordered) for node in alike}
+    classes = [NodeClass(values, layout, len(group), common_sizes) for (values, layout), group in ordered]
+    return classes, {node: index for index, (_, group) in enumerate(ordered) for node in group}
 
 
-def _values(inventory: NodeInventory, memories: Mapping[int, int]) -> Values:
+def _values(inventory: NodeInventory, common_sizes: Mapping[int, int]) -> Values:
     gpus = inventory.gpus
     values = {
         "gpu.vendor": gpus.vendor if gpus.count else None,
         "gpu.count": gpus.count,
         **{
-            name: _most_common(_gpu_value(gpu, attribute, memories) for gpu in gpus.devices)
+            name: _most_common(_gpu_value(gpu, attribute, common_sizes) for gpu in gpus.devices)
             for name, attribute in PER_GPU.items()
         },
         "gpu.driver": gpus.driver,
         "gpu.cuda_driver": gpus.cuda_driver,
         "gpu.p2p": gpus.p2p,
         "gpu.confidential": gpus.confidential,
-        **of_host(inventory.host, memories),
-        **of_software(inventory.software),
+        **_host_values(inventory.host, common_sizes),
+        **_software_values(inventory.software),
     }
-    return tuple(known(values).items())
+    return tuple(without_none(values).items())
+
+
+def _host_values(host: HostReport, common_sizes: Mapping[int, int]) -> dict[str, Any]:
+    return {
+        "cpu.model": host.cpu_model,
+        "cpu.arch": host.arch,
+        "cpu.physical": host.cores_physical,
+        "cpu.logical": host.cores_logical,
+        "cpu.allowed": host.cpus_allowed,
+        "cpu.quota": host.cpu_quota,
+        "cpu.freq_max_mhz": host.freq_max_mhz,
+        "memory.total": common_sizes.get(host.memory or 0, host.memory),
+        "memory.limit": host.memory_limit,
+        "memory.swap": common_sizes.get(host.swap or 0, host.swap),
+        "shm": common_sizes.get(host.shm or 0, host.shm),
+        "disk.total": common_sizes.get(host.disk or 0, host.disk),
+        "disk.type": host.disk_type,
+        "nic": host.nics or None,
+        "os": host.os,
+        "kernel": host.kernel,
+        "virt": host.virt,
+        "container": host.container,
+        "image": host.image,
+    }
+
+
+def _software_values(software: SoftwareReport) -> dict[str, Any]:
+    return {
+        "python": software.python,
+        "torch": software.torch,
+        "cuda": software.cuda,
+        "cudnn": software.cudnn,
+        "nccl": software.nccl,
+        "packages": software.packages,
+        "env": software.env,
+        "commit": software.commit,
+    }
 
 
 def _most_common(values: Iterable[Any]) -> Any:
-    """The most common of those that are known; of equally common ones the first."""
+    """The most common value that is not ``None``; of equally common ones the first."""
     counted = Counter(value for value in values if value is not None).most_common(1)
     return counted[0][0] if counted else None
 
 
-def _gpu_value(gpu: Gpu, attribute: str, memories: Mapping[int, int]) -> Any:
+def _gpu_value(gpu: Gpu, attribute: str, common_sizes: Mapping[int, int]) -> Any:
     value = getattr(gpu, attribute)
-    return memories.get(value, value) if attribute == "memory" and gpu.memory_kind else value
+    return common_sizes.get(value, value) if attribute == "memory" and gpu.memory_kind else value
 
 
-def _memories(inventory: NodeInventory) -> list[int]:
+def _sizes(inventory: NodeInventory) -> list[int]:
+    """Sizes in bytes that firmware, kernel or filesystem make slightly different on equal nodes."""
+    host = inventory.host
     unified = [gpu.memory for gpu in inventory.gpus.devices if gpu.memory_kind]
-    return [*sizes(inventory.host), *(value for value in unified if value)]
+    return [size for size in (host.memory, host.swap, host.shm, host.disk, *unified) if size]
 
 
-def _alike(values: Iterable[int]) -> dict[int, int]:
-    """Each value, and the one that stands for all within the tolerance: the most common, then the smallest.
+def _common_sizes(values: Iterable[int]) -> dict[int, int]:
+    """Maps each size to one size for all within the tolerance: the most common, then the smallest.
 
-    >>> _alike([1000, 1001, 1001, 2000])
+    >>> _common_sizes([1000, 1001, 1001, 2000])
     {1000: 1001, 1001: 1001, 2000: 2000}
     """
     counted = Counter(values)
@@ -161,7 +199,7 @@ def _alike(values: Iterable[int]) -> dict[int, int]:
 
 
 def _layout(gpus: GpuReport) -> Layout:
-    """Where each GPU sits, by index."""
+    """The location of each GPU, by index."""
     found = {gpu.index: gpu for gpu in gpus.devices}
     indexes = range(gpus.count or 0)
     columns = ([getattr(found.get(index), attribute, None) for index in indexes] for attribute in LAYOUT.values())
@@ -170,13 +208,23 @@ def _layout(gpus: GpuReport) -> Layout:
 
 
 def _short_bus(bus: str | None) -> str | None:
-    """A bus id in short ("18:00") where the domain is 0."""
+    """A bus id without function, and without domain if it is 0: "18:00"."""
     return (bus or "").lower().removeprefix("00000000:").partition(".")[0] or None
 
 
-def _fits(layout: Layout, whole: Layout) -> bool:
-    """Whether a node with ``layout`` may be of the class with ``whole``: equal where the node knows."""
+def _is_compatible(layout: Layout, complete: Layout) -> bool:
+    """Whether a node with ``layout`` fits the class with ``complete``: equal, except for values that are ``None``."""
     return all(
-        len(mine) == len(theirs) and all(one in (None, other) for one, other in zip(mine, theirs, strict=True))
-        for mine, theirs in zip(layout, whole, strict=True)
+        len(own) == len(other) and all(value in (None, expected) for value, expected in zip(own, other, strict=True))
+        for own, other in zip(layout, complete, strict=True)
     )
+
+
+def value_or_mixed(values: Iterable[str | None]) -> str | None:
+    """The only value that is not ``None``; "mixed" if there are several.
+
+    >>> value_or_mixed(["a", None, "a"]), value_or_mixed(["a", "b"]), value_or_mixed([None])
+    ('a', 'mixed', None)
+    """
+    found = {value for value in values if value is not None}
+    return next(iter(found), None) if len(found) < 2 else "mixed"

@@ -1,8 +1,8 @@
-"""What the tracker stores of a job's hardware: one document for all nodes, small enough to be sent at once.
+"""The document that the tracker stores of a job's hardware and software, within the size of one request.
 
-Pure: inventories in, a JSON document out, no clock, no file, no network. The top level describes the
-leader's node in the official SDK's words, because the Pluto UI parses them strictly; ``cluster``, ``hosts``,
-``node_classes`` and ``nodes`` describe the job. What is not known at the top level is left out, never null.
+Pure: it composes inventories into JSON, without clock, files or network. The top level describes the node of the run's
+creator in the official SDK's field names, because the Pluto UI parses them strictly; ``cluster``, ``hosts``,
+``node_classes`` and ``nodes`` describe the job. Unknown values of the top level are left out, never null.
 
 >>> from pluto_dist.inventory.records import SoftwareReport
 >>> one = NodeInventory(hostname="a", software=SoftwareReport(torch="2.4.0"))
@@ -19,18 +19,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pluto_dist.inventory.ranks import RankGpu
-from pluto_dist.inventory.records import NOT_OURS, Gpu, GpuReport, MigInstance, NodeInventory, Process
+from pluto_dist.inventory.records import NO_PERMISSION, Gpu, GpuReport, MigInstance, NodeInventory, Process, RankGpu
 from pluto_dist.inventory.report import health, interconnect, sdk_fields, truncate
-from pluto_dist.inventory.report.alike import same
-from pluto_dist.inventory.report.classes import NodeClass, classify
+from pluto_dist.inventory.report.classes import NodeClass, classify, value_or_mixed
 from pluto_dist.inventory.report.drift import differences
 from pluto_dist.serialization.codec import Json
 
 SCHEMA = 1
 BUDGET = 256 * 1024  # bytes of ``to_text``
 SLOW_INIT_MS = 1000
-MOST_DIFFERENCES = 20
+MAX_DIFFERENCES = 20
 
 
 def compose(
@@ -42,16 +40,16 @@ def compose(
     process: Process | None = None,
     max_bytes: int = BUDGET,
 ) -> dict[str, Json]:
-    """The ``systemMetadata`` of a job, as JSON values; the arguments are left as they are.
+    """The ``systemMetadata`` of a job, as JSON values; the arguments are not modified.
 
     Args:
         nodes: every node of the job by its number; ``None`` for one that has not reported.
-        leader_node: the node that the top level describes; of one that has not reported only ``process``.
-        world_size: ranks of the job.
-        first_ranks: the lowest global rank of each node, where it is known.
-        process: the process that creates the run; already free of secrets.
-        max_bytes: what ``to_text`` of the document may measure. A larger one loses its least telling parts,
-            step by step (see ``budget``), and ``cluster.truncated`` says how far that went.
+        leader_node: the node that the top level describes; if it has not reported, only ``process`` is described.
+        world_size: number of ranks of the job.
+        first_ranks: the lowest global rank of each node, as far as it is known.
+        process: the process that creates the run, without secrets.
+        max_bytes: maximum length of ``to_text`` of the document. A larger document is reduced step by step (see
+            ``truncate``), and ``cluster.truncated`` is the last step.
     """
     reported = {node: inventory for node, inventory in sorted(nodes.items()) if inventory is not None}
     classes, class_of = classify(reported)
@@ -59,7 +57,7 @@ def compose(
     document: dict[str, Json] = sdk_fields.top_level(leader or NodeInventory(), process)
     document["cluster"] = _cluster(reported, len(nodes), world_size, len(classes))
     document["hosts"] = [_host(inventory) for _, inventory in sorted(nodes.items())]
-    document["node_classes"] = [{"n": found.n, **found.to_json()} for found in classes]
+    document["node_classes"] = [{"n": each.count, **each.to_json()} for each in classes]
     document["nodes"] = [
         _node(node, inventory, class_of[node], classes, first_ranks.get(node))
         if inventory is not None
@@ -68,34 +66,34 @@ def compose(
     ]
     if found := differences(document):
         document["cluster"]["drift"] = len(found)
-        document["drift"] = [each.to_json() for each in found[:MOST_DIFFERENCES]]
+        document["drift"] = [each.to_json() for each in found[:MAX_DIFFERENCES]]
     return truncate.fit(_storable(document), max_bytes, lambda value: len(to_text(value)))
 
 
 def to_text(document: Mapping[str, Json]) -> str:
-    """The document as it is sent, in ASCII without spaces: what the budget is counted in."""
+    """The document as it is sent, in ASCII without spaces; the budget counts its bytes."""
     return json.dumps(document, separators=(",", ":"), allow_nan=False)
 
 
 def _cluster(reported: Mapping[int, NodeInventory], nodes: int, world_size: int, classes: int) -> dict[str, Json]:
-    """Flat scalars, for the tracker flattens and filters them. ``gpu_memory`` is of the smallest GPU."""
-    every = list(reported.values())
-    gpus = [gpu for inventory in every for gpu in inventory.gpus.devices]
+    """Scalars only, because the tracker flattens and filters them. ``gpu_memory`` is that of the smallest GPU."""
+    inventories = list(reported.values())
+    gpus = [gpu for inventory in inventories for gpu in inventory.gpus.devices]
     summary = {
         "schema": SCHEMA,
         "nodes": nodes,
-        "nodes_reported": len(every),
+        "nodes_reported": len(inventories),
         "world_size": world_size,
-        "gpus": sum(inventory.gpus.count or 0 for inventory in every),
-        "gpus_bad": sum(error != NOT_OURS for inventory in every for _, error in inventory.gpus.bad),
-        "gpu_name": same(gpu.name for gpu in gpus),
+        "gpus": sum(inventory.gpus.count or 0 for inventory in inventories),
+        "gpus_bad": sum(error != NO_PERMISSION for inventory in inventories for _, error in inventory.gpus.bad),
+        "gpu_name": value_or_mixed(gpu.name for gpu in gpus),
         "gpu_memory": min((gpu.memory for gpu in gpus if gpu.memory), default=None),
-        "driver": same(inventory.gpus.driver for inventory in every),
+        "driver": value_or_mixed(inventory.gpus.driver for inventory in inventories),
         "classes": classes,
-        "interconnect": interconnect.of_nodes(every),
-        "collect_ms": max((inventory.collect_ms or 0 for inventory in every), default=None),
+        "interconnect": interconnect.summarize(inventories),
+        "collect_ms": max((inventory.collect_ms or 0 for inventory in inventories), default=None),
     }
-    return sdk_fields.known(summary)
+    return sdk_fields.without_none(summary)
 
 
 def _host(inventory: NodeInventory | None) -> str:
@@ -105,34 +103,34 @@ def _host(inventory: NodeInventory | None) -> str:
 
 
 def _node(
-    node: int, inventory: NodeInventory, place: int, classes: list[NodeClass], rank: int | None
+    node: int, inventory: NodeInventory, class_index: int, classes: list[NodeClass], rank: int | None
 ) -> dict[str, Json]:
-    """One node: what names it, and what deviates from its class. Lost GPUs are in ``bad`` only."""
+    """One node: its identity, and its deviations from its class. Lost GPUs are in ``bad`` only."""
     gpus = inventory.gpus
     slow = gpus.init_ms if (gpus.init_ms or 0) > SLOW_INIT_MS else None
-    always = {"node": node, "host": _host(inventory), "class": place, "rank": rank}
+    identity = {"node": node, "host": _host(inventory), "class": class_index, "rank": rank}
     found: dict[str, Any] = {
         "bad": {str(index): error for index, error in gpus.bad},
         "gpu_error": gpus.error,
-        "mig": [_mig(gpu, part) for gpu in gpus.devices for part in gpu.mig_instances],
-        "diff": classes[place].differences(gpus),
-        "health": health.of_node(gpus),
+        "mig": [_mig(gpu, instance) for gpu in gpus.devices for instance in gpu.mig_instances],
+        "diff": classes[class_index].differences(gpus),
+        "health": health.node_faults(gpus),
         "hidden": [gpu.index for gpu in gpus.devices if gpu.hidden],
         "fabric": _fabric(gpus),
         "visible": inventory.visible,
         **_ranks(inventory.ranks),
         "init_ms": slow,
-        "k8s": sdk_fields.known({"pod": inventory.host.k8s_pod, "node": inventory.host.k8s_node}),
+        "k8s": sdk_fields.without_none({"pod": inventory.host.k8s_pod, "node": inventory.host.k8s_node}),
     }
     return {
-        **sdk_fields.known(always),
+        **sdk_fields.without_none(identity),
         "gpus": [gpu.uuid or "unknown" for gpu in gpus.devices],
         **{name: value for name, value in found.items() if value},
     }
 
 
 def _ranks(ranks: Sequence[RankGpu]) -> dict[str, list[Any]]:
-    """Which ranks are on a node, where they are not consecutive; and the GPU of each, as far as it is known."""
+    """The ranks of a node, if they are not consecutive, and the GPU of each, as far as it is known."""
     numbers = [each.rank for each in ranks]
     columns: dict[str, list[Any]] = {
         "ranks": numbers if numbers != list(range(numbers[0], numbers[0] + len(numbers))) else [],
@@ -144,19 +142,19 @@ def _ranks(ranks: Sequence[RankGpu]) -> dict[str, list[Any]]:
 
 
 def _fabric(gpus: GpuReport) -> dict[str, Json]:
-    """The NVLink fabric that the node's GPUs have joined."""
+    """The NVLink fabric of the node, if its GPUs have joined the same one."""
     joined = {(gpu.fabric_cluster, gpu.fabric_clique) for gpu in gpus.devices if gpu.fabric_cluster}
     cluster, clique = next(iter(joined)) if len(joined) == 1 else (None, None)
-    return sdk_fields.known({"cluster": cluster, "clique": clique}) if cluster else {}
+    return sdk_fields.without_none({"cluster": cluster, "clique": clique}) if cluster else {}
 
 
-def _mig(gpu: Gpu, part: MigInstance) -> dict[str, Json]:
-    profile = (part.name or "").rpartition(" MIG ")[2] or None
-    return sdk_fields.known({"gpu": gpu.index, "uuid": part.uuid, "profile": profile})
+def _mig(gpu: Gpu, instance: MigInstance) -> dict[str, Json]:
+    profile = (instance.name or "").rpartition(" MIG ")[2] or None
+    return sdk_fields.without_none({"gpu": gpu.index, "uuid": instance.uuid, "profile": profile})
 
 
 def _storable(value: Json) -> Json:
-    """``value`` without NUL and lone surrogates, which the tracker's database refuses; always a copy."""
+    """A copy of ``value`` without NUL and lone surrogates, which the tracker's database rejects."""
     if isinstance(value, str):
         return value.replace("\x00", "").encode("utf-8", "replace").decode()
     if isinstance(value, dict):

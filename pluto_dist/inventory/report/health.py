@@ -1,6 +1,6 @@
-"""What is wrong with single GPUs, whatever the others of the job are like: faults that a training feels.
+"""Faults of single GPUs that slow down or endanger a training, regardless of the other GPUs of the job. Pure.
 
-Pure. A value that is as it should be, or unknown, is not told; so most nodes have nothing here.
+Healthy and unknown values are left out.
 
 >>> faults(Gpu(index=3, pcie_width=4, pcie_width_max=16, ecc_errors=0))
 {'pcie.width': '4 of 16'}
@@ -17,7 +17,7 @@ BUSY_PERCENT = 50
 def faults(gpu: Gpu) -> dict[str, Json]:
     """The faults of one GPU, by name.
 
-    A low generation of its PCIe link is one while the GPU is busy only: an idle one lowers it to save power.
+    A low PCIe generation is a fault only of a busy GPU: an idle one lowers it to save power.
     """
     is_busy = (gpu.busy or 0) >= BUSY_PERCENT
     found: dict[str, Json] = {
@@ -34,8 +34,8 @@ def faults(gpu: Gpu) -> dict[str, Json]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def of_node(gpus: GpuReport) -> dict[str, dict[str, Json]]:
-    """The faults of a node's GPUs, by name and by index: ``{"ecc_errors": {"3": 2}}``."""
+def node_faults(gpus: GpuReport) -> dict[str, dict[str, Json]]:
+    """The faults of a node's GPUs, by name and index: ``{"ecc_errors": {"3": 2}}``."""
     found: dict[str, dict[str, Json]] = {}
     for gpu in gpus.devices:
         for name, value in faults(gpu).items():

@@ -1,10 +1,10 @@
-"""What connects the GPUs of a job? One word for inside a node, one for between nodes: "nvlink+ib".
+"""The interconnect of a job's GPUs, intra-node and inter-node: "nvlink+ib". Pure.
 
-Pure. It is what the hardware offers, not what NCCL came to use: NCCL_DEBUG=INFO tells that.
+It is what the hardware provides, not what NCCL selected; NCCL_DEBUG=INFO logs that.
 
 >>> from pluto_dist.inventory.records import HostReport
 >>> one = NodeInventory(host=HostReport(nics=(Nic("mlx5_0", "InfiniBand", 400.0, rdma=True),)))
->>> of_nodes([one]), of_nodes([one, one])
+>>> summarize([one]), summarize([one, one])
 (None, 'ib')
 """
 
@@ -13,42 +13,42 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pluto_dist.inventory.records import GpuReport, Nic, NodeInventory
-from pluto_dist.inventory.report.alike import same
+from pluto_dist.inventory.report.classes import value_or_mixed
 
-BETWEEN = ("ib", "roce", "rdma", "ethernet")
-"""The ways between nodes, the best first."""
+INTER_NODE = ("ib", "roce", "rdma", "ethernet")
+"""Networks between nodes, the fastest first."""
 UNKNOWN = "unknown"
 
 
-def of_nodes(nodes: Sequence[NodeInventory]) -> str | None:
-    """The words for a job; ``None`` where there is nothing to connect, or nothing is known.
+def summarize(nodes: Sequence[NodeInventory]) -> str | None:
+    """The interconnect of a job; ``None`` if there is nothing to connect or nothing is known.
 
-    "mixed" is for nodes that differ. "unknown" is for several nodes that show no network, as in many containers:
-    "nvlink" alone means that NVLink reaches from node to node.
+    "mixed" means that nodes differ. "unknown" means that several nodes list no network port, as in many containers.
+    "nvlink" alone for several nodes means that NVLink connects the nodes.
 
     Args:
         nodes: all that reported.
     """
-    inside = same(_inside(node.gpus) for node in nodes)
+    intra_node = value_or_mixed(_intra_node(node.gpus) for node in nodes)
     if len(nodes) < 2:
-        return inside
-    between = "nvlink" if _is_one_fabric(nodes) else same(_between(node) for node in nodes)
-    if inside is None and between == UNKNOWN:
+        return intra_node
+    inter_node = "nvlink" if _is_one_fabric(nodes) else value_or_mixed(_inter_node(node) for node in nodes)
+    if intra_node is None and inter_node == UNKNOWN:
         return None
-    return "+".join(dict.fromkeys(word for word in (inside, between) if word))
+    return "+".join(dict.fromkeys(word for word in (intra_node, inter_node) if word))
 
 
-def _inside(gpus: GpuReport) -> str | None:
-    """How the GPUs of a node reach each other: NVLink where all of them have it."""
+def _intra_node(gpus: GpuReport) -> str | None:
+    """ "nvlink" if all GPUs of a node have active NVLinks, else "pcie"."""
     if len(gpus.devices) < 2:
         return None
     return "nvlink" if all(gpu.nvlinks_up for gpu in gpus.devices if not gpu.hidden) else "pcie"
 
 
-def _between(node: NodeInventory) -> str:
-    """The best network that is up."""
+def _inter_node(node: NodeInventory) -> str:
+    """The fastest network that is up."""
     found = {_kind(nic) for nic in node.host.nics if nic.state is None}
-    return next((word for word in BETWEEN if word in found), UNKNOWN)
+    return next((word for word in INTER_NODE if word in found), UNKNOWN)
 
 
 def _kind(nic: Nic) -> str:
@@ -56,11 +56,11 @@ def _kind(nic: Nic) -> str:
         return "ib"
     if not nic.rdma:
         return "ethernet"
-    return "roce" if nic.layer == "Ethernet" else "rdma"  # AWS's EFA has a link layer of its own
+    return "roce" if nic.layer == "Ethernet" else "rdma"  # AWS's EFA has another link layer
 
 
 def _is_one_fabric(nodes: Sequence[NodeInventory]) -> bool:
-    """Whether NVLink reaches from node to node (GB200 NVL72)."""
-    asked = [gpu for node in nodes for gpu in node.gpus.devices if not gpu.hidden]
-    places = {(gpu.fabric_cluster, gpu.fabric_clique) for gpu in asked}
-    return len(places) == 1 and all(cluster for cluster, _ in places) and all(node.gpus.devices for node in nodes)
+    """Whether one NVLink fabric connects the nodes (GB200 NVL72)."""
+    reported = [gpu for node in nodes for gpu in node.gpus.devices if not gpu.hidden]
+    fabrics = {(gpu.fabric_cluster, gpu.fabric_clique) for gpu in reported}
+    return len(fabrics) == 1 and all(cluster for cluster, _ in fabrics) and all(node.gpus.devices for node in nodes)

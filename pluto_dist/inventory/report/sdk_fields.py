@@ -1,9 +1,9 @@
-"""One node in the official SDK's words: the top level of the system metadata.
+"""The top level of the system metadata: one node in the field names of the official SDK.
 
-These names are not ours to choose: the Pluto UI reads them with strict schemas, and users filter by them.
-A card vanishes where a GPU's ``temp`` is no integer or its ``memory.total`` is not above zero, or where
-``driver`` is missing; so a GPU that cannot meet that is left out while ``count`` stays. Zero and "" stand
-for unknown where Python's own ``platform`` and psutil, which the SDK passes on, say it like that.
+The Pluto UI reads these names with strict schemas, and users filter by them. It hides the GPU card if a GPU's ``temp``
+is not an integer, its ``memory.total`` is not positive, or ``driver`` is missing; a GPU that would break this is left
+out, and ``count`` still includes it. Unknown values are 0 or "" where ``platform`` and psutil, which the SDK uses,
+return those.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from pluto_dist.inventory.records import Git, Gpu, GpuReport, HostReport, NodeIn
 from pluto_dist.serialization.codec import Json
 
 NCCL = ("NCCL_", "TORCH_NCCL_", "FI_", "UCX_")
-"""What the SDK counts as NCCL's environment (0.0.29)."""
+"""Prefixes of the variables that the SDK (0.0.29) reports as NCCL's environment."""
 
 
 def top_level(node: NodeInventory, process: Process | None) -> dict[str, Json]:
-    """What the SDK would send from ``node`` and the ``process`` on it, of what is known."""
+    """The known part of what the SDK would send from ``node`` and the ``process`` on it."""
     host, software, process = node.host, node.software, process or Process()
     sections = {
         "process": _process(process),
         "platform": _platform(node.hostname, host),
         "timezone": list(host.timezone),
         "cpu": _cpu(host),
-        "memory": known({"virt": host.memory, "swap": host.swap}),
+        "memory": without_none({"virt": host.memory, "swap": host.swap}),
         "boot_time": host.boot_time,
         "os_info": _os_info(node.hostname, host, software),
-        "cuda": known(
+        "cuda": without_none(
             {
                 "cuda_driver": node.gpus.cuda_driver,
                 "cuda_pytorch": software.cuda,
@@ -37,7 +37,7 @@ def top_level(node: NodeInventory, process: Process | None) -> dict[str, Json]:
                 "cuda_env": _variables(process, "CUDA_"),
             }
         ),
-        "nccl": known({"nccl_pytorch": software.nccl, "nccl_env": _variables(process, *NCCL)}),
+        "nccl": without_none({"nccl_pytorch": software.nccl, "nccl_env": _variables(process, *NCCL)}),
         "env": _variables(process, "TORCHELASTIC_", "PYTORCH_", "OMP_", "TORCH_", but=NCCL),
         "requirements": list(process.requirements),
         "git": _git(process.git),
@@ -47,13 +47,13 @@ def top_level(node: NodeInventory, process: Process | None) -> dict[str, Json]:
     return {name: value for name, value in sections.items() if value}
 
 
-def known(values: Mapping[str, Any]) -> dict[str, Any]:
+def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     """``values`` without those that are ``None``."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _process(process: Process) -> dict[str, Json]:
-    return known({"pid": process.pid, "exe": process.exe, "cmdline": list(process.cmdline) or None})
+    return without_none({"pid": process.pid, "exe": process.exe, "cmdline": list(process.cmdline) or None})
 
 
 def _variables(process: Process, *prefixes: str, but: tuple[str, ...] = ()) -> dict[str, str] | None:
@@ -62,12 +62,12 @@ def _variables(process: Process, *prefixes: str, but: tuple[str, ...] = ()) -> d
 
 
 def _git(git: Git | None) -> dict[str, Json]:
-    """The UI shows no repository without a ``diff``; what would be in it is not sent."""
+    """The UI shows a repository only if it has a ``diff``; it is empty, since the code is not sent."""
     return {**git.to_json(), "diff": {}} if git and git.commit else {}
 
 
 def _konduktor(names: Mapping[str, str]) -> dict[str, Json]:
-    """All texts, as the environment has them, and the product of two as a number."""
+    """The strings of the environment, and the total number of GPUs as a number."""
     counts = [names.get(name, "") for name in ("num_nodes", "num_gpus_per_node")]
     if not all(count.isascii() and count.isdecimal() and len(count) < 7 for count in counts):
         return dict(names)
@@ -90,11 +90,11 @@ def _device(gpu: Gpu) -> dict[str, Json]:
         "memory": {"total": gpu.memory},
         "uuid": gpu.uuid,
     }
-    return known(device)
+    return without_none(device)
 
 
 def _platform(hostname: str | None, host: HostReport) -> dict[str, Json]:
-    found = known(
+    found = without_none(
         {
             "system": host.system,
             "node": hostname,
@@ -107,7 +107,7 @@ def _platform(hostname: str | None, host: HostReport) -> dict[str, Json]:
 
 
 def _cpu(host: HostReport) -> dict[str, Json]:
-    found = known({"physical": host.cores_physical, "virtual": host.cores_logical, "model": host.cpu_model})
+    found = without_none({"physical": host.cores_physical, "virtual": host.cores_logical, "model": host.cpu_model})
     freq = {"min": host.freq_min_mhz or 0.0, "max": host.freq_max_mhz or 0.0}
     return {**found, "freq": freq} if found else {}
 
@@ -122,21 +122,21 @@ def _os_info(hostname: str | None, host: HostReport, software: SoftwareReport) -
     }
     found = {
         "hostname": hostname,
-        "os": known(release) or None,
+        "os": without_none(release) or None,
         "kernel": host.kernel,
-        "python": known(python) or None,
+        "python": without_none(python) or None,
         "glibc": software.glibc,
     }
-    return known(found)
+    return without_none(found)
 
 
-def _cudnn_number(words: str | None) -> str | None:
-    """cuDNN's version as torch and the SDK write it.
+def _cudnn_number(version: str | None) -> str | None:
+    """cuDNN's version in the format of torch and the SDK.
 
     >>> _cudnn_number("9.1.0"), _cudnn_number("8.9.7"), _cudnn_number("nine")
     ('90100', '8907', None)
     """
-    parts = (words or "").split(".")
+    parts = (version or "").split(".")
     if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and len(part) < 4 for part in parts):
         return None
     major, minor, patch = map(int, parts)

@@ -1,17 +1,17 @@
-"""How a document that is too large becomes small: whole parts go, the least telling first.
+"""Reduces a document that is too large: whole parts are removed or shortened, the least informative first.
 
-==== ==========================================================================================
-step what goes
-==== ==========================================================================================
+==== =======================================================================================
+step reduction
+==== =======================================================================================
 1    UUIDs are written as 22 characters of URL-safe base64
-2    nodes with nothing to report (no ``bad``, ``diff``, ``gpu_error``) have a hash of their UUIDs
-3    the list of installed packages; ``cluster`` has a hash of it
-4    ``nodes``: which node has what
-5    the rarest classes and the last hosts, as many as must go; ``cluster`` has their true numbers
-==== ==========================================================================================
+2    nodes without a fault (no ``bad``, ``diff``, ``gpu_error``) have a hash of their UUIDs
+3    the list of installed packages is removed; ``cluster`` has a hash of it
+4    ``nodes`` is removed
+5    the rarest classes and the last hosts are removed; ``cluster`` has their original counts
+==== =======================================================================================
 
-``cluster.truncated`` is the last step that was taken. The document is never cut in the middle of a value;
-the top level and ``cluster`` always stay.
+``cluster.truncated`` is the last step that was taken. No value is cut in the middle; the top level and ``cluster``
+always remain.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from pluto_dist.inventory.probes.packages import fingerprint
 from pluto_dist.serialization.codec import Json
 
 Document = dict[str, Json]
-TELLING = ("bad", "diff", "gpu_error", "missing")
+FAULTS = ("bad", "diff", "gpu_error", "missing")
 
 
 def fit(document: Document, max_bytes: int, size: Callable[[Document], int]) -> Document:
-    """``document``, or the least reduced form of it that measures ``max_bytes`` at most."""
+    """``document``, or its least reduced form of at most ``max_bytes``; if none is small enough, the most reduced."""
     if size(document) <= max_bytes:
         return document
     for step, smaller in _steps(document, max_bytes, size):
@@ -56,7 +56,7 @@ def _with_short_uuids(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _short(uuid: str) -> str:
-    """A UUID in 22 characters; what is no GPU's UUID stays as it is.
+    """A UUID in 22 characters; any other string is unchanged.
 
     >>> _short("GPU-5fd4f087-86f3-7a43-b711-4771313afc50"), _short("unknown")
     ('X9Twh4bzekO3EUdxMTr8UA', 'unknown')
@@ -69,9 +69,9 @@ def _short(uuid: str) -> str:
 
 
 def _with_hash(node: dict[str, Any]) -> dict[str, Any]:
-    """The node with one hash for its ids: enough to see that its GPUs changed."""
-    ids = [*node.get("gpus", ()), *(str(part.get("uuid")) for part in node.get("mig", ()))]
-    if not ids or any(name in node for name in TELLING):
+    """The node with one hash of its UUIDs, which shows whether its GPUs changed."""
+    ids = [*node.get("gpus", ()), *(str(instance.get("uuid")) for instance in node.get("mig", ()))]
+    if not ids or any(name in node for name in FAULTS):
         return node
     kept = {name: value for name, value in node.items() if name not in ("gpus", "mig")}
     return {**kept, "gpus_hash": fingerprint(ids)}
@@ -85,7 +85,7 @@ def _without_requirements(document: Document) -> Document:
 
 
 def _with_fewer(document: Document, max_bytes: int, size: Callable[[Document], int]) -> Document:
-    """As many classes as fit in half of what is left, then as many hosts as fit."""
+    """As many classes as fit in half of the remaining bytes, then as many hosts as fit."""
     bare = {**document, "node_classes": [], "hosts": []}
     bare["cluster"] = {**bare["cluster"], "truncated": 5}
     half = size(bare) + max(0, max_bytes - size(bare)) // 2

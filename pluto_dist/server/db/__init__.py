@@ -1,1 +1,1 @@
-"""SQLite: schema, transactions, and the queries and updates of each kind of record."""
+"""The SQLite database: schema, transactions, queries and updates; and the files beside it."""

@@ -1,7 +1,7 @@
-"""Uploaded bytes on disk, in a folder beside the database, each named by its own SHA-256.
+"""Uploaded files on disk, in a folder beside the database, each named by its SHA-256 digest.
 
-A path is made of a digest and of nothing that a client sent; the same content is stored once. The
-folder is its owner's alone. What the bytes belong to is in ``files``.
+Nothing that a client sent becomes part of a path, and equal contents are stored once. The folder has
+mode 0700. Names and other facts about the files are in ``files``.
 """
 
 from __future__ import annotations
@@ -18,26 +18,28 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class TooLargeError(Exception):
-    """More bytes than may be stored in one file."""
+    """The file has more bytes than the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
+    """Digest and size of stored bytes."""
+
     digest: str
     size: int
 
 
-class Blobs:
-    """The folder of a database's blobs, made when the first one arrives."""
+class BlobStore:
+    """The blob folder of a database; created with the first blob."""
 
     def __init__(self, database: Path) -> None:
         self._folder = database.with_name(database.name + ".blobs")
 
     async def write(self, chunks: AsyncIterator[bytes], limit: int) -> Blob:
-        """Store what comes and say what it was; nothing stays of a body that breaks off.
+        """Store the bytes. Nothing is kept if ``chunks`` raises.
 
         Raises:
-            TooLargeError: it has more than ``limit`` bytes.
+            TooLargeError: there are more than ``limit`` bytes.
         """
         self._folder.mkdir(mode=0o700, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=".draft-", dir=self._folder)
@@ -59,10 +61,10 @@ class Blobs:
         return Blob(digest.hexdigest(), size)
 
     def path(self, digest: str) -> Path:
-        """Where the bytes with this digest are.
+        """The path of the blob with this digest.
 
         Raises:
-            ValueError: it is no digest.
+            ValueError: ``digest`` is no digest.
         """
         if not _DIGEST.fullmatch(digest):
             raise ValueError("not a SHA-256 in hexadecimal")

@@ -1,12 +1,11 @@
-"""The tracker's file: one SQLite connection, its transactions, and the API keys.
+"""The database connection, its transactions, and the API keys.
 
-What is written to runs is in ``runs``, what is read from them in ``queries``. No state is kept in
-memory, so several server processes may share one file: whoever writes holds the file's write lock
-from the first read of the transaction to its commit.
+No state is kept in memory, so several server processes may share one file: a writing transaction
+holds the file's write lock from its first read to its commit.
 
-The file is in WAL mode with ``synchronous=NORMAL``: a commit is a write into the log without waiting
-for the disk. A killed process loses nothing; a power cut may lose the last moments, and never leaves
-a damaged file. WAL needs shared memory, so the file must be on a local disk, not on NFS.
+The file is in WAL mode with ``synchronous=NORMAL``: a commit appends to the log without waiting for
+the disk. A killed process loses nothing; a power failure may lose the last commits, but never
+corrupts the file. WAL needs shared memory, so the file must be on a local disk, not on NFS.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from pluto_dist.server.db import migrations
 from pluto_dist.server.db.records import now_ms
 
 ORGANIZATION = "local-org"
-_LOCK_WAIT_S = 10.0
+_LOCK_TIMEOUT_S = 10.0
 
 
 class DatabaseFileError(ValueError):
-    """A file that cannot be used as the tracker's database."""
+    """The file cannot be used as the tracker's database."""
 
     def __init__(self, path: Path, why: object) -> None:
         super().__init__(
@@ -36,14 +35,14 @@ class DatabaseFileError(ValueError):
         )
 
 
-class KeyRefusedError(Exception):
-    """An API key that opens nothing; the message says why, in the hosted server's words."""
+class InvalidKeyError(Exception):
+    """The API key is unknown, revoked or expired. The messages are the hosted tracker's."""
 
 
 class Database:
     """One connection to the tracker's file, used by one thread at a time.
 
-    The file and a folder made for it are readable by their owner only.
+    The file has mode 0600, a folder created for it 0700.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,15 +63,15 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything inside is one change: no other process writes meanwhile, an error undoes all of it."""
-        yield from self._within("BEGIN IMMEDIATE")
+        """A write transaction: holds the write lock, commits at the end, rolls back on an exception."""
+        yield from self._transaction("BEGIN IMMEDIATE")
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Everything read inside is of one moment."""
-        yield from self._within("BEGIN")
+        """A read transaction: all reads see the same state."""
+        yield from self._transaction("BEGIN")
 
-    def _within(self, begin: str) -> Iterator[None]:
+    def _transaction(self, begin: str) -> Iterator[None]:
         self._connection.execute(begin)
         try:
             yield
@@ -82,7 +81,7 @@ class Database:
         self._connection.execute("COMMIT")
 
     def add_key(self, key: str, *, organization: str = ORGANIZATION, expires_at: int | None = None) -> None:
-        """Let ``key`` in from now on; only its hash is stored. ``expires_at`` in milliseconds."""
+        """Accept ``key`` from now on; only its hash is stored. ``expires_at`` in milliseconds since 1970."""
         with self.transaction():
             self.execute(
                 "INSERT INTO api_keys (hash, organization, created_at, expires_at) VALUES (?, ?, ?, ?) "
@@ -95,25 +94,25 @@ class Database:
             self.execute("UPDATE api_keys SET revoked_at = ? WHERE hash = ?", (now_ms(), _hash(key)))
 
     def organization_of(self, key: str) -> str:
-        """The organization that ``key`` opens.
+        """The organization that ``key`` belongs to.
 
         Raises:
-            KeyRefusedError: the key is unknown, revoked or expired.
+            InvalidKeyError: the key is unknown, revoked or expired.
         """
-        wanted = _hash(key)
-        row = self.execute("SELECT * FROM api_keys WHERE hash = ?", (wanted,)).fetchone()
-        if row is None or not hmac.compare_digest(row["hash"], wanted):
-            raise KeyRefusedError("Key not found")
+        hashed = _hash(key)
+        row = self.execute("SELECT * FROM api_keys WHERE hash = ?", (hashed,)).fetchone()
+        if row is None or not hmac.compare_digest(row["hash"], hashed):
+            raise InvalidKeyError("Key not found")
         if row["revoked_at"] is not None:
-            raise KeyRefusedError("API key has been revoked")
+            raise InvalidKeyError("API key has been revoked")
         if row["expires_at"] is not None and row["expires_at"] <= now_ms():
-            raise KeyRefusedError("API key has expired")
+            raise InvalidKeyError("API key has expired")
         return str(row["organization"])
 
-    def knows(self, key: str) -> bool:
+    def accepts_key(self, key: str) -> bool:
         try:
             self.organization_of(key)
-        except KeyRefusedError:
+        except InvalidKeyError:
             return False
         return True
 
@@ -125,15 +124,15 @@ def _hash(key: str) -> str:
 def _connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    path.chmod(0o600)  # SQLite gives the log beside it the same mode
-    # Opened in the main thread and used in the server's, one after the other (see local.py).
+    path.chmod(0o600)  # SQLite gives the write-ahead log the same mode
+    # Opened in one thread and then used in another, never in both at once (see local.py).
     connection = sqlite3.connect(
-        path, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False, cached_statements=256
+        path, timeout=_LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
     )
     try:
         connection.row_factory = sqlite3.Row
-        connection.execute(f"PRAGMA busy_timeout = {int(_LOCK_WAIT_S * 1000)}")
-        migrations.check_owner(connection)
+        connection.execute(f"PRAGMA busy_timeout = {int(_LOCK_TIMEOUT_S * 1000)}")
+        migrations.check_application(connection)
         _use_write_ahead_log(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
@@ -145,8 +144,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
-    # Two processes that open a new file at once: the switch of mode does not wait for the busy timeout.
-    deadline = time.monotonic() + _LOCK_WAIT_S
+    # The switch to WAL does not wait for the busy timeout if another process opens the new file at the same time.
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")

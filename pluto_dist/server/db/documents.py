@@ -1,12 +1,11 @@
-"""JSON documents of a run (config, systemMetadata, ...): reading, storing and merging them.
+"""JSON documents of a run (config, systemMetadata, ...): parsing, storing and merging.
 
-Pure functions on values. A document travels as a string and is stored as one; ``wire`` says what is
-JSON at all, this module what becomes of it. The hosted server is written in JavaScript over
-Postgres, which shows in what it stores, and so it does here.
+Pure functions. A document is sent and stored as a string. What is stored is what the hosted tracker
+stores, which is written in JavaScript over Postgres.
 
->>> merged({"lr": 1, "net": {"depth": 2, "sizes": [1, 2]}}, {"lr": None, "net": {"sizes": [3]}})
+>>> merge({"lr": 1, "net": {"depth": 2, "sizes": [1, 2]}}, {"lr": None, "net": {"sizes": [3]}})
 {'lr': None, 'net': {'depth': 2, 'sizes': [3]}}
->>> inherited({"a": 1, "net": {"x": 1}}, {"net": {"y": 2}})
+>>> inherit_config({"a": 1, "net": {"x": 1}}, {"net": {"y": 2}})
 {'a': 1, 'net': {'y': 2}}
 """
 
@@ -16,17 +15,17 @@ import json
 import math
 
 from pluto_dist.contract.validation import Json, parse_document
+from pluto_dist.server.settings import LARGEST_INTEGER
 
 DEPTH_LIMIT = 400
-_EXACT = 2**53  # JavaScript keeps every number as a double
 
 
 class DepthError(ValueError):
-    """A document nested deeper than can be merged and shown."""
+    """The document is nested too deep to be merged and shown."""
 
 
-def read(text: str | None) -> Json:
-    """The value to store for a document that arrived; ``None`` for absent, empty and ``null``.
+def parse(text: str | None) -> Json:
+    """The value to store for a received document; ``None`` for absent, empty and ``null``.
 
     Raises:
         DepthError: it is nested deeper than ``DEPTH_LIMIT``.
@@ -36,7 +35,7 @@ def read(text: str | None) -> Json:
 
 
 def dump(value: Json) -> str | None:
-    """What is written to the database: ASCII JSON, or SQL NULL for null."""
+    """The text to write to the database: ASCII JSON, or SQL NULL for null."""
     return None if value is None else json.dumps(value, separators=(",", ":"))
 
 
@@ -44,39 +43,39 @@ def load(text: str | None) -> Json:
     return None if text is None else json.loads(text)
 
 
-def merged(stored: Json, update: Json) -> Json:
-    """``update`` laid over ``stored`` at every depth: later wins, lists are replaced, null overwrites.
+def merge(stored: Json, update: Json) -> Json:
+    """``update`` merged into ``stored`` at every depth: the update wins, lists are replaced, null overwrites.
 
     An update that is not an object changes nothing. A stored list becomes an object with its indices
-    as keys, as measured on the hosted server.
+    as keys, as measured on the hosted tracker.
     """
     if not isinstance(update, dict):
         return stored
     if isinstance(stored, list):
         stored = {str(index): value for index, value in enumerate(stored)}
     base: dict[str, Json] = stored if isinstance(stored, dict) else {}
-    return _overlaid(base, update)
+    return _merge_objects(base, update)
 
 
-def inherited(parent: Json, own: Json) -> Json:
-    """A fork's config: the parent's, with the fork's own keys over it, top level only."""
+def inherit_config(parent: Json, own: Json) -> Json:
+    """The config of a fork: the parent's, updated with the fork's own at the top level only."""
     if own is None:
         return parent
     return {**parent, **own} if isinstance(parent, dict) and isinstance(own, dict) else own
 
 
-def inherited_tags(parent: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
-    """A fork's tags: the parent's and its own, each once; its own ``group:`` tag replaces the parent's."""
+def inherit_tags(parent: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ...]:
+    """The tags of a fork: the parent's and its own without duplicates; its own ``group:`` tag replaces the parent's."""
     if any(tag.startswith("group:") for tag in own):
         parent = tuple(tag for tag in parent if not tag.startswith("group:"))
     return tuple(dict.fromkeys((*parent, *own)))
 
 
-def _overlaid(base: dict[str, Json], update: dict[str, Json]) -> dict[str, Json]:
+def _merge_objects(base: dict[str, Json], update: dict[str, Json]) -> dict[str, Json]:
     out = dict(base)
     for key, value in update.items():
         old = out.get(key)
-        out[key] = _overlaid(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+        out[key] = _merge_objects(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return out
 
 
@@ -89,6 +88,6 @@ def _as_stored(value: Json, depth: int) -> Json:
         return [_as_stored(v, depth + 1) for v in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, int) and abs(value) > _EXACT:
+    if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
         return float(value) if abs(value) < 10**308 else None
     return value

@@ -1,8 +1,8 @@
-"""The files of runs: announced, then uploaded, then listed and fetched.
+"""Files of runs, and the signatures of the URLs that upload and download them.
 
-An announced file gets an address to send its bytes to, which needs no key: like an object store's
-presigned URL it is signed for one file, one method and some time, with a secret of this database. Names
-are data here; the bytes are in ``blobs``.
+A file is registered, then uploaded, then listed and downloaded. Upload and download need no API key:
+like a presigned URL of an object store, the URL is signed for one file, one method and a lifetime, with
+a secret of this database. The bytes are in ``blobs``.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from dataclasses import dataclass
 
 from pluto_dist.server.db.blobs import Blob
 from pluto_dist.server.db.database import Database
-from pluto_dist.server.transport.bodies import AnnouncedFile
+from pluto_dist.server.transport.sdk_requests import FileUpload
 
-UPLOAD_S, DOWNLOAD_S = 3600, 5 * 24 * 3600  # as on the hosted server
+UPLOAD_S, DOWNLOAD_S = 3600, 5 * 24 * 3600  # lifetimes as on the hosted tracker
 _COLUMNS = "id, run_id, log_name, file_name, type, step, sample, time, size, caption, digest"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file of a run; ``digest`` is ``None`` until its bytes have arrived."""
+    """A file of a run; ``digest`` is ``None`` until it is uploaded."""
 
     id: int
     run: int
@@ -38,8 +38,8 @@ class StoredFile:
     digest: str | None
 
 
-def announce(database: Database, run: int, file: AnnouncedFile) -> int:
-    """The number of the file to come; announced again it is the same file. Stands in a transaction."""
+def register(database: Database, run: int, file: FileUpload) -> int:
+    """The id of a file to upload; a file registered again keeps its id. The caller opens the transaction."""
     return int(
         database.execute(
             "INSERT INTO files (run_id, log_name, file_name, type, step, sample, time, size, caption, annotations) "
@@ -62,7 +62,8 @@ def announce(database: Database, run: int, file: AnnouncedFile) -> int:
     )
 
 
-def arrived(database: Database, file: int, blob: Blob) -> None:
+def set_content(database: Database, file: int, blob: Blob) -> None:
+    """Record the uploaded bytes of a file."""
     with database.transaction():
         database.execute("UPDATE files SET digest = ?, size = ? WHERE id = ?", (blob.digest, blob.size, file))
 
@@ -72,38 +73,39 @@ def find(database: Database, file: int) -> StoredFile | None:
     return None if row is None else StoredFile(*row)
 
 
-def uploaded(
+def list_uploaded(
     database: Database, run: int, *, name: str | None = None, group: str | None = None, limit: int = 10_000
 ) -> list[StoredFile]:
-    """The run's files whose bytes are here, under one log name or group of log names if given."""
+    """The run's uploaded files, optionally of one log name or one group of log names."""
     condition, values = "run_id = ? AND digest IS NOT NULL", (run,)
     rows = database.execute(
         f"SELECT {_COLUMNS} FROM files WHERE {condition} ORDER BY log_name, step, sample, id", values
     )
     found = (StoredFile(*row) for row in rows)
-    wanted = (
+    selected = (
         each
         for each in found
         if (name is None or each.log_name == name) and (group is None or each.log_name.rpartition("/")[0] == group)
     )
-    return [each for each, _ in zip(wanted, range(limit), strict=False)]
+    return [each for each, _ in zip(selected, range(limit), strict=False)]
 
 
-class Signatures:
-    """Makes and checks the addresses of single files. The secret is made once and stays in the database."""
+class UrlSigner:
+    """Signs and verifies the URLs of single files with a secret that is kept in the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def query(self, method: str, file: int, lifetime_s: int) -> str:
+    def sign(self, method: str, file: int, lifetime_s: int) -> str:
+        """The query string of a signed URL."""
         expires = int(time.time()) + lifetime_s
         return f"expires={expires}&signature={self._signature(method, file, expires)}"
 
-    def are_valid(self, method: str, file: int, expires: str, signature: str) -> bool:
+    def is_valid(self, method: str, file: int, expires: str, signature: str) -> bool:
         if not (expires.isascii() and expires.isdigit() and len(expires) < 15 and signature.isascii()):
             return False
-        wanted = self._signature(method, file, int(expires))
-        return hmac.compare_digest(wanted, signature) and int(expires) > time.time()
+        expected = self._signature(method, file, int(expires))
+        return hmac.compare_digest(expected, signature) and int(expires) > time.time()
 
     def _signature(self, method: str, file: int, expires: int) -> str:
         return hmac.new(self._secret(), f"{method} {file} {expires}".encode(), hashlib.sha256).hexdigest()
@@ -112,7 +114,8 @@ class Signatures:
         row = self._database.execute("SELECT value FROM secrets WHERE name = 'files'").fetchone()
         if row is None:
             with self._database.transaction():
-                made = secrets.token_bytes(32)
-                self._database.execute("INSERT OR IGNORE INTO secrets (name, value) VALUES ('files', ?)", (made,))
+                self._database.execute(
+                    "INSERT OR IGNORE INTO secrets (name, value) VALUES ('files', ?)", (secrets.token_bytes(32),)
+                )
             row = self._database.execute("SELECT value FROM secrets WHERE name = 'files'").fetchone()
         return bytes(row[0])

@@ -1,11 +1,11 @@
-"""The question that the SDK's ``list_runs(filters=...)`` asks, and whether a run answers it.
+"""Evaluation of the filters that the SDK's ``list_runs(filters=...)`` sends.
 
-Boolean nodes ``$and``, ``$or``, ``$not`` over leaves ``{field: value}`` or ``{field: {"$gt": value}}``. Pure: a run
-comes in as a mapping from field to value. ``$regex`` is refused: a pattern of a stranger's can keep Python's
-matcher busy for hours, and ``search`` finds a part of a name.
+A filter has boolean nodes ``$and``, ``$or``, ``$not`` over leaves ``{field: value}`` or
+``{field: {"$gt": value}}``. ``$regex`` is not supported: a client's pattern can keep Python's matcher busy
+for hours, and the parameter ``search`` finds parts of names.
 
 >>> run = {"status": "FAILED", "tags": ["ddp"], "config": {"lr": 0.1}}
->>> holds({"$and": [{"state": "failed"}, {"config.lr": {"$lt": 1}}, {"tags": "ddp"}]}, run.get, lambda name: None)
+>>> matches({"$and": [{"state": "failed"}, {"config.lr": {"$lt": 1}}, {"tags": "ddp"}]}, run.get, lambda name: None)
 True
 """
 
@@ -16,9 +16,10 @@ from collections.abc import Callable
 from pluto_dist.contract.validation import Json
 
 DEPTH_LIMIT = 20
-Fact = Callable[[str], Json]
+FieldLookup = Callable[[str], Json]  # the value of a field of a run
+MetricLookup = Callable[[str], float | None]  # the last value of a metric of a run
 
-_NAMES = {
+_ALIASES = {
     "state": "status",
     "heartbeat_at": "heartbeatAt",
     "created_at": "createdAt",
@@ -38,73 +39,76 @@ _STATES = {
 
 
 class FilterError(ValueError):
-    """A question that this server does not understand."""
+    """The filter or the sort has an unknown word or is malformed."""
 
 
-def holds(node: Json, fact: Fact, metric: Callable[[str], float | None], depth: int = 0) -> bool:
-    """Whether a run answers the question; ``fact`` tells its fields, ``metric`` the last value of a metric.
+def matches(node: Json, field: FieldLookup, metric: MetricLookup, depth: int = 0) -> bool:
+    """Whether a run, given by its two lookup functions, matches the filter.
 
     Raises:
-        FilterError: the question has an unknown word, or is nested too deep.
+        FilterError: the filter has an unknown word or is nested too deep.
     """
     if not isinstance(node, dict) or depth > DEPTH_LIMIT:
-        raise FilterError("a filter must be an object, nested at most 20 deep")
-    answers = []
+        raise FilterError(f"a filter must be an object, nested at most {DEPTH_LIMIT} deep")
+    results = []
     for key, value in node.items():
         if key in ("$and", "$or"):
             if not isinstance(value, list):
                 raise FilterError(f"{key} expects a list")
-            below = [holds(child, fact, metric, depth + 1) for child in value]
-            answers.append(all(below) if key == "$and" else any(below))
+            children = [matches(child, field, metric, depth + 1) for child in value]
+            results.append(all(children) if key == "$and" else any(children))
         elif key == "$not":
-            answers.append(not holds(value, fact, metric, depth + 1))
+            results.append(not matches(value, field, metric, depth + 1))
         elif key.startswith("$"):
             raise FilterError(f"unknown boolean operator: {key[:40]}")
         else:
-            answers.append(_leaf(key, value, value_of(key, fact, metric)))
-    return all(answers)
+            results.append(_leaf(key, value, field_value(key, field, metric)))
+    return all(results)
 
 
-def value_of(field: str, fact: Fact, metric: Callable[[str], float | None]) -> Json:
-    """What a run has under a field's name, ``None`` where it has nothing.
+def field_value(name: str, field: FieldLookup, metric: MetricLookup) -> Json:
+    """The value of a run's field; ``None`` if the run has none.
 
     Raises:
         FilterError: there is no such field.
     """
-    name = _NAMES.get(field, field)
-    if name in _FIELDS:
-        return fact(name)
+    canonical = _ALIASES.get(name, name)
+    if canonical in _FIELDS:
+        return field(canonical)
     for prefix in _SUMMARIES:
-        if field.startswith(prefix):
-            return metric(field.removeprefix(prefix))
-    document, _, path = field.partition(".")
+        if name.startswith(prefix):
+            return metric(name.removeprefix(prefix))
+    document, _, path = name.partition(".")
     if document not in _DOCUMENTS or not path:
-        raise FilterError(f"unknown field: {field[:80]}")
-    found = _within(fact(document), path)
-    return _within(fact(document), path.removesuffix(".value")) if found is None else found
+        raise FilterError(f"unknown field: {name[:80]}")
+    found = _at_path(field(document), path)
+    return _at_path(field(document), path.removesuffix(".value")) if found is None else found
 
 
-def _within(value: Json, path: str) -> Json:
-    """The value at a dotted path; a key that has dots itself goes first."""
+def _at_path(value: Json, path: str) -> Json:
+    """The value at a dotted path. A key that itself contains dots takes precedence."""
     if not isinstance(value, dict):
         return None
     if path in value:
         return value[path]
     first, _, rest = path.partition(".")
-    return _within(value.get(first), rest) if rest else None
+    return _at_path(value.get(first), rest) if rest else None
 
 
-def _leaf(field: str, wanted: Json, found: Json) -> bool:
-    operators = wanted if isinstance(wanted, dict) and any(key.startswith("$") for key in wanted) else {"$eq": wanted}
-    is_status = _NAMES.get(field, field) == "status"
+def _leaf(field: str, condition: Json, found: Json) -> bool:
+    has_operators = isinstance(condition, dict) and any(key.startswith("$") for key in condition)
+    operators = condition if has_operators else {"$eq": condition}
+    is_status = _ALIASES.get(field, field) == "status"
     for operator, value in operators.items():
         if operator not in _OPERATORS:
-            hint = "; use search to look for a part of a name" if operator == "$regex" else ""
+            hint = "; use the parameter search to find a part of a name" if operator == "$regex" else ""
             raise FilterError(f"unknown operator {operator[:40]} on {field[:80]}{hint}")
         if operator in ("$in", "$nin") and not isinstance(value, list):
             raise FilterError(f"{operator} expects a list")
-        meant = value if not is_status else [*map(_status, value)] if isinstance(value, list) else _status(value)
-        if not _OPERATORS[operator](found, meant):
+        operand = value
+        if is_status:
+            operand = [*map(_status, value)] if isinstance(value, list) else _status(value)
+        if not _OPERATORS[operator](found, operand):
             return False
     return True
 
@@ -117,20 +121,20 @@ def _equal(found: Json, value: Json) -> bool:
     return value in found if isinstance(found, list) and not isinstance(value, list) else bool(found == value)
 
 
-def _among(found: Json, values: Json) -> bool:
+def _is_in(found: Json, values: Json) -> bool:
     return any(_equal(found, value) for value in values)
 
 
 def _ordered(compare: Callable[[Json, Json], bool]) -> Callable[[Json, Json], bool]:
-    """An order holds between two numbers or two texts only, so never where a run has nothing."""
+    """Only two numbers or two strings are ordered; ``None`` never matches."""
 
-    def answer(found: Json, value: Json) -> bool:
+    def is_ordered(found: Json, value: Json) -> bool:
         for kinds in ((int, float), (str,)):
             if isinstance(found, kinds) and isinstance(value, kinds):
                 return compare(found, value)
         return False
 
-    return answer
+    return is_ordered
 
 
 _OPERATORS: dict[str, Callable[[Json, Json], bool]] = {
@@ -140,6 +144,6 @@ _OPERATORS: dict[str, Callable[[Json, Json], bool]] = {
     "$gte": _ordered(lambda found, value: bool(found >= value)),
     "$lt": _ordered(lambda found, value: bool(found < value)),
     "$lte": _ordered(lambda found, value: bool(found <= value)),
-    "$in": _among,
-    "$nin": lambda found, values: not _among(found, values),
+    "$in": _is_in,
+    "$nin": lambda found, values: not _is_in(found, values),
 }

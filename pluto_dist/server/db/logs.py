@@ -1,7 +1,7 @@
-"""What a run wrote beside numbers: console lines, structured data, log names, alerts, its model's graph.
+"""Logged values other than metrics: console lines, structured data, log names, alerts, the model graph.
 
-Each is stored such that a batch that arrives twice is there once. Functions that write stand in a
-transaction of the caller's.
+Console lines and data are stored once if a batch arrives twice. The caller of a function that writes
+opens the transaction.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pluto_dist.server.db.database import Database
 from pluto_dist.server.db.log_lines import ConsoleLine, DataLine
 from pluto_dist.server.db.records import LogName
 
-LOG_NAMES_SHOWN = 1000  # as on the hosted server
+LOG_NAMES_SHOWN = 1000  # as on the hosted tracker
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """A message the job sent for people; ``at`` in milliseconds since 1970."""
+    """An alert of a run. ``at`` in milliseconds since 1970."""
 
     at: int
     level: str
@@ -37,10 +37,10 @@ def store_console(database: Database, run: int, lines: Sequence[ConsoleLine]) ->
     return len(lines)
 
 
-def console(
+def read_console(
     database: Database, run: int, *, type: str | None, limit: int, offset: int
 ) -> tuple[list[ConsoleLine], int]:
-    """Console lines by time, of one type if given, and how many there are in all."""
+    """Console lines by time, optionally of one type, and their number without the limit."""
     condition, values = ("run_id = ?", (run,)) if type is None else ("run_id = ? AND type = ?", (run, type))
     total = database.execute(f"SELECT count(*) FROM log_lines WHERE {condition}", values).fetchone()[0]
     rows = database.execute(
@@ -50,8 +50,8 @@ def console(
     return [ConsoleLine(*row) for row in rows.fetchall()], total
 
 
-def newest_console(database: Database, run: int, limit: int) -> list[ConsoleLine]:
-    """The last lines, oldest first."""
+def latest_console(database: Database, run: int, limit: int) -> list[ConsoleLine]:
+    """The latest lines, oldest first."""
     rows = database.execute(
         "SELECT time, number, type, message FROM log_lines WHERE run_id = ? ORDER BY time DESC, number DESC LIMIT ?",
         (run, limit),
@@ -67,8 +67,8 @@ def store_data(database: Database, run: int, lines: Sequence[DataLine]) -> int:
     return len(lines)
 
 
-def data(database: Database, run: int, name: str | None, limit: int) -> list[DataLine]:
-    """Structured values by step, under one name if given."""
+def read_data(database: Database, run: int, name: str | None, limit: int) -> list[DataLine]:
+    """Structured values by step, optionally of one log name."""
     condition, values = ("run_id = ?", (run,)) if name is None else ("run_id = ? AND name = ?", (run, name))
     rows = database.execute(
         f"SELECT time, step, name, type, data FROM data_points WHERE {condition} ORDER BY step, time, id LIMIT ?",
@@ -78,7 +78,7 @@ def data(database: Database, run: int, name: str | None, limit: int) -> list[Dat
 
 
 def add_log_names(database: Database, run: int, names: Iterable[str], type: str) -> None:
-    """Register names; one that is known keeps its type, as on the hosted server."""
+    """Register log names. A registered name keeps its type, as on the hosted tracker."""
     database.execute_many(
         "INSERT OR IGNORE INTO log_names (run_id, name, type) VALUES (?, ?, ?)", [(run, name, type) for name in names]
     )
@@ -107,7 +107,7 @@ def alerts(database: Database, run: int, limit: int) -> list[Alert]:
 
 
 def set_model_graph(database: Database, run: int, format: str, nodes: dict[str, Json]) -> None:
-    """The graph of the run's model; a later one replaces it."""
+    """Store the run's model graph; it replaces an earlier one."""
     database.execute(
         "INSERT INTO model_graphs (run_id, format, nodes) VALUES (?, ?, ?) "
         "ON CONFLICT (run_id) DO UPDATE SET format = excluded.format, nodes = excluded.nodes",

@@ -1,16 +1,15 @@
-"""The schema of the tracker's database, one step after the other.
+"""The database schema as a list of migrations.
 
-``PRAGMA user_version`` says how many steps a file has taken; each step and its new version are one
-transaction, so a process that dies in the middle leaves the file as it was, and of two processes
-that open a new file at once one does the work and the other finds it done. Steps are only ever
-appended. Nothing here reads or writes runs.
+``PRAGMA user_version`` is the number of migrations a file has had. Each migration and the new version
+are one transaction, so a killed process leaves the file unchanged, and of two processes that open a
+new file at the same time only one migrates it. Migrations are only ever appended.
 """
 
 from __future__ import annotations
 
 import sqlite3
 
-APPLICATION_ID = 0x504C5544  # "PLUD", in the file's header: tells a tracker's file from any other
+APPLICATION_ID = 0x504C5544  # "PLUD" in the file's header: this is a tracker's database
 
 _RUNS = (
     """
@@ -98,8 +97,8 @@ _LOGGED = (
         UNIQUE (run_id, name)
     )
     """,
-    # The key is the whole row, so a batch that arrives twice is stored once. SQLite has no NaN: what is
-    # not finite is text, which the column without a type keeps as it is.
+    # The primary key is the whole row, so a batch that arrives twice is stored once. SQLite has no NaN: values that
+    # are not finite are stored as text, which a column without a type does not convert.
     """
     CREATE TABLE points (
         series_id INTEGER NOT NULL,
@@ -170,42 +169,44 @@ _LOGGED = (
     "CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
 )
 
-# A project's newest runs are read without looking at all of them.
-_LISTED = ("CREATE INDEX runs_by_age ON runs (project_id, created_at)",)
+# For the newest runs of a project.
+_RUNS_BY_AGE = ("CREATE INDEX runs_by_age ON runs (project_id, created_at)",)
 
-STEPS: tuple[tuple[str, ...], ...] = (_RUNS, _LOGGED, _LISTED)
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_RUNS, _LOGGED, _RUNS_BY_AGE)
 
 
-def check_owner(connection: sqlite3.Connection) -> None:
-    """Look before anything is written.
+def check_application(connection: sqlite3.Connection) -> None:
+    """Check that the file is a tracker's database, or empty. Writes nothing.
 
     Raises:
-        ValueError: the file belongs to another program or to a newer version of this one.
+        ValueError: the file belongs to another program or has a newer schema.
     """
     version = _version(connection)
-    owner = int(connection.execute("PRAGMA application_id").fetchone()[0])
-    used = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
-    if owner != APPLICATION_ID and (used or version > 0):
-        raise ValueError("it is a SQLite file of another program")
-    if version > len(STEPS):
-        raise ValueError(f"it has schema {version}, and this version knows {len(STEPS)}: update pluto-dist")
+    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    has_tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
+    if application != APPLICATION_ID and (has_tables or version > 0):
+        raise ValueError("it is another program's SQLite file")
+    if version > len(MIGRATIONS):
+        raise ValueError(
+            f"it has schema {version}, but this version of pluto-dist supports {len(MIGRATIONS)}: update pluto-dist"
+        )
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring a file to the newest schema; does nothing to one that has it."""
-    while (version := _version(connection)) < len(STEPS):
+    """Apply the migrations that the file has not had."""
+    while (version := _version(connection)) < len(MIGRATIONS):
         connection.execute("BEGIN IMMEDIATE")
         try:
             if _version(connection) == version:
-                _take(connection, version)
+                _apply(connection, version)
             connection.execute("COMMIT")
         except BaseException:
             connection.execute("ROLLBACK")
             raise
 
 
-def _take(connection: sqlite3.Connection, version: int) -> None:
-    for statement in STEPS[version]:
+def _apply(connection: sqlite3.Connection, version: int) -> None:
+    for statement in MIGRATIONS[version]:
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {version + 1}")

@@ -1,7 +1,6 @@
-"""What the database hands out, and the one exception by which it says no.
+"""Records of the database, the precedence of run statuses, and the exception for rejected requests.
 
-Rows become frozen records here; nothing outside ``server`` sees them. What travels over HTTP is in
-``wire``.
+These records are internal to the server; those that are sent over HTTP are in ``pluto_dist.contract``.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from pluto_dist.server.db import display_id
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-class RefusalError(Exception):
-    """A request that cannot be done: HTTP status and the answer's ``error`` text."""
+class RequestRejectedError(Exception):
+    """A valid HTTP request that cannot be fulfilled; ``status`` and ``message`` of the error response."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -26,15 +25,15 @@ class RefusalError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Visitor:
-    """Who sent a create or resume, and which fields of the contract its body carried."""
+class ClientInfo:
+    """The client of a create or resume request, and the fields of the contract in its body."""
 
     user_agent: str
     fields: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class RunHeader:
     """A run without its documents."""
 
     id: int
@@ -52,16 +51,16 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Landed:
-    """What became of a create or resume. The fork is only told to the call that made the run."""
+class AttachResult:
+    """The run that a create or resume request returned, and whether it existed before."""
 
-    run: Head
+    run: RunHeader
     resumed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class StatusChange:
-    """One real change of a run's status; ``before`` is ``None`` for its birth. Times in milliseconds."""
+    """One change of a run's status; ``before`` is ``None`` for its creation. ``at`` in milliseconds since 1970."""
 
     before: str | None
     after: str
@@ -74,7 +73,7 @@ class StatusChange:
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """One create or resume that named the run. ``at`` in milliseconds since 1970."""
+    """One create or resume request for the run. ``at`` in milliseconds since 1970."""
 
     at: int
     user_agent: str
@@ -92,8 +91,8 @@ class Attach:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """A run as a line of a list."""
+class RunSummary:
+    """A run in a list. Times in milliseconds since 1970."""
 
     id: int
     number: int
@@ -121,7 +120,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class LogName:
-    """A name under which a run logs, as it was registered with ``logName/add``."""
+    """A log name of a run, registered with ``logName/add``."""
 
     name: str
     type: str
@@ -129,22 +128,22 @@ class LogName:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project, how many runs it has, and the newest of them."""
+    """A project, the number of its runs, and the newest of them."""
 
     name: str
     prefix: str
     run_count: int
-    newest: tuple[Summary, ...]
+    newest: tuple[RunSummary, ...]
     id: int
     created_at: int
     updated_at: int
 
 
 @dataclass(frozen=True, slots=True)
-class Details:
-    """Everything that is known of a run. ``attaches`` are the newest, ``attach_count`` counts all."""
+class RunDetails:
+    """All facts about a run. ``attaches`` are the newest ones, ``attach_count`` counts all."""
 
-    summary: Summary
+    summary: RunSummary
     project: str
     config: Json
     system_metadata: Json
@@ -165,7 +164,7 @@ def now_ms() -> int:
 
 
 def iso(at: int) -> str:
-    """Milliseconds since 1970 as the tracker writes a time.
+    """Milliseconds since 1970 in ISO 8601, as the tracker sends times.
 
     >>> iso(253402300799999)
     '9999-12-31T23:59:59.999Z'
@@ -174,18 +173,17 @@ def iso(at: int) -> str:
 
 
 RUNNING = "RUNNING"
+_PRECEDENCE = {RUNNING: 0, "COMPLETED": 1, "TERMINATED": 2, "CANCELLED": 3, "FAILED": 4}
 
 
-_GRAVITY = {"COMPLETED": 1, "TERMINATED": 2, "CANCELLED": 3, "FAILED": 4}
+def allows_transition(current: str, requested: str) -> bool:
+    """Whether a status update takes effect: one to RUNNING always does, an end only over one of lower precedence.
 
-
-def accepts(current: str, wanted: str) -> bool:
-    return _gravity(wanted) == 0 or _gravity(wanted) >= _gravity(current)
+    >>> allows_transition("COMPLETED", "FAILED"), allows_transition("FAILED", "COMPLETED")
+    (True, False)
+    """
+    return requested == RUNNING or _PRECEDENCE.get(requested, 0) >= _PRECEDENCE.get(current, 0)
 
 
 def has_ended(status: str) -> bool:
     return status != RUNNING
-
-
-def _gravity(status: str) -> int:
-    return _GRAVITY.get(status, 0)

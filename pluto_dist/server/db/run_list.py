@@ -1,24 +1,23 @@
-"""Which runs of a project a query lists, and in which order.
+"""Lists of a project's runs: search, tags, filter, sort and pages.
 
-Search, tags, filter and sort look at documents and at last values, so they are decided here and not in
-SQL, on the rows of one snapshot.
+Filter and sort use documents and last metric values, so they are evaluated in Python, on the rows of
+one snapshot, and not in SQL.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from pluto_dist.contract.validation import Json, parse_document
 from pluto_dist.server.db import documents, filters, metrics, run_queries
 from pluto_dist.server.db.database import Database
-from pluto_dist.server.db.records import Summary, iso
+from pluto_dist.server.db.records import RunSummary, iso
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a query asks for. ``filter`` is a parsed JSON document; ``sort`` a field, after ``-`` descending."""
+class ListQuery:
+    """The parameters of a list. ``filter`` is a parsed JSON document; ``sort`` a field, with ``-`` descending."""
 
     limit: int
     offset: int = 0
@@ -28,39 +27,40 @@ class Wanted:
     sort: str = ""
 
     @property
-    def is_plain(self) -> bool:
+    def is_default(self) -> bool:
+        """Whether nothing but ``limit`` is set."""
         return not (self.offset or self.search or self.tags or self.filter is not None or self.sort)
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedRun:
     """A run in a list, with its config."""
 
-    summary: Summary
+    summary: RunSummary
     config: Json
 
 
-def runs(database: Database, organization: str, project: str, wanted: Wanted) -> tuple[list[Listed], int]:
-    """The runs that are asked for, the newest first unless a sort is, and how many there are without the limit.
+def select_runs(database: Database, organization: str, project: str, query: ListQuery) -> tuple[list[ListedRun], int]:
+    """The runs of one page, newest first unless sorted, and the number of runs on all pages.
 
     Raises:
         FilterError: the filter or the sort has an unknown word.
     """
-    if wanted.is_plain:
-        found, total = run_queries.list_runs(database, organization, project, wanted.limit)
+    if query.is_default:
+        found, total = run_queries.list_runs(database, organization, project, query.limit)
     else:
         with database.snapshot():
-            found = _chosen(database, run_queries.all_runs(database, organization, project), wanted)
+            found = _select(database, run_queries.all_runs(database, organization, project), query)
         total = len(found)
-        found = found[wanted.offset : wanted.offset + wanted.limit]
-    return [Listed(run, documents.load(_column(database, run.id, "config"))) for run in found], total
+        found = found[query.offset : query.offset + query.limit]
+    return [ListedRun(run, documents.load(_column(database, run.id, "config"))) for run in found], total
 
 
-def parsed(text: str | None) -> Json:
-    """The filter that a query string carries.
+def parse_filter(text: str | None) -> Json:
+    """The filter in a query string.
 
     Raises:
-        FilterError: it is not JSON.
+        FilterError: ``text`` is not JSON.
     """
     if text is None:
         return None
@@ -70,22 +70,24 @@ def parsed(text: str | None) -> Json:
         raise filters.FilterError(f"filter is not JSON: {error}") from error
 
 
-def _chosen(database: Database, found: tuple[Summary, ...], wanted: Wanted) -> tuple[Summary, ...]:
-    search = wanted.search.lower()
-    kept = [run for run in found if search in run.name.lower() and set(wanted.tags) <= set(run.tags)]
-    if wanted.filter is not None:
-        kept = [run for run in kept if filters.holds(wanted.filter, _fact(database, run), _metric(database, run))]
-    if wanted.sort:
-        field = wanted.sort.lstrip("+-")
-        keyed = [(filters.value_of(field, _fact(database, run), _metric(database, run)), run) for run in kept]
+def _select(database: Database, found: tuple[RunSummary, ...], query: ListQuery) -> tuple[RunSummary, ...]:
+    search = query.search.lower()
+    selected = [run for run in found if search in run.name.lower() and set(query.tags) <= set(run.tags)]
+    if query.filter is not None:
+        selected = [
+            run for run in selected if filters.matches(query.filter, _field(database, run), _metric(database, run))
+        ]
+    if query.sort:
+        field = query.sort.lstrip("+-")
+        keyed = [(filters.field_value(field, _field(database, run), _metric(database, run)), run) for run in selected]
         known = [pair for pair in keyed if pair[0] is not None]
-        known.sort(key=lambda pair: _rank(pair[0]), reverse=wanted.sort.startswith("-"))
-        kept = [run for _, run in known] + [run for value, run in keyed if value is None]
-    return tuple(kept)
+        known.sort(key=lambda pair: _sort_key(pair[0]), reverse=query.sort.startswith("-"))
+        selected = [run for _, run in known] + [run for value, run in keyed if value is None]
+    return tuple(selected)
 
 
-def _fact(database: Database, run: Summary) -> filters.Fact:
-    def tell(field: str) -> Json:
+def _field(database: Database, run: RunSummary) -> filters.FieldLookup:
+    def look_up(field: str) -> Json:
         if field == "config":
             return documents.load(_column(database, run.id, "config"))
         if field == "systemMetadata":
@@ -95,16 +97,16 @@ def _fact(database: Database, run: Summary) -> filters.Fact:
             return None if at is None else iso(int(at))
         return run.to_json()[field]
 
-    return tell
+    return look_up
 
 
-def _metric(database: Database, run: Summary) -> Callable[[str], float | None]:
-    def last(name: str) -> float | None:
-        where = metrics.spans(database, run.id, name).get(name)
-        summary = None if where is None else metrics.summary(database, where)
+def _metric(database: Database, run: RunSummary) -> filters.MetricLookup:
+    def last_value(name: str) -> float | None:
+        metric = metrics.series(database, run.id, name).get(name)
+        summary = None if metric is None else metrics.summary(database, metric)
         return None if summary is None else summary.last.value
 
-    return last
+    return last_value
 
 
 def _column(database: Database, run: int, column: str) -> str | None:
@@ -112,8 +114,8 @@ def _column(database: Database, run: int, column: str) -> str | None:
     return found
 
 
-def _rank(value: Json) -> tuple[int, float, str]:
-    """Numbers before texts before anything else."""
+def _sort_key(value: Json) -> tuple[int, float, str]:
+    """Orders numbers before strings before other values."""
     if isinstance(value, (int, float)):
         return 0, value, ""
     return (1, 0, value) if isinstance(value, str) else (2, 0, json.dumps(value, sort_keys=True))

@@ -1,6 +1,6 @@
-"""What is read from the database: runs by their ids, lists, and everything about one run.
+"""Queries of runs: by each of their ids, in lists, and with all details.
 
-Nothing is written here. A function that reads more than once does so in one snapshot.
+Nothing is written here. Queries with several statements run in one snapshot.
 """
 
 from __future__ import annotations
@@ -11,60 +11,72 @@ import sqlite3
 from pluto_dist.server.db import display_id as display_ids
 from pluto_dist.server.db import documents, logs
 from pluto_dist.server.db.database import Database
-from pluto_dist.server.db.records import Attach, Details, Head, Project, RefusalError, StatusChange, Summary
+from pluto_dist.server.db.records import (
+    Attach,
+    Project,
+    RequestRejectedError,
+    RunDetails,
+    RunHeader,
+    RunSummary,
+    StatusChange,
+)
 
 ATTACHES_SHOWN = 1000
 
-_HEAD = (
+_SELECT_HEADER = (
     "SELECT runs.id, runs.number, runs.project_id, projects.name, projects.prefix, runs.status, "
     "runs.forked_from, runs.fork_step FROM runs JOIN projects ON projects.id = runs.project_id "
     "WHERE projects.organization = ? AND "
 )
-_SUMMARY = (
+_SELECT_SUMMARY = (
     "SELECT runs.id, runs.number, projects.prefix, runs.name, runs.external_id, runs.status, runs.tags, "
     "runs.created_at, runs.updated_at FROM runs JOIN projects ON projects.id = runs.project_id "
     "WHERE projects.organization = ? AND "
 )
-_NEWEST = " ORDER BY runs.created_at DESC, runs.id DESC LIMIT ?"
+_NEWEST_FIRST = " ORDER BY runs.created_at DESC, runs.id DESC LIMIT ?"
 
 
-def find_by_id(database: Database, organization: str, run: int) -> Head | None:
-    return _head(database.execute(_HEAD + "runs.id = ?", (organization, run)))
+def find_by_id(database: Database, organization: str, run: int) -> RunHeader | None:
+    return _header(database.execute(_SELECT_HEADER + "runs.id = ?", (organization, run)))
 
 
-def find_by_external_id(database: Database, organization: str, project: str, external_id: str) -> Head | None:
-    return _head(
-        database.execute(_HEAD + "projects.name = ? AND runs.external_id = ?", (organization, project, external_id))
+def find_by_external_id(database: Database, organization: str, project: str, external_id: str) -> RunHeader | None:
+    return _header(
+        database.execute(
+            _SELECT_HEADER + "projects.name = ? AND runs.external_id = ?", (organization, project, external_id)
+        )
     )
 
 
-def find_by_display_id(database: Database, organization: str, text: str, project: str | None) -> Head:
-    """The run with this display id, in ``project`` or, without one, in all projects.
+def find_by_display_id(database: Database, organization: str, text: str, project: str | None) -> RunHeader:
+    """The run with this display id, in ``project`` if given, else in all projects.
 
     Raises:
-        RefusalError: 400 for text that is no display id, 404 for no such run, 409 for several.
+        RequestRejectedError: 400 if ``text`` is no display id, 404 if there is no such run, 409 if there are several.
     """
     parsed = display_ids.parse(text)
     if parsed is None:
-        raise RefusalError(400, "Invalid display ID format: a display id is a prefix and a number, as in MMP-1")
+        raise RequestRejectedError(400, "Invalid display ID format: a display id is a prefix and a number, as in MMP-1")
     prefix, number = parsed
-    statement = _HEAD + "projects.prefix = ? AND runs.number = ?"
+    statement = _SELECT_HEADER + "projects.prefix = ? AND runs.number = ?"
     values: tuple[object, ...] = (organization, prefix, number)
     if project is not None:
         statement, values = statement + " AND projects.name = ?", (*values, project)
-    found = [Head(*row) for row in database.execute(statement, values).fetchall()]
+    found = [RunHeader(*row) for row in database.execute(statement, values).fetchall()]
     if not found:
-        raise RefusalError(404, "Run not found")
+        raise RequestRejectedError(404, "Run not found")
     if len(found) > 1:
         projects = ", ".join(sorted(run.project for run in found))
-        raise RefusalError(409, f"{prefix}-{number} is a run in several projects ({projects}): say projectName too")
+        raise RequestRejectedError(
+            409, f"{prefix}-{number} is a run in several projects ({projects}): set projectName, too"
+        )
     return found[0]
 
 
-def list_runs(database: Database, organization: str, project: str, limit: int) -> tuple[tuple[Summary, ...], int]:
-    """The newest runs of a project, newest first, and how many it has."""
+def list_runs(database: Database, organization: str, project: str, limit: int) -> tuple[tuple[RunSummary, ...], int]:
+    """The newest runs of a project, newest first, and the number of its runs."""
     with database.snapshot():
-        rows = database.execute(_SUMMARY + "projects.name = ?" + _NEWEST, (organization, project, limit))
+        rows = database.execute(_SELECT_SUMMARY + "projects.name = ?" + _NEWEST_FIRST, (organization, project, limit))
         runs = tuple(_summary(row) for row in rows.fetchall())
         count = database.execute(
             "SELECT count(*) FROM runs JOIN projects ON projects.id = runs.project_id "
@@ -74,14 +86,14 @@ def list_runs(database: Database, organization: str, project: str, limit: int) -
     return runs, count
 
 
-def all_runs(database: Database, organization: str, project: str) -> tuple[Summary, ...]:
-    """All runs of a project, newest first; stands in the caller's snapshot."""
-    rows = database.execute(_SUMMARY + "projects.name = ?" + _NEWEST, (organization, project, -1))
+def all_runs(database: Database, organization: str, project: str) -> tuple[RunSummary, ...]:
+    """All runs of a project, newest first. The caller opens the snapshot."""
+    rows = database.execute(_SELECT_SUMMARY + "projects.name = ?" + _NEWEST_FIRST, (organization, project, -1))
     return tuple(_summary(row) for row in rows.fetchall())
 
 
 def ids_in_project(database: Database, organization: str, project: str) -> list[int]:
-    """The runs of a project, oldest first."""
+    """The ids of a project's runs, oldest first."""
     rows = database.execute(
         "SELECT runs.id FROM runs JOIN projects ON projects.id = runs.project_id "
         "WHERE projects.organization = ? AND projects.name = ? ORDER BY runs.id",
@@ -91,7 +103,7 @@ def ids_in_project(database: Database, organization: str, project: str) -> list[
 
 
 def list_projects(database: Database, organization: str, runs: int) -> tuple[Project, ...]:
-    """All projects, the one with the newest run first, each with its newest ``runs`` runs."""
+    """All projects with runs, the one with the newest run first; each with its newest ``runs`` runs."""
     with database.snapshot():
         rows = database.execute(
             "SELECT projects.name, projects.prefix, count(runs.id), projects.id, projects.created_at, "
@@ -102,12 +114,15 @@ def list_projects(database: Database, organization: str, runs: int) -> tuple[Pro
         ).fetchall()
         found = []
         for name, prefix, count, *more in rows:
-            newest = database.execute(_SUMMARY + "projects.name = ?" + _NEWEST, (organization, name, runs)).fetchall()
+            newest = database.execute(
+                _SELECT_SUMMARY + "projects.name = ?" + _NEWEST_FIRST, (organization, name, runs)
+            ).fetchall()
             found.append(Project(name, prefix, count, tuple(_summary(row) for row in newest), *more))
     return tuple(found)
 
 
-def details(database: Database, organization: str, run: int) -> Details | None:
+def details(database: Database, organization: str, run: int) -> RunDetails | None:
+    """All facts about a run, or ``None`` if the organization has no such run."""
     with database.snapshot():
         row = database.execute(
             "SELECT runs.*, projects.name AS project, projects.prefix FROM runs "
@@ -126,7 +141,7 @@ def details(database: Database, organization: str, run: int) -> Details | None:
         ).fetchall()
         count = database.execute("SELECT count(*) FROM attaches WHERE run_id = ?", (run,)).fetchone()[0]
         names = logs.log_names(database, run)
-    return Details(
+    return RunDetails(
         summary=_summary(row),
         project=row["project"],
         config=documents.load(row["config"]),
@@ -146,13 +161,13 @@ def details(database: Database, organization: str, run: int) -> Details | None:
     )
 
 
-def _head(cursor: sqlite3.Cursor) -> Head | None:
+def _header(cursor: sqlite3.Cursor) -> RunHeader | None:
     row = cursor.fetchone()
-    return Head(*row) if row else None
+    return RunHeader(*row) if row else None
 
 
-def _summary(row: sqlite3.Row) -> Summary:
-    return Summary(
+def _summary(row: sqlite3.Row) -> RunSummary:
+    return RunSummary(
         id=row["id"],
         number=row["number"],
         display_id=display_ids.display_id(row["prefix"], row["number"]),

@@ -1,8 +1,7 @@
-"""The OpenAPI document of this server, composed from the rules in ``wire``.
+"""The OpenAPI document of the server, generated from the records in ``pluto_dist.contract``.
 
-Types, nullability, required fields and lengths are taken from the records that the server checks
-requests with, so the document cannot say anything else. Here are only the words, and what a record
-cannot know: paths, answers, and which of them need a key.
+Types, nullability, required fields and lengths come from the records that validate the requests. This
+module adds summaries, paths, responses and security requirements.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from pluto_dist.contract import run_requests
 from pluto_dist.contract.validation import Json
 from pluto_dist.server.openapi import sdk_paths
 from pluto_dist.server.openapi.schemas import (
+    DATE_TIME,
     DISPLAY_ID,
     OBJECT,
     SUCCESS,
     TEXT,
-    WHEN,
-    WHOLE,
+    UNSIGNED,
     get,
     operation,
     post,
@@ -24,12 +23,14 @@ from pluto_dist.server.openapi.schemas import (
     reference,
     schema,
 )
+from pluto_dist.server.settings import RUNS_PER_PAGE
 from pluto_dist.version import __version__
 
 _ANY_DOCUMENT: dict[str, Json] = {"nullable": True, "description": "Any JSON value."}
 
 
 def document(public_url: str) -> dict[str, Json]:
+    """The document that ``/api/openapi.json`` serves."""
     return {
         "openapi": "3.0.0",
         "info": {
@@ -64,8 +65,8 @@ def _schemas() -> dict[str, Json]:
         "externalId": {"type": "string", "nullable": True},
         "status": {"type": "string", "enum": list(run_requests.STATUSES)},
         "tags": {"type": "array", "items": TEXT},
-        "createdAt": WHEN,
-        "updatedAt": WHEN,
+        "createdAt": DATE_TIME,
+        "updatedAt": DATE_TIME,
     }
     documents = ("config", "systemMetadata", "loggerSettings", "statusMetadata")
     lists = {name: {"type": "array", "items": {"type": "object"}} for name in ("statusHistory", "attaches")}
@@ -92,7 +93,7 @@ def _schemas() -> dict[str, Json]:
 
 
 def _paths() -> dict[str, Json]:
-    landed = reference("CreateRunResponse")
+    created = reference("CreateRunResponse")
     status = {"type": "object", "properties": {"status": TEXT, "triggers": {"nullable": True}}}
     listing = {
         "type": "object",
@@ -103,34 +104,38 @@ def _paths() -> dict[str, Json]:
         "required": ["runs", "total"],
     }
     project = {"name": "projectName", "in": "query", "schema": TEXT}
-    limit = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 200}}
-    chosen = [query(name) for name in ("search", "tags", "filter", "sort", "offset")]
+    limit = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": RUNS_PER_PAGE}}
+    filters = [query(name) for name in ("search", "tags", "filter", "sort", "offset")]
     run_id = {"name": "id", "in": "path", "required": True}
-    number, text = {**run_id, "schema": WHOLE}, {**run_id, "schema": DISPLAY_ID}
+    number, text = {**run_id, "schema": UNSIGNED}, {**run_id, "schema": DISPLAY_ID}
     details = reference("RunDetails")
     code = {"name": "code", "in": "path", "required": True}
     decoded: dict[str, Json] = {"type": "object", "properties": {"runId": {"type": "number"}}, "required": ["runId"]}
     return {
         "/api/runs/create": post(
-            "Create a run, or join the one that has this externalId", run_requests.CreateRunRequest, landed
+            "Create a run, or resume the run with this externalId", run_requests.CreateRunRequest, created
         ),
-        "/api/runs/resume": post("Go on with an existing run", run_requests.ResumeRunRequest, landed, 404, 409),
-        "/api/runs/status/update": post("Set a run's status", run_requests.UpdateStatusRequest, SUCCESS, 404),
+        "/api/runs/resume": post("Resume an existing run", run_requests.ResumeRunRequest, created, 404, 409),
+        "/api/runs/status/update": post("Update a run's status", run_requests.UpdateStatusRequest, SUCCESS, 404),
         "/api/runs/config/update": post("Merge into a run's config", run_requests.UpdateConfigRequest, SUCCESS, 404),
-        "/api/runs/trigger": post("Heartbeat of a run", run_requests.TriggerRequest, status, 404),
-        "/api/runs/details/{id}": get("Everything about a run", details, [number], 400, 404),
-        "/api/runs/details/by-display-id/{id}": get("The same, by display id", details, [text, project], 400, 404, 409),
-        "/api/runs/list": get(
-            "A project's runs, newest first", listing, [{**project, "required": True}, *chosen, limit], 400
+        "/api/runs/trigger": post("Send a heartbeat of a run", run_requests.TriggerRequest, status, 404),
+        "/api/runs/details/{id}": get("Get a run", details, [number], 400, 404),
+        "/api/runs/details/by-display-id/{id}": get(
+            "Get a run by its display id", details, [text, project], 400, 404, 409
         ),
-        "/api/runs/{code}": get("Which run's number a sqid stands for", decoded, [{**code, "schema": TEXT}], 404),
-        "/api/runs/auth/validate": get("Whether the API key is valid", OBJECT, []),
-        "/api/slug": {"post": operation("Which organization the API key opens", OBJECT)},
+        "/api/runs/list": get(
+            "List a project's runs, newest first", listing, [{**project, "required": True}, *filters, limit], 400
+        ),
+        "/api/runs/{code}": get("Decode a sqid to a run's number", decoded, [{**code, "schema": TEXT}], 404),
+        "/api/runs/auth/validate": get("Validate the API key", OBJECT, []),
+        "/api/slug": {"post": operation("Get the API key's organization", OBJECT)},
         "/api/health": {
             "get": {
-                "summary": "Whether the server answers",
+                "summary": "Health check",
                 "security": [],
-                "responses": {"200": {"description": "It does", "content": {"text/plain": {"schema": TEXT}}}},
+                "responses": {
+                    "200": {"description": "The server is healthy", "content": {"text/plain": {"schema": TEXT}}}
+                },
             }
         },
     }

@@ -1,15 +1,14 @@
-"""What the run's page says of nodes and GPUs, read from ``systemMetadata``.
+"""Nodes and GPUs for the run's page, read from ``systemMetadata``.
 
-Metadata is whatever a client sent: this module takes from it what has the expected shape and passes
-over the rest, so that no document can break a page. It knows the shape that this package writes
-(``nodes``, ``node_classes``, ``cluster``, ``hosts``) and the one of the official SDK, which describes
-the creator's node only.
+Clients may send any document. Values of an unexpected shape are ignored, so that no document breaks the
+page. Two shapes are supported: the one that this package writes (``nodes``, ``node_classes``, ``cluster``,
+``hosts``) and the official SDK's, which describes only the node that created the run.
 
->>> table = hardware({"nodes": [{"host": "a", "class": 0, "gpus": ["GPU-1", "GPU-2"]}],
+>>> table = read_hardware({"nodes": [{"host": "a", "class": 0, "gpus": ["GPU-1", "GPU-2"]}],
 ...                   "node_classes": [{"gpu": {"name": "H100", "count": 2}}]})
 >>> [(node.host, node.gpus, node.gpu_name) for node in table.nodes]
 [('a', '2', 'H100')]
->>> hardware(["not", {"what": "was expected"}]).nodes
+>>> read_hardware(["an unexpected", {"shape": 1}]).nodes
 ()
 """
 
@@ -36,12 +35,12 @@ _SUMMARY = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A line of the table of nodes; every field is text to show."""
+    """A row of the table of nodes. Strings are texts to show; ``node_class`` is the number of its class."""
 
     node: str
     host: str
     rank: str
-    kind: str
+    node_class: str
     gpus: str
     gpu_name: str
     ids: tuple[str, ...]
@@ -50,8 +49,8 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """Hardware and software that several nodes have alike, as pairs of label and value."""
+class NodeClass:
+    """Hardware and software that several nodes share, as pairs of label and value."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
@@ -59,44 +58,44 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What can be said of all nodes together, of each kind of node, and of each node."""
+    """Facts about all nodes together, about each class of nodes, and about each node."""
 
     summary: tuple[tuple[str, str], ...]
     drift: tuple[str, ...]
-    kinds: tuple[Kind, ...]
+    classes: tuple[NodeClass, ...]
     nodes: tuple[Node, ...]
 
 
-def hardware(metadata: Json) -> Hardware:
-    """The hardware that a document describes; empty where it describes none."""
+def read_hardware(metadata: Json) -> Hardware:
+    """The hardware that ``metadata`` describes; empty if it describes none."""
     top = _mapping(metadata)
     cluster = _mapping(top.get("cluster"))
     classes = [_mapping(each) for each in _sequence(top.get("node_classes"))]
     nodes = tuple(_node(_mapping(each), classes) for each in _sequence(top.get("nodes")))
-    kinds = tuple(_kind(index, each) for index, each in enumerate(classes))
+    node_classes = tuple(_node_class(index, each) for index, each in enumerate(classes))
     if not nodes:
-        nodes, kinds = _creator_only(top)
+        nodes, node_classes = _read_sdk_metadata(top)
     if not nodes:
         nodes = tuple(_node({"node": n, "host": h}, []) for n, h in enumerate(_sequence(top.get("hosts"))))
     summary = tuple((label, text(cluster[key])) for key, label in _SUMMARY.items() if text(cluster.get(key)))
     drift = tuple(_difference(_mapping(each)) for each in _sequence(top.get("drift")))
-    return Hardware(summary, drift, kinds, nodes)
+    return Hardware(summary, drift, node_classes, nodes)
 
 
 def _difference(found: dict[str, Json]) -> str:
-    """One difference between nodes, or a fault of a GPU, as a line.
+    """One line of text for a difference between nodes or a fault of a GPU.
 
     >>> _difference({"field": "gpu.driver", "usual": "550.54", "nodes": {"b": "535.1"}, "more": 2})
     'gpu.driver: b 535.1 and 2 more, usually 550.54'
     """
-    deviating = ", ".join(f"{who} {text(value)}".rstrip() for who, value in _mapping(found.get("nodes")).items())
+    deviating = ", ".join(f"{host} {text(value)}".rstrip() for host, value in _mapping(found.get("nodes")).items())
     more = f" and {text(found['more'])} more" if found.get("more") else ""
     usual = f", usually {text(found['usual'])}" if found.get("usual") is not None else ""
     return f"{text(found.get('field'))}: {deviating}{more}{usual}"
 
 
 def text(value: Json) -> str:
-    """A value as a person reads it: nothing for null, compact JSON for lists and objects."""
+    """A value as text: empty for null, JSON for lists and objects."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -105,7 +104,7 @@ def text(value: Json) -> str:
 
 
 def size(value: Json) -> str:
-    """A number of bytes in binary units; anything else as it is.
+    """A number of bytes in binary units; any other value as :func:`text`.
 
     >>> size(85899345920), size(1536), size("a lot")
     ('80 GiB', '1.5 KiB', 'a lot')
@@ -131,7 +130,7 @@ def _node(node: dict[str, Json], classes: list[dict[str, Json]]) -> Node:
         node=text(node.get("node")),
         host=text(node.get("host")),
         rank=text(node.get("rank")),
-        kind=text(number),
+        node_class=text(number),
         gpus=count,
         gpu_name=text(gpu.get("name")),
         ids=tuple(_ids(node)),
@@ -141,7 +140,7 @@ def _node(node: dict[str, Json], classes: list[dict[str, Json]]) -> Node:
 
 
 def _ids(node: dict[str, Json]) -> Iterator[str]:
-    """The GPUs of a node that answer, each with the ranks that use it; then those that only their rank's torch saw.
+    """The node's working GPUs, each with the ranks that use it; then GPUs that only a rank's torch reported.
 
     >>> node = {"gpus": ["GPU-a", "GPU-c"], "bad": {"1": "GpuIsLost"}, "rank": 8, "gpu_of_rank": [0, 2]}
     >>> list(_ids(node))
@@ -157,7 +156,7 @@ def _ids(node: dict[str, Json]) -> Iterator[str]:
 
 
 def _by_rank(node: dict[str, Json], name: str) -> list[tuple[Json, Json]]:
-    """What ``node`` has under ``name`` of each of its ranks, with the rank."""
+    """The list ``name`` of ``node``, which has one value for each of its ranks, as pairs of rank and value."""
     first, values = node.get("rank"), _sequence(node.get(name))
     ranks = _sequence(node.get("ranks")) or ([first + n for n in range(len(values))] if type(first) is int else [])
     return list(zip(ranks, values, strict=False))
@@ -167,7 +166,7 @@ def _remarks(node: dict[str, Json]) -> tuple[str, ...]:
     found = []
     if node.get("missing") is True:
         found.append("did not report")
-    found.extend(f"GPU {index}: {text(why)}" for index, why in _mapping(node.get("bad")).items())
+    found.extend(f"GPU {index}: {text(error)}" for index, error in _mapping(node.get("bad")).items())
     for key, values in _mapping(node.get("diff")).items():
         each = _mapping(values)
         found.extend(f"GPU {index}: {key} = {text(value)}" for index, value in each.items())
@@ -180,26 +179,26 @@ def _remarks(node: dict[str, Json]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _kind(index: int, kind: dict[str, Json]) -> Kind:
-    gpu, cpu, memory = (_mapping(kind.get(name)) for name in ("gpu", "cpu", "memory"))
+def _node_class(index: int, facts: dict[str, Json]) -> NodeClass:
+    gpu, cpu, memory = (_mapping(facts.get(name)) for name in ("gpu", "cpu", "memory"))
     links = _mapping(gpu.get("nvlink"))
-    facts = {
+    rows = {
         "GPU": " x ".join(filter(None, (text(gpu.get("count")), text(gpu.get("name"))))),
         "GPU memory": size(gpu.get("memory")),
         "driver": text(gpu.get("driver")),
         "CUDA driver": text(gpu.get("cuda_driver")),
         "NVLink": " of ".join(filter(None, (text(links.get("up")), text(links.get("links"))))),
         "power limit": f"{text(gpu['power_limit_w'])} W" if gpu.get("power_limit_w") else "",
-        "network": ", ".join(_nics(_sequence(kind.get("nic")))),
+        "network": ", ".join(_nics(_sequence(facts.get("nic")))),
         "CPU": text(cpu.get("model")),
         "cores": text(cpu.get("physical")) or text(cpu.get("logical")),
         "memory": size(memory.get("total")),
         "memory limit": size(memory.get("limit")),
-        **{name: text(kind.get(name)) for name in ("os", "kernel", "virt", "container", "image")},
-        **{name: text(kind.get(name)) for name in ("python", "torch", "cuda", "cudnn", "nccl", "packages", "commit")},
+        **{name: text(facts.get(name)) for name in ("os", "kernel", "virt", "container", "image")},
+        **{name: text(facts.get(name)) for name in ("python", "torch", "cuda", "cudnn", "nccl", "packages", "commit")},
     }
-    title = f"Kind {index}" + (f", {text(kind['n'])} nodes" if kind.get("n") else "")
-    return Kind(title, tuple((label, value) for label, value in facts.items() if value))
+    title = f"Kind {index}" + (f", {text(facts['n'])} nodes" if facts.get("n") else "")
+    return NodeClass(title, tuple((label, value) for label, value in rows.items() if value))
 
 
 def _nics(nics: list[Json]) -> list[str]:
@@ -210,8 +209,8 @@ def _nics(nics: list[Json]) -> list[str]:
     return [f"{count} x {name} Gb/s" for name, count in rates.items() if name]
 
 
-def _creator_only(top: dict[str, Json]) -> tuple[tuple[Node, ...], tuple[Kind, ...]]:
-    """The official SDK's document: top-level fields about the node that made the run."""
+def _read_sdk_metadata(top: dict[str, Json]) -> tuple[tuple[Node, ...], tuple[NodeClass, ...]]:
+    """The official SDK's metadata: top-level fields about the node that created the run."""
     nvidia = _mapping(_mapping(top.get("gpu")).get("nvidia"))
     devices = [_mapping(each) for each in _sequence(nvidia.get("devices"))]
     if not devices:
@@ -224,10 +223,10 @@ def _creator_only(top: dict[str, Json]) -> tuple[tuple[Node, ...], tuple[Kind, .
         "driver": nvidia.get("driver"),
     }
     cpu = _mapping(top.get("cpu"))
-    kind = {"gpu": gpu, "cpu": cpu, "memory": {"total": _mapping(top.get("memory")).get("virt")}}
+    facts = {"gpu": gpu, "cpu": cpu, "memory": {"total": _mapping(top.get("memory")).get("virt")}}
     host = _mapping(top.get("platform")).get("hostname") or top.get("hostname")
     node = {"node": 0, "host": host, "class": 0, "gpus": [each.get("uuid") for each in devices]}
-    return (_node(node, [kind]),), (_kind(0, kind),)
+    return (_node(node, [facts]),), (_node_class(0, facts),)
 
 
 def _mapping(value: Json) -> dict[str, Json]:

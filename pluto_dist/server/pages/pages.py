@@ -1,12 +1,12 @@
-"""The pages that people open: projects, a project's runs, and one run. Read only, no script.
+"""The HTML pages: all projects, a project's runs, and one run. They are read-only and have no scripts.
 
-Whatever a client sent is data here: templates escape it, no path is made of it, and the
-Content-Security-Policy forbids scripts, frames, forms and every other origin.
+Templates escape everything that clients sent, no file path is derived from it, and the
+Content-Security-Policy forbids scripts, frames, forms and other origins.
 
-A server that listens on loopback shows them without a key, as TensorBoard and MLflow do: whoever
-reaches it has an account on this machine. One that others can reach, or that was started with
-``--private-pages``, asks for HTTP Basic, with any user name and the API key as the password, so that
-the key never stands in an address.
+A server on a loopback address serves the pages without a key, like TensorBoard and MLflow: its clients
+have an account on the machine. A server that listens on other addresses, or was started with
+``--private-pages``, requires HTTP Basic authentication with any user name and the API key as the password,
+so that the key is never part of an address.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import base64
 import binascii
 import json
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.convertors import Convertor, register_url_convertor
@@ -25,18 +25,18 @@ from starlette.routing import BaseRoute, Route
 
 from pluto_dist.contract.validation import Json
 from pluto_dist.server.db import display_id, run_queries
-from pluto_dist.server.db.database import ORGANIZATION, Database, KeyRefusedError
-from pluto_dist.server.db.files import Signatures, StoredFile
+from pluto_dist.server.db.database import ORGANIZATION, Database, InvalidKeyError
+from pluto_dist.server.db.files import StoredFile, UrlSigner
 from pluto_dist.server.db.records import Attach, iso
-from pluto_dist.server.pages.hardware import hardware, size
-from pluto_dist.server.pages.logged import logged
+from pluto_dist.server.pages.hardware import read_hardware, size
+from pluto_dist.server.pages.logged_data import load_logged_data
 from pluto_dist.server.routes import urls
 
 RUNS_ON_INDEX, RUNS_ON_PROJECT, ATTACHES_ON_PAGE, CONFIG_ROWS = 5, 500, 200, 1000
 
 
 class _AnyText(Convertor[str]):
-    """Starlette's ``path`` stops at a line break, which a project's name may hold."""
+    """Like Starlette's ``path``, but matches line breaks, too, which a project's name may contain."""
 
     regex = r"[\s\S]*"
 
@@ -59,14 +59,14 @@ _HEADERS = {
 _STATIC = {"pluto.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"}
 
 
-class Pages:
-    """The handlers of all pages and of the two files that they need."""
+class PageRoutes:
+    """The handlers of the pages and of their static files."""
 
-    def __init__(self, database: Database, signatures: Signatures, *, is_private: bool) -> None:
+    def __init__(self, database: Database, signer: UrlSigner, *, is_private: bool) -> None:
         self._database = database
-        self._signatures = signatures
+        self._signer = signer
         self._is_private = is_private
-        self._files = {name: (_HERE / "static" / name).read_bytes() for name in _STATIC}
+        self._static = {name: (_HERE / "static" / name).read_bytes() for name in _STATIC}
         self._templates = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
@@ -74,10 +74,10 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters["when"] = when
-        self._templates.filters["bytes"] = size
-        self._templates.globals["project_path"] = project_path
-        self._templates.globals["run_path"] = run_path
+        self._templates.filters["format_time"] = format_time
+        self._templates.filters["format_size"] = size
+        self._templates.globals["project_path"] = urls.project_path
+        self._templates.globals["run_path"] = urls.run_path
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -87,40 +87,40 @@ class Pages:
         ]
 
     async def index(self, request: Request) -> Response:
-        organization = self._visitor_of(request)
+        organization = self._authorize(request)
         if organization is None:
-            return _ask_for_key()
+            return _unauthorized()
         projects = run_queries.list_projects(self._database, organization, RUNS_ON_INDEX)
         return self._page("index.html", organization=organization, projects=projects)
 
     async def below_organization(self, request: Request) -> Response:
-        """``/o/{org}/projects/{project}[/{sqid}]``: split before decoding, for a project may hold a slash."""
-        organization = self._visitor_of(request)
+        """``/o/{org}/projects/{project}[/{sqid}]``. Split before decoding: a project's name may contain a slash."""
+        organization = self._authorize(request)
         if organization is None:
-            return _ask_for_key()
+            return _unauthorized()
         parts = [unquote(part) for part in request.scope["raw_path"].decode("latin-1").split("/")[2:]]
         if len(parts) not in (3, 4) or parts[:2] != [organization, "projects"]:
-            return self._missing(organization)
+            return self._not_found(organization)
         return self._project(organization, parts[2]) if len(parts) == 3 else self._run(organization, *parts[2:])
 
     async def static(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name not in _STATIC:
             return PlainTextResponse("404 Not Found", 404)
-        return Response(self._files[name], media_type=_STATIC[name], headers={"cache-control": "public, max-age=300"})
+        return Response(self._static[name], media_type=_STATIC[name], headers={"cache-control": "public, max-age=300"})
 
     def _project(self, organization: str, project: str) -> Response:
         found, total = run_queries.list_runs(self._database, organization, project, RUNS_ON_PROJECT)
         if not total:
-            return self._missing(organization)
+            return self._not_found(organization)
         return self._page("project.html", organization=organization, project=project, runs=found, total=total)
 
-    def _run(self, organization: str, project: str, code: str) -> Response:
-        number = display_id.run_of_code(code)
+    def _run(self, organization: str, project: str, sqid: str) -> Response:
+        number = display_id.run_of_sqid(sqid)
         found = None if number is None else run_queries.details(self._database, organization, number)
         if found is None or found.project != project:
-            return self._missing(organization)
-        config = flat(found.config)
+            return self._not_found(organization)
+        config = flatten(found.config)
         documents = {
             "config": found.config,
             "systemMetadata": found.system_metadata,
@@ -133,25 +133,25 @@ class Pages:
             run=found,
             config=config[:CONFIG_ROWS],
             config_more=max(0, len(config) - CONFIG_ROWS),
-            hardware=hardware(found.system_metadata),
-            logged=logged(self._database, found.summary.id),
+            hardware=read_hardware(found.system_metadata),
+            logged=load_logged_data(self._database, found.summary.id),
             file_path=self._file_path,
             attaches=_newest(found.attaches),
             documents=[(name, _pretty(value)) for name, value in documents.items() if value is not None],
         )
 
     def _file_path(self, file: StoredFile) -> str:
-        return urls.download_url("", self._signatures, file.id)
+        return urls.download_url("", self._signer, file.id)
 
-    def _missing(self, organization: str) -> Response:
+    def _not_found(self, organization: str) -> Response:
         return self._page("missing.html", 404, organization=organization)
 
     def _page(self, template: str, status: int = 200, **values: object) -> Response:
         page = self._templates.get_template(template).render(**values)
         return HTMLResponse(page.encode("utf-8", "replace"), status, headers=_HEADERS)
 
-    def _visitor_of(self, request: Request) -> str | None:
-        """The organization whose pages this visitor may see."""
+    def _authorize(self, request: Request) -> str | None:
+        """The organization whose pages the client may see; ``None`` if it must authenticate."""
         if not self._is_private:
             return ORGANIZATION
         scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
@@ -160,38 +160,30 @@ class Pages:
         try:
             _, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
             return self._database.organization_of(password)
-        except (binascii.Error, UnicodeDecodeError, KeyRefusedError):
+        except (binascii.Error, UnicodeDecodeError, InvalidKeyError):
             return None
 
 
-def project_path(organization: str, project: str) -> str:
-    return f"/o/{quote(organization, safe='')}/projects/{quote(project, safe='')}"
-
-
-def run_path(organization: str, project: str, run: int) -> str:
-    return f"{project_path(organization, project)}/{display_id.code_of_run(run)}"
-
-
-def when(at: int | None) -> str:
-    """A time in milliseconds as the pages show it, to the second, in UTC."""
+def format_time(at: int | None) -> str:
+    """A time in milliseconds since 1970 as text, in UTC and to the second; empty for ``None``."""
     return "" if at is None else iso(at)[:19].replace("T", " ") + " UTC"
 
 
-def flat(document: Json) -> list[tuple[str, str]]:
-    """A document as lines of dotted key and value.
+def flatten(document: Json) -> list[tuple[str, str]]:
+    """A document as pairs of dotted key and text.
 
-    >>> flat({"lr": 0.1, "net": {"sizes": [1, 2]}, "empty": {}})
+    >>> flatten({"lr": 0.1, "net": {"sizes": [1, 2]}, "empty": {}})
     [('lr', '0.1'), ('net.sizes', '[1, 2]'), ('empty', '{}')]
     """
     if not isinstance(document, dict):
         return [] if document is None else [("", _json_text(document))]
-    lines: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     for key, value in document.items():
         if isinstance(value, dict) and value:
-            lines.extend((f"{key}.{below}", shown) for below, shown in flat(value))
+            pairs.extend((f"{key}.{path}", text) for path, text in flatten(value))
         else:
-            lines.append((key, _json_text(value)))
-    return lines
+            pairs.append((key, _json_text(value)))
+    return pairs
 
 
 def _json_text(value: Json) -> str:
@@ -206,7 +198,7 @@ def _pretty(value: Json) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-def _ask_for_key() -> Response:
+def _unauthorized() -> Response:
     return PlainTextResponse(
         "These pages need an API key: any user name, and the key as the password.",
         401,

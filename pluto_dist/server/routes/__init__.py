@@ -1,1 +1,1 @@
-"""HTTP endpoints of the embedded tracker, one module per group."""
+"""HTTP endpoints of the embedded tracker, one module for each group."""

@@ -1,6 +1,6 @@
-"""What the SDK tells of a run while it lasts: tags, log names, alerts, the model's graph.
+"""Endpoints that annotate a run: tags, log names, alerts, the model graph.
 
-Each answers ``{"success": true}``. Alerts are kept and shown on the run's page; this server sends no mail.
+Each answers ``{"success": true}``. Alerts are stored and shown on the run's page; no e-mail is sent.
 """
 
 from __future__ import annotations
@@ -13,21 +13,26 @@ from pluto_dist.contract import run_requests
 from pluto_dist.contract.validation import ContractError, Issue, Json, unstorable
 from pluto_dist.server.db import logs, run_updates
 from pluto_dist.server.db.database import Database
-from pluto_dist.server.db.log_lines import NAME_LIMIT
 from pluto_dist.server.db.records import now_ms
-from pluto_dist.server.routes.auth import Access
-from pluto_dist.server.transport import bodies
-from pluto_dist.server.transport.responses import AnswerError, AsciiJSONResponse, failure, invalid
+from pluto_dist.server.routes.auth import Authenticator
+from pluto_dist.server.settings import NAME_LIMIT
+from pluto_dist.server.transport import sdk_requests
+from pluto_dist.server.transport.responses import (
+    AsciiJSONResponse,
+    ResponseError,
+    error_response,
+    validation_response,
+)
 
-TEXT_LIMIT = 100_000
+TEXT_LIMIT = 100_000  # characters of a text of an alert; the rest is cut off
 
 
-class NotesApi:
-    """The handlers of these four requests."""
+class AnnotationRoutes:
+    """The handlers of these endpoints."""
 
-    def __init__(self, database: Database, access: Access) -> None:
+    def __init__(self, database: Database, auth: Authenticator) -> None:
         self._database = database
-        self._access = access
+        self._auth = auth
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -38,42 +43,46 @@ class NotesApi:
         ]
 
     async def update_tags(self, request: Request) -> Response:
-        organization, body, _ = await self._access.read(request, bodies.UpdateTagsRequest)
-        run_updates.update_tags(self._database, organization, body.run_id, body.tags)
+        organization, record, _ = await self._auth.read_record(request, sdk_requests.UpdateTagsRequest)
+        run_updates.update_tags(self._database, organization, record.run_id, record.tags)
         return _success()
 
     async def add_log_names(self, request: Request) -> Response:
-        organization, body, _ = await self._access.read(request, bodies.AddLogNamesRequest)
-        for text in (*body.names, body.type):
+        organization, record, _ = await self._auth.read_record(request, sdk_requests.AddLogNamesRequest)
+        for text in (*record.names, record.type):
             if not text or len(text) > NAME_LIMIT or unstorable(text):
-                raise AnswerError(failure(400, f"a log name must have 1 to {NAME_LIMIT} characters, none of them NUL"))
+                raise ResponseError(
+                    error_response(400, f"a log name must have 1 to {NAME_LIMIT} characters, none of them NUL")
+                )
         with self._database.transaction():
-            run = run_updates.existing(self._database, organization, body.run_id)
-            logs.add_log_names(self._database, run.id, body.names, body.type)
+            run = run_updates.get_run(self._database, organization, record.run_id)
+            logs.add_log_names(self._database, run.id, record.names, record.type)
         return _success()
 
     async def alert(self, request: Request) -> Response:
-        organization, body, carried = await self._access.read(request, bodies.AlertRequest)
+        organization, record, body = await self._auth.read_record(request, sdk_requests.AlertRequest)
         try:
-            told = bodies.Alert.from_json(_object(carried, "alert"))
+            fields = sdk_requests.AlertFields.from_json(_object(body, "alert"))
         except ContractError as error:
-            raise AnswerError(invalid(tuple(_below("alert", issue) for issue in error.issues))) from error
-        at = now_ms() if told.timestamp is None else int(max(0, min(told.timestamp, run_requests.LATEST_MS)))
-        texts = [_shown(text) for text in (told.level or "INFO", told.title or "", told.body or "")]
+            raise ResponseError(
+                validation_response(tuple(_nested("alert", issue) for issue in error.issues))
+            ) from error
+        at = now_ms() if fields.timestamp is None else int(max(0, min(fields.timestamp, run_requests.LATEST_MS)))
+        texts = [_storable(text) for text in (fields.level or "INFO", fields.title or "", fields.body or "")]
         with self._database.transaction():
-            run = run_updates.existing(self._database, organization, body.run_id)
+            run = run_updates.get_run(self._database, organization, record.run_id)
             logs.add_alert(self._database, run.id, logs.Alert(at, *texts))
         return _success()
 
     async def create_model_graph(self, request: Request) -> Response:
-        organization, body, carried = await self._access.read(request, bodies.ModelGraphRequest)
-        graph = _object(carried, "graph")
-        nodes, form = graph.get("nodes"), graph.get("format")
-        if not isinstance(nodes, dict) or not isinstance(form, str) or unstorable(form):
-            raise AnswerError(failure(400, "graph must have a string format and an object nodes"))
+        organization, record, body = await self._auth.read_record(request, sdk_requests.ModelGraphRequest)
+        graph = _object(body, "graph")
+        nodes, format = graph.get("nodes"), graph.get("format")
+        if not isinstance(nodes, dict) or not isinstance(format, str) or unstorable(format):
+            raise ResponseError(error_response(400, "graph must have a string format and an object nodes"))
         with self._database.transaction():
-            run = run_updates.existing(self._database, organization, body.run_id)
-            logs.set_model_graph(self._database, run.id, form, nodes)
+            run = run_updates.get_run(self._database, organization, record.run_id)
+            logs.set_model_graph(self._database, run.id, format, nodes)
         return _success()
 
 
@@ -82,15 +91,15 @@ def _object(body: dict[str, Json], name: str) -> dict[str, Json]:
     if not isinstance(value, dict):
         received = "undefined" if name not in body else "null" if value is None else type(value).__name__
         detail = {"code": "invalid_type", "expected": "object", "received": received}
-        raise AnswerError(invalid((Issue((name,), f"Expected object, received {received}", detail),)))
+        raise ResponseError(validation_response((Issue((name,), f"Expected object, received {received}", detail),)))
     return value
 
 
-def _below(name: str, issue: Issue) -> Issue:
+def _nested(name: str, issue: Issue) -> Issue:
     return Issue((name, *issue.path), issue.message, issue.detail)
 
 
-def _shown(text: str) -> str:
+def _storable(text: str) -> str:
     return text[:TEXT_LIMIT].replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 

@@ -1,7 +1,7 @@
-"""``/ingest/metrics``, ``/ingest/logs``, ``/ingest/data``: what a run logs, as newline-delimited JSON.
+"""Endpoints that log: ``/ingest/metrics``, ``/ingest/logs``, ``/ingest/data``, with newline-delimited JSON.
 
-The run is named in the ``X-Run-Id`` header. ``X-Project-Name`` is not looked at: the SDK sends the
-project it was started with there, which after a resume by number need not be the run's.
+The header ``X-Run-Id`` names the run. ``X-Project-Name`` is ignored: the SDK sends the project it was
+started with, which after a resume by number need not be the run's.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from starlette.routing import BaseRoute, Route
 
 from pluto_dist.server.db import log_lines, logs, metrics, run_updates
 from pluto_dist.server.db.database import Database
-from pluto_dist.server.routes.auth import Access
-from pluto_dist.server.transport.responses import AnswerError, failure
+from pluto_dist.server.routes.auth import Authenticator
+from pluto_dist.server.transport.responses import ResponseError, error_response
 
 L = TypeVar("L")
 
 
-class IngestApi:
-    """The handlers under ``/ingest``."""
+class IngestRoutes:
+    """The handlers of these endpoints."""
 
-    def __init__(self, database: Database, access: Access) -> None:
+    def __init__(self, database: Database, auth: Authenticator) -> None:
         self._database = database
-        self._access = access
+        self._auth = auth
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -36,26 +36,26 @@ class IngestApi:
         ]
 
     async def metrics(self, request: Request) -> Response:
-        return await self._take(request, log_lines.metric_lines, metrics.store)
+        return await self._store(request, log_lines.parse_metrics, metrics.store)
 
     async def logs(self, request: Request) -> Response:
-        return await self._take(request, log_lines.console_lines, logs.store_console)
+        return await self._store(request, log_lines.parse_console, logs.store_console)
 
     async def data(self, request: Request) -> Response:
-        return await self._take(request, log_lines.data_lines, logs.store_data)
+        return await self._store(request, log_lines.parse_data, logs.store_data)
 
-    async def _take(
+    async def _store(
         self,
         request: Request,
         parse: Callable[[bytes], list[L]],
         store: Callable[[Database, int, Sequence[L]], int],
     ) -> Response:
-        organization, number, body = await self._access.read_lines(request)
+        organization, run_id, body = await self._auth.read_lines(request)
         try:
-            found = parse(body)
+            lines = parse(body)
         except log_lines.LineError as error:
-            raise AnswerError(failure(400, str(error))) from error
+            raise ResponseError(error_response(400, str(error))) from error
         with self._database.transaction():
-            run = run_updates.existing(self._database, organization, number)
-            count = store(self._database, run.id, found)
+            run = run_updates.get_run(self._database, organization, run_id)
+            count = store(self._database, run.id, lines)
         return PlainTextResponse(f"Stream processed successfully: {count} records")

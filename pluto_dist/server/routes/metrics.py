@@ -1,4 +1,4 @@
-"""What the SDK's query module asks of metrics as a whole: statistics, comparisons, a ranking."""
+"""Endpoints that aggregate metrics: statistics of a run, comparison of runs, leaderboard of a project."""
 
 from __future__ import annotations
 
@@ -10,32 +10,31 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from pluto_dist.contract.validation import Json
-from pluto_dist.server.db import metrics as series
-from pluto_dist.server.db import run_queries
+from pluto_dist.server.db import metrics, run_queries
 from pluto_dist.server.db.database import Database
-from pluto_dist.server.db.records import Details, RefusalError, iso
+from pluto_dist.server.db.records import RequestRejectedError, RunDetails, iso
 from pluto_dist.server.routes import urls
-from pluto_dist.server.routes.auth import Access
+from pluto_dist.server.routes.auth import Authenticator
 from pluto_dist.server.transport import query_params
 from pluto_dist.server.transport.responses import AsciiJSONResponse
 
-RUNS_LIMIT, METRICS_LIMIT, ANOMALIES = 100, 100, 10
-RANKING_DEFAULT = 20
-_AGGREGATIONS: dict[str, Callable[[series.Summary], float]] = {
+RUNS_LIMIT, METRICS_LIMIT, ANOMALIES_LIMIT = 100, 100, 10
+LEADERBOARD_DEFAULT = 20
+_AGGREGATIONS: dict[str, Callable[[metrics.MetricSummary], float]] = {
     "LAST": lambda summary: summary.last.value or 0.0,
-    "MIN": lambda summary: summary.lowest,
-    "MAX": lambda summary: summary.highest,
+    "MIN": lambda summary: summary.minimum,
+    "MAX": lambda summary: summary.maximum,
     "AVG": lambda summary: summary.mean,
-    "VARIANCE": lambda summary: summary.deviation**2,
+    "VARIANCE": lambda summary: summary.stddev**2,
 }
 
 
-class ComparingApi:
-    """The handlers of these three queries."""
+class MetricRoutes:
+    """The handlers of these endpoints."""
 
-    def __init__(self, database: Database, access: Access, public_url: str) -> None:
+    def __init__(self, database: Database, auth: Authenticator, public_url: str) -> None:
         self._database = database
-        self._access = access
+        self._auth = auth
         self._public_url = public_url
 
     def routes(self) -> list[BaseRoute]:
@@ -46,38 +45,41 @@ class ComparingApi:
         ]
 
     async def statistics(self, request: Request) -> Response:
-        organization = self._access.organization(request)
-        number = query_params.whole(request, "runId")
-        project = query_params.text(request, "projectName")
+        organization = self._auth.organization(request)
+        number = query_params.integer(request, "runId")
+        project = query_params.required_text(request, "projectName")
         run = run_queries.details(self._database, organization, number)
         if run is None or run.project != project:
-            raise RefusalError(404, "Run not found")
+            raise RequestRejectedError(404, "Run not found")
         group = request.query_params.get("logGroup")
         with self._database.snapshot():
-            found = series.spans(self._database, number, request.query_params.get("logName"))
-            wanted = {k: v for k, v in found.items() if group is None or series.group_of(k) == group}
-            metrics = [self._metric(name, where) for name, where in list(wanted.items())[:METRICS_LIMIT]]
+            found = metrics.series(self._database, number, request.query_params.get("logName"))
+            selected = {k: v for k, v in found.items() if group is None or metrics.log_group(k) == group}
+            rows = [self._statistics(name, metric) for name, metric in list(selected.items())[:METRICS_LIMIT]]
         return AsciiJSONResponse(
             {
                 "runId": number,
                 "runName": run.summary.name,
                 "projectName": project,
                 "url": urls.run_url(self._public_url, organization, project, number),
-                "metrics": [metric for metric in metrics if metric is not None],
+                "metrics": [row for row in rows if row is not None],
             }
         )
 
     async def compare(self, request: Request) -> Response:
-        organization = self._access.organization(request)
-        wanted = query_params.numbers(request, "runIds") or []
-        project, name = query_params.text(request, "projectName"), query_params.text(request, "logName")
-        if not wanted:
-            raise RefusalError(400, "No valid run IDs provided")
-        if len(wanted) > RUNS_LIMIT:
-            raise RefusalError(400, f"Too many runs to compare. Maximum is {RUNS_LIMIT}, got {len(wanted)}")
+        organization = self._auth.organization(request)
+        ids = query_params.integers(request, "runIds") or []
+        project, name = (
+            query_params.required_text(request, "projectName"),
+            query_params.required_text(request, "logName"),
+        )
+        if not ids:
+            raise RequestRejectedError(400, "No valid run IDs provided")
+        if len(ids) > RUNS_LIMIT:
+            raise RequestRejectedError(400, f"Too many runs to compare. Maximum is {RUNS_LIMIT}, got {len(ids)}")
         compared = []
-        for run, summary in self._summaries(organization, project, name, wanted):
-            compared.append({**self._told(organization, run), "config": run.config, "stats": _stats(summary)})
+        for run, summary in self._summaries(organization, project, name, ids):
+            compared.append({**self._run_json(organization, run), "config": run.config, "stats": _stats(summary)})
         page = urls.run_url(self._public_url, organization, project, 0).rpartition("/")[0]
         return AsciiJSONResponse(
             {
@@ -85,17 +87,20 @@ class ComparingApi:
                 "logName": name,
                 "comparisonUrl": page,
                 "runs": compared,
-                "summary": _verdict(name, compared),
+                "summary": _best_run(name, compared),
             }
         )
 
     async def leaderboard(self, request: Request) -> Response:
-        organization = self._access.organization(request)
-        project, name = query_params.text(request, "projectName"), query_params.text(request, "logName")
-        aggregation = query_params.one_of(request, "aggregation", tuple(_AGGREGATIONS))
-        direction = query_params.one_of(request, "direction", ("ASC", "DESC"))
-        limit = min(query_params.whole(request, "limit", default=RANKING_DEFAULT, least=1), RUNS_LIMIT)
-        offset = query_params.whole(request, "offset", default=0)
+        organization = self._auth.organization(request)
+        project, name = (
+            query_params.required_text(request, "projectName"),
+            query_params.required_text(request, "logName"),
+        )
+        aggregation = query_params.choice(request, "aggregation", tuple(_AGGREGATIONS))
+        direction = query_params.choice(request, "direction", ("ASC", "DESC"))
+        limit = min(query_params.integer(request, "limit", default=LEADERBOARD_DEFAULT, minimum=1), RUNS_LIMIT)
+        offset = query_params.integer(request, "offset", default=0)
         value_of = _AGGREGATIONS[aggregation]
         runs = run_queries.ids_in_project(self._database, organization, project)
         ranked = [
@@ -107,8 +112,8 @@ class ComparingApi:
         shown = [
             {
                 "rank": rank,
-                **self._told(organization, run),
-                "value": _number(value),
+                **self._run_json(organization, run),
+                "value": _finite(value),
                 "config": run.config,
                 "tags": list(run.summary.tags),
                 "createdAt": iso(run.summary.created_at),
@@ -119,17 +124,17 @@ class ComparingApi:
         return AsciiJSONResponse({**head, "runs": shown, "total": len(ranked)})
 
     def _summaries(
-        self, organization: str, project: str, name: str, wanted: list[int]
-    ) -> list[tuple[Details, series.Summary | None]]:
+        self, organization: str, project: str, name: str, ids: list[int]
+    ) -> list[tuple[RunDetails, metrics.MetricSummary | None]]:
         found = []
-        for number in dict.fromkeys(wanted):
+        for number in dict.fromkeys(ids):
             run = run_queries.details(self._database, organization, number)
             if run is not None and run.project == project:
-                where = series.spans(self._database, number, name).get(name)
-                found.append((run, None if where is None else series.summary(self._database, where)))
+                metric = metrics.series(self._database, number, name).get(name)
+                found.append((run, None if metric is None else metrics.summary(self._database, metric)))
         return found
 
-    def _told(self, organization: str, run: Details) -> dict[str, Json]:
+    def _run_json(self, organization: str, run: RunDetails) -> dict[str, Json]:
         return {
             "runId": run.summary.id,
             "runName": run.summary.name,
@@ -137,32 +142,32 @@ class ComparingApi:
             "status": run.summary.status,
         }
 
-    def _metric(self, name: str, where: series.Spans) -> dict[str, Json] | None:
-        summary = series.summary(self._database, where)
+    def _statistics(self, name: str, metric: metrics.MetricSeries) -> dict[str, Json] | None:
+        summary = metrics.summary(self._database, metric)
         if summary is None:
             return None
-        low, high = (summary.mean + sign * 2 * summary.deviation for sign in (-1, 1))
-        odd = []
-        if summary.count > 10 and summary.deviation > 0:
-            odd = series.outside(self._database, where, low, high, ANOMALIES)
+        low, high = (summary.mean + sign * 2 * summary.stddev for sign in (-1, 1))
+        outliers = []
+        if summary.count > 10 and summary.stddev > 0:
+            outliers = metrics.outliers(self._database, metric, low, high, ANOMALIES_LIMIT)
         return {
             "logName": name,
-            "logGroup": series.group_of(name),
+            "logGroup": metrics.log_group(name),
             "count": summary.count,
-            "min": summary.lowest,
-            "max": summary.highest,
-            "mean": _number(summary.mean),
-            "stddev": summary.deviation,
+            "min": summary.minimum,
+            "max": summary.maximum,
+            "mean": _finite(summary.mean),
+            "stddev": summary.stddev,
             "first": {"step": summary.first.step, "value": summary.first.value},
             "last": {"step": summary.last.step, "value": summary.last.value},
-            "anomalies": [_anomaly(point, summary) for point in odd],
+            "anomalies": [_anomaly(point, summary) for point in outliers],
         }
 
 
-def _anomaly(point: series.Point, summary: series.Summary) -> dict[str, Json]:
+def _anomaly(point: metrics.Point, summary: metrics.MetricSummary) -> dict[str, Json]:
     value = point.value or 0.0
     above = value > summary.mean
-    distance = abs(value - summary.mean) / summary.deviation
+    distance = abs(value - summary.mean) / summary.stddev
     side = "above" if above else "below"
     return {
         "step": point.step,
@@ -172,22 +177,22 @@ def _anomaly(point: series.Point, summary: series.Summary) -> dict[str, Json]:
     }
 
 
-def _stats(summary: series.Summary | None) -> dict[str, Json] | None:
+def _stats(summary: metrics.MetricSummary | None) -> dict[str, Json] | None:
     if summary is None:
         return None
     first, last = summary.first.value or 0.0, summary.last.value or 0.0
     return {
         "count": summary.count,
-        "min": summary.lowest,
-        "max": summary.highest,
-        "mean": _number(summary.mean),
+        "min": summary.minimum,
+        "max": summary.maximum,
+        "mean": _finite(summary.mean),
         "final": last,
-        "improvement": _number((first - last) / first * 100) if first else 0,
+        "improvement": _finite((first - last) / first * 100) if first else 0,
     }
 
 
-def _verdict(name: str, compared: list[dict[str, Json]]) -> dict[str, Json]:
-    """The run with the best last value: the lowest of a loss or an error, the highest of anything else."""
+def _best_run(name: str, compared: list[dict[str, Json]]) -> dict[str, Json]:
+    """The run with the best last value: the lowest if the metric is a loss or an error, else the highest."""
     valid = [run for run in compared if run["stats"] is not None]
     if not valid:
         return {"bestRun": None, "recommendation": f"No data found for metric '{name}' in the specified runs."}
@@ -200,5 +205,5 @@ def _verdict(name: str, compared: list[dict[str, Json]]) -> dict[str, Json]:
     }
 
 
-def _number(value: float) -> float | None:
+def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Where this server's runs and files are, as addresses for people and for clients."""
+"""Addresses of pages, uploads and downloads."""
 
 from __future__ import annotations
 
@@ -6,23 +6,32 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from pluto_dist.server.db import display_id
-from pluto_dist.server.db.files import DOWNLOAD_S, UPLOAD_S, Signatures
+from pluto_dist.server.db.files import DOWNLOAD_S, UPLOAD_S, UrlSigner
+
+_NOT_QUOTED = "!'()*"  # JavaScript's encodeURIComponent leaves these as they are
 
 
-@lru_cache(1024)  # every rank of a job asks for the same one
+def project_path(organization: str, project: str) -> str:
+    """The path of a project's page."""
+    return f"/o/{quote(organization, safe='')}/projects/{quote(project, safe='')}"
+
+
+def run_path(organization: str, project: str, run: int) -> str:
+    """The path of a run's page."""
+    return f"{project_path(organization, project)}/{display_id.sqid_of_run(run)}"
+
+
+@lru_cache(1024)  # every rank of a job requests the same URL
 def run_url(public_url: str, organization: str, project: str, run: int) -> str:
-    """The address of a run's page, written as the hosted server writes it."""
-    return f"{public_url}/o/{organization}/projects/{quote(project, safe=_LEFT_AS_IS)}/{display_id.code_of_run(run)}"
+    """The URL of a run's page, quoted like the hosted tracker's."""
+    return f"{public_url}/o/{organization}/projects/{quote(project, safe=_NOT_QUOTED)}/{display_id.sqid_of_run(run)}"
 
 
-def upload_url(public_url: str, signatures: Signatures, file: int) -> str:
-    """Where the bytes of an announced file go, for an hour. The signature is in the query, out of the access log."""
-    return f"{public_url}/files/{file}?{signatures.query('PUT', file, UPLOAD_S)}"
+def upload_url(public_url: str, signer: UrlSigner, file: int) -> str:
+    """The URL that accepts a file's bytes for an hour. The access log omits the query with the signature."""
+    return f"{public_url}/files/{file}?{signer.sign('PUT', file, UPLOAD_S)}"
 
 
-def download_url(public_url: str, signatures: Signatures, file: int) -> str:
-    """Where a file can be fetched without a key, for five days."""
-    return f"{public_url}/files/{file}?{signatures.query('GET', file, DOWNLOAD_S)}"
-
-
-_LEFT_AS_IS = "!'()*"  # what JavaScript's encodeURIComponent leaves, beyond what Python does
+def download_url(public_url: str, signer: UrlSigner, file: int) -> str:
+    """The URL that serves a file without a key for five days."""
+    return f"{public_url}/files/{file}?{signer.sign('GET', file, DOWNLOAD_S)}"

@@ -1,1 +1,1 @@
-"""Sockets, connections, Host header checks, and the shapes of requests and answers."""
+"""HTTP below the endpoints: socket, connection limits, middleware, request bodies, query strings, responses."""

@@ -1,83 +1,80 @@
-"""The JSON bodies that the official SDK sends beside those of ``wire``, as records.
+"""Reading of request bodies, within a size limit and a timeout.
 
-Requests of the embedded server alone: this package's client sends none of them.
-
->>> AddLogNamesRequest.from_json({"runId": 1, "logName": ["loss"], "logType": "METRIC"}).names
-('loss',)
+``pluto_dist.contract.validation`` checks a body against its record; this module turns the outcome
+into an HTTP response.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import TypeVar
 
-from pluto_dist.contract.validation import JsonType, Record, Rule
+import anyio
+from starlette.requests import ClientDisconnect, Request
 
+from pluto_dist.contract.validation import ContractError, Json, Record, parse_document
+from pluto_dist.server.transport.responses import ResponseError, error_response, validation_response
 
-def _field(name: str, type: JsonType, *, nullable: bool = False, whole: bool = False, min_length: int = 0) -> Any:
-    rule = Rule(name, type, nullable=nullable, whole=whole, min_length=min_length or None)
-    if nullable:
-        return dataclasses.field(default=None, metadata={"rule": rule})
-    return dataclasses.field(metadata={"rule": rule})
+DRAIN_LIMIT = 256 * 1024 * 1024  # bytes
+BODY_TIMEOUT_S = 60.0  # for the next chunk of a body
 
-
-@dataclass(frozen=True, slots=True)
-class UpdateTagsRequest(Record):
-    """``POST /api/runs/tags/update``: the tags the run has from now on."""
-
-    run_id: int = _field("runId", "number")
-    tags: tuple[str, ...] = _field("tags", "array")
+R = TypeVar("R", bound=Record)
 
 
-@dataclass(frozen=True, slots=True)
-class AddLogNamesRequest(Record):
-    """``POST /api/runs/logName/add``: names under which the run logs, all of one type."""
+async def read_record(request: Request, record: type[R], limit: int) -> tuple[R, dict[str, Json]]:
+    """The record in the request's body, and the body itself.
 
-    run_id: int = _field("runId", "number")
-    names: tuple[str, ...] = _field("logName", "array")
-    type: str = _field("logType", "string", min_length=1)
-
-
-@dataclass(frozen=True, slots=True)
-class AlertRequest(Record):
-    """``POST /api/runs/alert``; what it says is in the object ``alert``, see :class:`Alert`."""
-
-    run_id: int = _field("runId", "number")
-
-
-@dataclass(frozen=True, slots=True)
-class Alert(Record):
-    """What ``alert`` holds; the time in milliseconds since 1970."""
-
-    timestamp: float | None = _field("timestamp", "number", nullable=True)
-    level: str | None = _field("level", "string", nullable=True)
-    title: str | None = _field("title", "string", nullable=True)
-    body: str | None = _field("body", "string", nullable=True)
+    Raises:
+        ResponseError: the body is too large, not JSON, or no valid record.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    ):
+        raise ResponseError(error_response(400, "the Content-Type must be application/json"))
+    try:
+        body = parse_document((await read_body(request, limit)).decode())
+    except ValueError as error:
+        raise ResponseError(error_response(400, "Malformed JSON in request body")) from error
+    try:
+        return record.from_json(body), body
+    except ContractError as error:
+        raise ResponseError(validation_response(error.issues)) from error
 
 
-@dataclass(frozen=True, slots=True)
-class ModelGraphRequest(Record):
-    """``POST /api/runs/modelGraph/create``; the object ``graph`` holds ``format`` and ``nodes``."""
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body. Up to ``DRAIN_LIMIT``, one that is too large is read to its end, so that its sender gets the response.
 
-    run_id: int = _field("runId", "number")
+    Raises:
+        ResponseError: 413 for a body over ``limit`` bytes, 408 for a timeout, 400 if the client disconnects.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in _with_timeout(request.stream(), BODY_TIMEOUT_S):
+        size += len(chunk)
+        if size <= limit:
+            chunks.append(chunk)
+        else:
+            chunks.clear()
+        if size > max(limit, DRAIN_LIMIT):
+            break
+    if size > limit:
+        raise ResponseError(error_response(413, f"the request body has more than {limit} bytes"))
+    return b"".join(chunks)
 
 
-@dataclass(frozen=True, slots=True)
-class UploadRequest(Record):
-    """``POST /files``; the list ``files`` holds one :class:`AnnouncedFile` for each file to come."""
-
-
-@dataclass(frozen=True, slots=True)
-class AnnouncedFile(Record):
-    """A file that will be uploaded. ``sample`` is its place in the list that was logged with it."""
-
-    file_name: str = _field("fileName", "string", min_length=1)
-    log_name: str = _field("logName", "string", min_length=1)
-    size: int = _field("fileSize", "number", whole=True)
-    type: str = _field("fileType", "string")
-    time: int = _field("time", "number", whole=True)
-    step: int | None = _field("step", "number", nullable=True, whole=True)
-    sample: int | None = _field("sampleIndex", "number", nullable=True, whole=True)
-    caption: str | None = _field("caption", "string", nullable=True)
-    annotations: str | None = _field("annotations", "string", nullable=True)
+async def _with_timeout(stream: AsyncIterator[bytes], seconds: float) -> AsyncIterator[bytes]:
+    """The chunks of ``stream``; the timeout applies to each."""
+    while True:
+        try:
+            with anyio.fail_after(seconds):
+                chunk = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            response = error_response(408, f"nothing of the request body arrived for {seconds:.0f} s")
+            response.headers["Connection"] = "close"
+            raise ResponseError(response) from error
+        except ClientDisconnect as error:
+            raise ResponseError(error_response(400, "the request body ended too early")) from error
+        yield chunk

@@ -1,7 +1,4 @@
-"""The socket and the uvicorn server around the application; used by the command and by ``LocalServer``.
-
-Nothing here knows runs, keys or files.
-"""
+"""The listening socket and the uvicorn server, used by ``pluto-dist server`` and by ``LocalServer``."""
 
 from __future__ import annotations
 
@@ -14,13 +11,14 @@ from contextlib import suppress
 import uvicorn
 from starlette.types import ASGIApp
 
-from pluto_dist.server.transport.connection import BoundedConnection
+from pluto_dist.server.transport.connection import LimitedHttpProtocol
 
-STOP_S = 3
+GRACEFUL_STOP_S = 3
+BACKLOG = 2048  # connections that wait to be accepted
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which says when it has begun to answer."""
+    """uvicorn's server; calls ``on_ready`` once it accepts requests."""
 
     def __init__(self, app: ASGIApp, on_ready: Callable[[], None]) -> None:
         config = uvicorn.Config(
@@ -29,12 +27,12 @@ class Server(uvicorn.Server):
             log_config=None,
             lifespan="off",
             ws="none",
-            http=BoundedConnection,
+            http=LimitedHttpProtocol,
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=STOP_S,
-            backlog=2048,
+            timeout_graceful_shutdown=GRACEFUL_STOP_S,
+            backlog=BACKLOG,
         )
         super().__init__(config)
         self._on_ready = on_ready
@@ -45,10 +43,10 @@ class Server(uvicorn.Server):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any free one. A thousand ranks may connect at once.
+    """A listening socket; port 0 takes any free port. Its backlog holds the ranks of a large job.
 
     Raises:
-        OSError: the name is unknown, or the address is not free.
+        OSError: ``host`` is unknown, or the address is in use.
     """
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -57,18 +55,18 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-        bound.listen(2048)
+        bound.listen(BACKLOG)
     except OSError:
         bound.close()
         raise
     return bound
 
 
-def allow_many_connections() -> None:
-    """As many open files as the system lets this process have; the usual 1,024 are fewer than a large job's ranks."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+def raise_open_file_limit() -> None:
+    """Set the soft limit of open files to the hard limit; the usual 1,024 are fewer than a large job's ranks."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # a container may forbid it
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def port_of(bound: socket.socket) -> int:
@@ -79,7 +77,7 @@ def is_loopback(bound: socket.socket) -> bool:
     return _address(bound).is_loopback
 
 
-def is_every_address(bound: socket.socket) -> bool:
+def is_wildcard(bound: socket.socket) -> bool:
     return _address(bound).is_unspecified
 
 

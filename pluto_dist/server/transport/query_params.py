@@ -1,6 +1,6 @@
-"""The query string of a GET: texts and whole numbers, each with what it may be.
+"""Typed access to the query string of a GET request.
 
-What is wrong is answered like the hosted server's validator answers it (shape C of ``answers``).
+Errors have the shape and the words of the hosted tracker's validator (shape C in ``responses``).
 """
 
 from __future__ import annotations
@@ -10,68 +10,71 @@ import re
 from starlette.requests import Request
 
 from pluto_dist.contract.validation import Issue
-from pluto_dist.server.transport.responses import AnswerError, invalid
+from pluto_dist.server.settings import LARGEST_INTEGER
+from pluto_dist.server.transport.responses import ResponseError, validation_response
 
-LARGEST = 2**53
-_WHOLE = re.compile(r"(-?[0-9]{1,16})(?:\.0+)?")  # JSON makes no difference between 2 and 2.0
+_INTEGER = re.compile(r"(-?[0-9]{1,16})(?:\.0+)?")  # JSON does not distinguish 2 from 2.0
 
 
-def text(request: Request, name: str) -> str:
-    """A value that must be there.
+def required_text(request: Request, name: str) -> str:
+    """The value of a required parameter.
 
     Raises:
-        AnswerError: 400 when it is missing.
+        ResponseError: 400 if it is missing.
     """
     value = request.query_params.get(name)
     if value is None:
         detail = {"code": "invalid_type", "expected": "string", "received": "undefined"}
-        raise AnswerError(invalid((Issue((name,), "Required", detail),)))
+        raise ResponseError(validation_response((Issue((name,), "Required", detail),)))
     return value
 
 
-def whole(request: Request, name: str, *, default: int | None = None, least: int = 0, most: int = LARGEST) -> int:
-    """A whole number; without a default it must be there.
+def integer(
+    request: Request, name: str, *, default: int | None = None, minimum: int = 0, maximum: int = LARGEST_INTEGER
+) -> int:
+    """The value of an integer parameter, which is required if ``default`` is ``None``.
 
     Raises:
-        AnswerError: 400 when it is missing, no number, or not from ``least`` to ``most``.
+        ResponseError: 400 if it is missing, repeated, not an integer, or outside ``minimum`` to ``maximum``.
     """
-    value = request.query_params.get(name)
-    if value is None and default is not None:
+    values = request.query_params.getlist(name)
+    if not values and default is not None:
         return default
-    number = parsed(value or "")
-    if number is None or not least <= number <= most:
-        detail = {"code": "invalid_type", "expected": "number", "received": "string"}
-        raise AnswerError(invalid((Issue((name,), f"Expected a number from {least} to {most}", detail),)))
+    number = parse_integer(values[0]) if len(values) == 1 else None
+    if number is None or not minimum <= number <= maximum:
+        detail = {"code": "invalid_type", "expected": "number", "received": "array" if len(values) > 1 else "string"}
+        issue = Issue((name,), f"Expected a number from {minimum} to {maximum}", detail)
+        raise ResponseError(validation_response((issue,)))
     return number
 
 
-def one_of(request: Request, name: str, choices: tuple[str, ...]) -> str:
-    """One of some words; the first of them is the default.
+def choice(request: Request, name: str, choices: tuple[str, ...]) -> str:
+    """The value of a parameter with fixed choices; the first is the default.
 
     Raises:
-        AnswerError: 400 for another word.
+        ResponseError: 400 for any other value.
     """
     value = request.query_params.get(name, choices[0])
     if value not in choices:
-        options = " | ".join(f"'{choice}'" for choice in choices)
+        options = " | ".join(f"'{option}'" for option in choices)
         detail = {"received": value, "code": "invalid_enum_value", "options": list(choices)}
         message = f"Invalid enum value. Expected {options}, received '{value}'"
-        raise AnswerError(invalid((Issue((name,), message, detail),)))
+        raise ResponseError(validation_response((Issue((name,), message, detail),)))
     return value
 
 
-def numbers(request: Request, name: str) -> list[int] | None:
-    """A list of whole numbers between commas; what is none is passed over, as on the hosted server."""
+def integers(request: Request, name: str) -> list[int] | None:
+    """A comma-separated list of integers, or ``None`` if absent. Other items are ignored, as on the hosted tracker."""
     value = request.query_params.get(name)
     if value is None:
         return None
-    return [number for part in value.split(",") if (number := parsed(part.strip())) is not None]
+    return [number for part in value.split(",") if (number := parse_integer(part.strip())) is not None]
 
 
-def parsed(value: str) -> int | None:
+def parse_integer(value: str) -> int | None:
     """
-    >>> parsed("12"), parsed("-1"), parsed("2.0"), parsed("1.5"), parsed("")
+    >>> parse_integer("12"), parse_integer("-1"), parse_integer("2.0"), parse_integer("1.5"), parse_integer("")
     (12, -1, 2, None, None)
     """
-    found = _WHOLE.fullmatch(value)
+    found = _INTEGER.fullmatch(value)
     return int(found[1]) if found else None

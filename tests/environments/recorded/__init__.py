@@ -1,7 +1,7 @@
-"""Environments of real processes, as their launchers made them; cut down to what a launcher or scheduler tells.
+"""Environments of real processes, as their launchers made them; cut down to the variables of launchers and schedulers.
 
-One file per launch. Its first line says what was run, with which release. Then come the variables that all ranks
-have alike, and after each blank line those of one rank, in the order of ranks. Slurm's cluster is called lab, its
+One file per launch. Its first line is the command and its release. Then come the variables that all ranks have
+alike, and after each blank line those of one rank, in the order of ranks. Slurm's cluster is called lab, its
 nodes n1 and n2; where a value held a machine's name, that is head.
 """
 

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs through the real pynvml and a fake driver. Nothing here proves what a real driver answers."""
+"""NVIDIA GPUs through the real pynvml and a fake driver, which shows nothing about a real driver."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import json
 from collections import Counter
 
 import pytest
-from fakenvml.node import FakeNode
 
+from fakenvml.node import FakeNode
 from pluto_dist.inventory.gpu import nvidia
 from pluto_dist.inventory.records import MigInstance
 from pluto_dist.inventory.report.document import compose
-from pluto_dist.serialization.text import clean_text
+from pluto_dist.serialization.text import record_text
 
 H100_MEMORY = 85520809984
-CALLS_PER_GPU = 60  # 27 values, 19 questions for 18 links, and the pairs
+CALLS_PER_GPU = 60  # 27 values, 19 calls for 18 links, and the pairs
 
 
-def test_eight_gpus_are_reported_whole(node):
-    """Every value that a healthy driver gives is in the report, in its unit."""
+def test_all_fields_of_eight_gpus(node):
+    """The report has every value of a healthy driver, in its unit."""
     gpus = node.collect("h100").gpus
 
     assert (gpus.vendor, gpus.driver, gpus.cuda_driver, gpus.count) == ("nvidia", "550.54.15", "12.4", 8)
@@ -40,8 +40,8 @@ def test_eight_gpus_are_reported_whole(node):
     assert (gpus.p2p, gpus.confidential) == ("all", None)
 
 
-def test_confidential_computing_is_told_where_it_is_on(node):
-    """It is of the whole node, and one of the things in which nodes may differ."""
+def test_confidential_computing(node):
+    """It is a property of the node and of its class."""
     on = node.collect("h100", "confidential=1")
     assert on.gpus.confidential is True
     document = compose({0: on.inventory}, leader_node=0, world_size=8, first_ranks={0: 0})
@@ -61,7 +61,7 @@ def test_confidential_computing_is_told_where_it_is_on(node):
     ],
 )
 def test_the_library_is_opened_and_closed_once(node, lines):
-    """Whatever fails between, one init meets one shutdown, in one process, and nothing is asked after it."""
+    """Whatever fails in between, there is one init and one shutdown, in one process, and no call afterwards."""
     seen = node.collect("h100", *lines)
 
     functions = seen.functions()
@@ -71,7 +71,7 @@ def test_the_library_is_opened_and_closed_once(node, lines):
 
 
 def test_the_calls_of_a_gpu_are_few(node):
-    """A GPU costs a bounded number of driver calls, for each may take the driver's lock."""
+    """The number of driver calls per GPU is bounded, because each may take the driver's lock."""
     per_gpu = Counter(call.device for call in node.collect("h100").calls if call.device >= 0)
 
     assert set(per_gpu) == set(range(8))
@@ -90,7 +90,7 @@ def test_the_calls_of_a_gpu_are_few(node):
     ],
 )
 def test_a_lost_gpu_hides_no_other(node, line):
-    """A GPU that is lost, at its handle or at any later call, is named and not asked again; seven remain."""
+    """A GPU that is lost at its handle or at a later call is listed as bad and not queried again; seven remain."""
     seen = node.collect("h100", line)
 
     assert seen.gpus.bad == ((3, "GpuIsLost"),)
@@ -99,21 +99,21 @@ def test_a_lost_gpu_hides_no_other(node, line):
     assert [call.function for call in seen.calls if call.device == 3][-1] == line.split(".")[2]
 
 
-def test_the_profile_of_a_lost_gpu_is_that_case(node):
-    """The profile that other tests use for a lost GPU has one."""
+def test_the_profile_of_a_lost_gpu(node):
+    """The profile that other tests use has a lost GPU."""
     assert node.collect("lost").gpus.bad == ((3, "GpuIsLost"),)
 
 
 @pytest.mark.parametrize(
     ("code", "name"), [(4, "NoPermission"), (16, "ResetRequired"), (999, "Unknown"), (998, "Error998")]
 )
-def test_a_handle_that_is_refused_is_named(node, code, name):
-    """Any error at a GPU's handle names that GPU with NVML's word for it."""
+def test_a_failing_handle(node, code, name):
+    """A GPU whose handle fails is listed as bad with the name of NVML's error."""
     assert node.collect("h100", f"dev.0.nvmlDeviceGetHandleByIndex_v2.rc={code}").gpus.bad == ((0, name),)
 
 
-def test_a_gpu_that_cannot_be_named_is_bad(node):
-    """A GPU of which neither name nor UUID nor bus id can be read is not listed as if it worked."""
+def test_a_gpu_without_identity_is_bad(node):
+    """A GPU that has neither name nor UUID nor bus id is not listed as healthy."""
     refused = ("Name", "UUID", "PciInfo_v3")
     gpus = node.collect("h100", *(f"dev.5.nvmlDeviceGet{what}.rc=4" for what in refused)).gpus
 
@@ -124,8 +124,8 @@ def test_a_gpu_that_cannot_be_named_is_bad(node):
     ("code", "name"),
     [(18, "LibRmVersionMismatch"), (9, "DriverNotLoaded"), (4, "NoPermission"), (999, "Unknown")],
 )
-def test_a_library_that_does_not_open_is_named(node, code, name):
-    """An error of nvmlInit is the report's error; the host is reported all the same, no shutdown is due."""
+def test_a_library_that_fails_to_initialize(node, code, name):
+    """An error of nvmlInit is the report's error; the host is still reported, and there is no shutdown."""
     seen = node.collect("h100", f"nvmlInitWithFlags.rc={code}")
 
     assert (seen.gpus.error, seen.gpus.count, seen.gpus.devices) == (name, None, ())
@@ -134,8 +134,8 @@ def test_a_library_that_does_not_open_is_named(node, code, name):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a library"])
-def test_no_library_is_no_gpu_and_no_error(tmp_path, content):
-    """A machine without NVIDIA's library has no GPU: a normal answer."""
+def test_without_library_there_is_no_gpu_and_no_error(tmp_path, content):
+    """A machine without NVIDIA's library has no GPU, which is not an error."""
     (tmp_path / "libnvidia-ml.so.1").write_bytes(content)  # hides a real one, and cannot be loaded
     gpus = FakeNode(tmp_path, tmp_path).collect(None).gpus
 
@@ -143,7 +143,7 @@ def test_no_library_is_no_gpu_and_no_error(tmp_path, content):
 
 
 def test_a_name_that_is_not_utf8_is_unknown(node):
-    """A name that cannot be decoded costs nothing but the name."""
+    """A name that cannot be decoded affects no other value."""
     gpus = node.collect("h100", b"dev.2.name=NVIDIA \xff\xfe H100").gpus
 
     assert gpus.devices[2].name is None
@@ -152,12 +152,12 @@ def test_a_name_that_is_not_utf8_is_unknown(node):
 
 @pytest.mark.parametrize("raw", [b"NVIDIA H100\x00\x00", "NVIDIA H100", " NVIDIA H100\x00"])
 def test_names_may_be_bytes_or_text(raw):
-    """The bytes of an old pynvml and the text of a new one are the same name."""
-    assert clean_text(raw) == "NVIDIA H100"
+    """The bytes of an old pynvml and the string of a new one give the same name."""
+    assert record_text(raw) == "NVIDIA H100"
 
 
-def test_unified_memory_is_the_hosts(node):
-    """A GPU that says NotSupported to its memory has the host's, and says so (GB10)."""
+def test_unified_memory_is_that_of_the_host(node):
+    """A GPU that returns NotSupported for its memory has the host's, with its own kind (GB10)."""
     inventory = node.collect("gb10").inventory
 
     (gpu,) = inventory.gpus.devices
@@ -166,7 +166,7 @@ def test_unified_memory_is_the_hosts(node):
 
 
 def test_only_not_supported_means_unified(node):
-    """Another error at the memory leaves it unknown."""
+    """After another error the memory is unknown."""
     gpu = node.collect("h100", "dev.0.nvmlDeviceGetMemoryInfo.rc=999").gpus.devices[0]
 
     assert (gpu.memory, gpu.memory_kind) == (None, None)
@@ -174,7 +174,7 @@ def test_only_not_supported_means_unified(node):
 
 @pytest.mark.parametrize("garbage", ["0", "18446744073709551615"])
 def test_a_jetsons_zeros_are_unknown(node, garbage):
-    """SUCCESS with zero or impossible memory is unknown memory; what cannot be read is left out."""
+    """SUCCESS with zero or impossible memory means unknown; values that cannot be read are left out."""
     (gpu,) = node.collect("jetson", f"dev.0.mem.total={garbage}").gpus.devices
 
     assert (gpu.name, gpu.compute_capability) == ("Orin (nvgpu)", "8.7")
@@ -183,7 +183,7 @@ def test_a_jetsons_zeros_are_unknown(node, garbage):
 
 
 def test_an_old_driver_lacks_functions(node_without):
-    """A missing symbol (FunctionNotFound, or NVMLLibraryMismatchError for processes) costs its value only."""
+    """A missing symbol (FunctionNotFound, or NVMLLibraryMismatchError for processes) affects only its value."""
     old = node_without(
         "nvmlDeviceGetComputeRunningProcesses_v3",
         "nvmlDeviceGetMigMode",
@@ -198,14 +198,14 @@ def test_an_old_driver_lacks_functions(node_without):
 
 
 def test_impossible_pids_are_dropped(node):
-    """Drivers that answer another structure give numbers that are no pids (535.43 to 535.86)."""
+    """Drivers that return another structure give numbers outside the range of pids (535.43 to 535.86)."""
     gpu = node.collect("h100", "dev.*.pids=0,4242,4294967295,4194305").gpus.devices[0]
 
     assert gpu.pids == (4242,)
 
 
 def test_mig_instances_are_listed(node):
-    """A GPU in MIG mode names its slices; the others have none."""
+    """A GPU in MIG mode has its instances; the others have none."""
     gpus = node.collect("mig").gpus
 
     profile = "NVIDIA A100-SXM4-40GB MIG 3g.20gb"
@@ -217,14 +217,14 @@ def test_mig_instances_are_listed(node):
 
 
 def test_mig_slots_may_have_gaps(node):
-    """An empty slot does not hide those after it."""
+    """An empty slot does not hide the later ones."""
     gpus = node.collect("mig", "dev.0.mig.6=42", "dev.42.uuid=MIG-6").gpus
 
     assert gpus.devices[0].mig_instances[-1] == MigInstance(uuid="MIG-6", name="NVIDIA A100-SXM4-40GB")
 
 
 def test_a_stalled_driver_costs_the_deadline_and_no_more(node):
-    """A driver that does not answer is given up after the deadline, for good; the process can end."""
+    """A driver that does not respond is abandoned after the deadline, also by later calls; the process can exit."""
     code = """
 import json, time
 from pluto_dist.inventory.probes.collect import collect
@@ -245,15 +245,15 @@ print(json.dumps(reports))
 
 
 def test_a_stall_in_the_middle_is_a_timeout(node):
-    """A driver may stall at any call, not only at the first one."""
+    """A driver may stall at any call."""
     seen = node.collect("h100", "nvmlDeviceGetTemperature.ms=8000", deadline=0.5)
 
     assert (seen.gpus.error, seen.gpus.devices) == ("timeout", ())
     assert seen.seconds < 1.5
 
 
-def test_other_users_of_the_library_are_left_alone(node):
-    """torch or the user may have opened NVML: it is still open for them afterwards."""
+def test_other_users_of_the_library(node):
+    """If torch or the user has initialized NVML, it stays initialized."""
     code = """
 import pynvml
 from pluto_dist.inventory.probes.collect import collect
@@ -267,8 +267,8 @@ pynvml.nvmlShutdown()
     assert output == "8\n"
 
 
-def test_collecting_twice_opens_twice(node):
-    """Nothing of the library is kept between two collections, so a child or a later call starts afresh."""
+def test_collecting_twice_initializes_twice(node):
+    """No state of the library is kept between two collections."""
     code = (
         "from pluto_dist.inventory.probes.collect import collect as c; assert c(10).gpus.devices == c(10).gpus.devices"
     )
@@ -278,8 +278,8 @@ def test_collecting_twice_opens_twice(node):
     assert pairs == ["nvmlInitWithFlags", "nvmlShutdown"] * 2
 
 
-def test_what_the_fake_reports_makes_a_document(node):
-    """A node with a lost GPU and MIG goes through the wire's form into the document."""
+def test_a_document_of_the_fake_driver(node):
+    """A node with a lost GPU and MIG is sent as JSON and composed into a document."""
     inventory = node.collect("mig", "dev.3.nvmlDeviceGetHandleByIndex_v2.rc=15").inventory
     document = compose({0: inventory}, leader_node=0, world_size=8, first_ranks={0: 0})
 
@@ -291,8 +291,8 @@ def test_what_the_fake_reports_makes_a_document(node):
     assert (nvidia_card["count"], len(nvidia_card["devices"])) == (8, 7)
 
 
-def test_errors_have_nvmls_names():
-    """A code that pynvml has no class for is named by its number."""
+def test_names_of_errors():
+    """A code without a class in pynvml is named by its number."""
     unknown = type("NVMLError", (Exception,), {"value": 77})
 
     assert nvidia.error_name(unknown()) == "Error77"

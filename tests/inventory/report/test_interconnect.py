@@ -1,11 +1,11 @@
-"""What connects the GPUs of a job: the word that a user filters runs by."""
+"""The interconnect of a job's GPUs, by which users filter runs."""
 
 from __future__ import annotations
 
 import pytest
 
 from pluto_dist.inventory.records import Gpu, GpuReport, HostReport, Nic, NodeInventory
-from pluto_dist.inventory.report.interconnect import of_nodes
+from pluto_dist.inventory.report.interconnect import summarize
 
 IB = Nic("mlx5_0", "InfiniBand", 400.0, rdma=True)
 IB_DOWN = Nic("mlx5_0", "InfiniBand", 10.0, "DOWN", rdma=True)
@@ -23,7 +23,7 @@ def node(
 
 
 @pytest.mark.parametrize(
-    ("nodes", "word"),
+    ("nodes", "expected"),
     [
         ([], None),
         ([node(IB, ETHERNET)], "nvlink"),
@@ -46,5 +46,6 @@ def node(
         ([node(IB, fabric_cluster=RACK, fabric_clique=1), node(IB, gpus=0)], "nvlink+ib"),
     ],
 )
-def test_what_connects_the_gpus(nodes, word):
-    assert of_nodes(nodes) == word
+def test_interconnects(nodes, expected):
+    """Intra-node and inter-node, the fastest of each."""
+    assert summarize(nodes) == expected

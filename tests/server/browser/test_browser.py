@@ -1,4 +1,4 @@
-"""The pages in a real browser: from the index over the project to the run."""
+"""The pages in headless Chromium: navigation, contents, layout and colour schemes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inventory.inventories import h100_node
 
-from pluto_dist.inventory.ranks import RankGpu
+from inventory.inventories import h100_node
+from pluto_dist.inventory.records import RankGpu
 from pluto_dist.inventory.report.document import compose
 from pluto_dist.server import LocalServer
 from server.conftest import Client
@@ -32,10 +32,10 @@ CONFIG = {"lr": 0.001, "model": {"name": "resnet-50", "layers": [3, 4, 6, 3]}, "
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
     if None in programs:
-        why = "no chromium or no chromedriver on PATH: apt-get install chromium chromium-driver"
+        reason = "no chromium or no chromedriver on PATH: apt-get install chromium chromium-driver"
         if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
+            pytest.fail(reason)
+        pytest.skip(reason)
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -54,17 +54,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def run(server: LocalServer) -> Iterator[dict[str, Any]]:
-    one = Client(server)
+    client = Client(server)
     fields = {"config": json.dumps(CONFIG), "systemMetadata": json.dumps(METADATA), "tags": ["ddp", "h100"]}
-    made = one.made("image-classification", "torchrun-42", runName="resnet on three nodes", **fields)
-    one.made("image-classification", "torchrun-42")
-    one.post("/api/runs/trigger", {"runId": made["runId"]})
-    one.status(made["runId"], "FAILED")
-    one.made("image-classification", "torchrun-42")
-    one.status(made["runId"], "COMPLETED")
-    one.made("digits", runName="mlp")
-    yield made
-    one.session.close()
+    created = client.create_run("image-classification", "torchrun-42", runName="resnet on three nodes", **fields)
+    client.create_run("image-classification", "torchrun-42")
+    client.post("/api/runs/trigger", {"runId": created["runId"]})
+    client.status(created["runId"], "FAILED")
+    client.create_run("image-classification", "torchrun-42")
+    client.status(created["runId"], "COMPLETED")
+    client.create_run("digits", runName="mlp")
+    yield created
+    client.session.close()
 
 
 def screenshot(browser: Any, name: str) -> None:
@@ -73,12 +73,13 @@ def screenshot(browser: Any, name: str) -> None:
         browser.save_screenshot(str(Path(folder) / name))
 
 
-def complaints(browser: Any) -> list[str]:
-    """What the browser's console says, refused resources included."""
+def console_messages(browser: Any) -> list[str]:
+    """The messages of the browser's console; blocked resources are among them."""
     return [entry["message"] for entry in browser.get_log("browser")]
 
 
-def test_from_the_index_to_the_run(browser: Any, server: LocalServer, run: dict[str, Any]) -> None:
+def test_navigation_and_contents(browser: Any, server: LocalServer, run: dict[str, Any]) -> None:
+    """Links lead from the index to the run, whose page shows status, nodes, drift, config and attaches."""
     browser.get(server.url + "/")
     screenshot(browser, "index.png")
     browser.find_element("link text", "image-classification").click()
@@ -108,16 +109,16 @@ def test_from_the_index_to_the_run(browser: Any, server: LocalServer, run: dict[
     rows[1].find_element("css selector", "summary").click()
     used = [each.text for each in rows[1].find_elements("css selector", ".ids li")]
     assert [each.rpartition(", ")[2] for each in used if "rank" in each] == ["rank 8", "rank 9"]
-    assert used[5].endswith("c56, rank 9")  # GPU 6: 5 does not answer
+    assert used[5].endswith("c56, rank 9")  # GPU 6; GPU 5 is lost
     assert "<b>plain</b>" in browser.find_element("id", "config").text
     assert len(browser.find_elements("css selector", "#attaches tbody tr")) == 3
-    assert complaints(browser) == []
+    assert console_messages(browser) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_it_fits_and_can_be_read(browser: Any, run: dict[str, Any], scheme: str, width: int) -> None:
-    """No sideways scrolling of the page in a narrow window, and text stands out in both colour schemes."""
+def test_layout_and_colours(browser: Any, run: dict[str, Any], scheme: str, width: int) -> None:
+    """The page never scrolls horizontally, and text contrasts with the background in both colour schemes."""
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     metrics = {"width": width, "height": 1500, "deviceScaleFactor": 1, "mobile": False}
@@ -128,11 +129,11 @@ def test_it_fits_and_can_be_read(browser: Any, run: dict[str, Any], scheme: str,
         root = browser.find_element("css selector", "html")
         assert root.get_property("scrollWidth") <= width
         body = browser.find_element("css selector", "body")
-        light = sum(_rgb(body.value_of_css_property("background-color"))) > 3 * 128
-        assert light is (scheme == "light")
-        ink = sum(_rgb(body.value_of_css_property("color"))) > 3 * 128
-        assert ink is not light
-        assert complaints(browser) == []
+        has_light_background = sum(_rgb(body.value_of_css_property("background-color"))) > 3 * 128
+        assert has_light_background is (scheme == "light")
+        has_light_text = sum(_rgb(body.value_of_css_property("color"))) > 3 * 128
+        assert has_light_text is not has_light_background
+        assert console_messages(browser) == []
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

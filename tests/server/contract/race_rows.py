@@ -1,4 +1,4 @@
-"""Ranks that come at once, and what is stored of what they bring."""
+"""Rows about concurrent ranks, and about what is stored of their requests."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ RANKS = 32
 def _one_run(target: Target, project: str, answers: list[requests.Response]) -> Any:
     bodies = [answer.json() for answer in answers if answer.status_code == 200]
     created = sum(not body["resumed"] for body in bodies)
-    return statuses(answers), created, len({(b["runId"], b["number"]) for b in bodies}), target.made(project)["number"]
+    return (
+        statuses(answers),
+        created,
+        len({(b["runId"], b["number"]) for b in bodies}),
+        target.create_run(project)["number"],
+    )
 
 
 def _existing_project(target: Target) -> Any:
     project = new_project()
-    target.made(project)
-    return _one_run(target, project, target.at_once(RANKS, lambda _: target.create(project, "job")))
+    target.create_run(project)
+    return _one_run(target, project, target.concurrently(RANKS, lambda _: target.create(project, "job")))
 
 
 def _new_project(target: Target) -> Any:
-    """Five bursts, for the real server fails in most, not in all."""
+    """Five bursts, because the hosted tracker fails in most of them, not in all."""
     found: set[int] = set()
     for _ in range(5):
         project = new_project()
-        found |= statuses(target.at_once(RANKS, lambda _, project=project: target.create(project, "job")))
+        found |= statuses(target.concurrently(RANKS, lambda _, project=project: target.create(project, "job")))
     return found
 
 
@@ -38,36 +43,36 @@ def _distinct(target: Target) -> Any:
     found: set[int] = set()
     for _ in range(5):
         project = new_project()
-        found |= statuses(target.at_once(RANKS, lambda n, project=project: target.create(project, f"job-{n}")))
+        found |= statuses(target.concurrently(RANKS, lambda n, project=project: target.create(project, f"job-{n}")))
     return found
 
 
 def _retried(target: Target) -> Any:
-    """A rank that is answered 500 tries again: in the end all are in one run."""
+    """Ranks that are answered 500 retry; in the end all have the same run."""
     project = new_project()
 
-    def stubborn(_: int) -> requests.Response:
+    def create_with_retries(_: int) -> requests.Response:
         for _ in range(10):
             if (answer := target.create(project, "job")).status_code == 200:
                 break
         return answer
 
-    answers = target.at_once(RANKS, stubborn)
+    answers = target.concurrently(RANKS, create_with_retries)
     return statuses(answers), len({answer.json()["runId"] for answer in answers})
 
 
 def _first(target: Target) -> Any:
     project = new_project()
-    run = target.made(
+    run = target.create_run(
         project, "job", systemMetadata='{"host":"A"}', loggerSettings='{"by":"A"}', tags=["A"],
-        config='{"who":"A","shared":{"a":1,"x":"A"},"lst":[1,2],"s":1}',
+        config='{"rank":"A","shared":{"a":1,"x":"A"},"lst":[1,2],"s":1}',
     )["runId"]  # fmt: skip
-    for who in "BC":
-        target.made(
-            project, "job", systemMetadata=json.dumps({"host": who}), loggerSettings="{}", tags=[who],
-            config=json.dumps({"who": who, "shared": {who: 1, "x": None}, "lst": [who], "s": {"now": who}}),
+    for rank in "BC":
+        target.create_run(
+            project, "job", systemMetadata=json.dumps({"host": rank}), loggerSettings="{}", tags=[rank],
+            config=json.dumps({"rank": rank, "shared": {rank: 1, "x": None}, "lst": [rank], "s": {"now": rank}}),
         )  # fmt: skip
-    target.made(project, "job", config="{}")
+    target.create_run(project, "job", config="{}")
     return target.details(run)
 
 
@@ -82,49 +87,49 @@ def _merged(target: Target) -> Any:
 
 def _no_metadata(target: Target) -> Any:
     project = new_project()
-    run = target.made(project, "job")["runId"]
-    target.made(project, "job", systemMetadata='{"host":"B"}')
+    run = target.create_run(project, "job")["runId"]
+    target.create_run(project, "job", systemMetadata='{"host":"B"}')
     return target.details(run)["systemMetadata"]
 
 
 def _values(sent: str) -> Any:
-    def ask(target: Target) -> Any:
-        return target.details(target.made(new_project(), config=sent)["runId"])["config"]
+    def observe(target: Target) -> Any:
+        return target.details(target.create_run(new_project(), config=sent)["runId"])["config"]
 
-    return ask
+    return observe
 
 
 def _array_then_object(target: Target) -> Any:
     project = new_project()
-    run = target.made(project, "job", config="[1,2]")["runId"]
-    target.made(project, "job", config='{"a":1}')
+    run = target.create_run(project, "job", config="[1,2]")["runId"]
+    target.create_run(project, "job", config='{"a":1}')
     return target.details(run)["config"]
 
 
 def _concurrent_keys(count: int, padding: int = 0) -> Any:
-    def ask(target: Target) -> int:
+    def observe(target: Target) -> int:
         project = new_project()
-        run = target.made(project, "job", config='{"base":1}')["runId"]
-        target.at_once(count, lambda n: target.create(project, "job", config=json.dumps({f"k{n}": "x" * padding})))
+        run = target.create_run(project, "job", config='{"base":1}')["runId"]
+        target.concurrently(count, lambda n: target.create(project, "job", config=json.dumps({f"k{n}": "x" * padding})))
         return len(target.details(run)["config"])
 
-    return ask
+    return observe
 
 
 def _sequential_keys(target: Target) -> int:
     project = new_project()
-    run = target.made(project, "job", config='{"base":1}')["runId"]
+    run = target.create_run(project, "job", config='{"base":1}')["runId"]
     for n in range(16):
-        target.made(project, "job", config=json.dumps({f"k{n}": n}))
+        target.create_run(project, "job", config=json.dumps({f"k{n}": n}))
     return len(target.details(run)["config"])
 
 
 def _stale_reads(target: Target) -> int:
     project = new_project()
-    run = target.made(project, "job", config="{}")["runId"]
+    run = target.create_run(project, "job", config="{}")["runId"]
     stale = 0
     for n in range(50):
-        target.made(project, "job", config=json.dumps({"n": n}))
+        target.create_run(project, "job", config=json.dumps({"n": n}))
         stale += target.details(run)["config"]["n"] != n
     return stale
 
@@ -133,24 +138,26 @@ def _value(sent: str, stored: Any) -> Row:
     return Row("stored", f"config {sent or 'empty'}", _values(sent), stored)
 
 
-def _lost(count: int, padding: int = 0) -> Row:
-    some = AnyOf(f"fewer than {count + 1} keys", lambda found: found < count + 1)
-    name = f"{count} resumes at once with a config key each" + (f" of {padding // 1000} kB" if padding else "")
-    return Row("stored", name, _concurrent_keys(count, padding), some, count + 1, CONFIG)
+def _lost_keys(count: int, padding: int = 0) -> Row:
+    fewer = AnyOf(f"fewer than {count + 1} keys", lambda found: found < count + 1)
+    name = f"{count} concurrent resumes with a config key each" + (f" of {padding // 1000} kB" if padding else "")
+    return Row("stored", name, _concurrent_keys(count, padding), fewer, count + 1, CONFIG)
 
 
-BURNED = AnyOf("one run, the next number later than 3", lambda seen: seen[:3] == ({200}, 1, 1) and seen[3] > 3)
+NUMBERS_LOST = AnyOf(
+    "one run, and the next number is greater than 3", lambda found: found[:3] == ({200}, 1, 1) and found[3] > 3
+)
 SOME_500 = AnyOf("500 to some ranks", lambda found: found == {200, 500})
 ROWS = [
-    Row("races", "32 ranks, one new externalId, a project", _existing_project, BURNED, ({200}, 1, 1, 3), NUMBERS),
-    Row("races", "32 ranks, one new externalId, new project", _new_project, SOME_500, {200}, VALID),
-    Row("races", "32 ranks, an externalId each, new project", _distinct, SOME_500, {200}, VALID),
-    Row("races", "a retry cures it", _retried, ({200}, 1)),
-    Row("stored", "metadata, settings and tags stay the first's", _kept, ({"host": "A"}, {"by": "A"}, ["A"])),
-    Row("stored", "metadata of a later rank is dropped where the first sent none", _no_metadata, None),
+    Row("races", "32 ranks, one externalId, known project", _existing_project, NUMBERS_LOST, ({200}, 1, 1, 3), NUMBERS),
+    Row("races", "32 ranks, one externalId, new project", _new_project, SOME_500, {200}, VALID),
+    Row("races", "32 ranks, 32 externalIds, new project", _distinct, SOME_500, {200}, VALID),
+    Row("races", "with retries all ranks get the run", _retried, ({200}, 1)),
+    Row("stored", "metadata, settings and tags of the first rank are kept", _kept, ({"host": "A"}, {"by": "A"}, ["A"])),
+    Row("stored", "metadata of a later rank is ignored, even if the first sent none", _no_metadata, None),
     Row(
-        "stored", "config is merged at every depth, later wins", _merged,
-        {"who": "C", "shared": {"a": 1, "x": None, "B": 1, "C": 1}, "lst": ["C"], "s": {"now": "C"}},
+        "stored", "config is merged at every depth, later values win", _merged,
+        {"rank": "C", "shared": {"a": 1, "x": None, "B": 1, "C": 1}, "lst": ["C"], "s": {"now": "C"}},
     ),
     _value("", None),
     _value("null", None),
@@ -159,12 +166,12 @@ ROWS = [
     _value("5", 5),
     _value("false", False),
     _value('{"a":1e400}', {"a": None}),
-    _value('{"a":9223372036854775807}', AnyOf("9223372036854776000", lambda seen: float(seen["a"]) == 2.0**63)),
+    _value('{"a":9223372036854775807}', AnyOf("9223372036854776000", lambda found: float(found["a"]) == 2.0**63)),
     _value('{"__proto__":{"a":1},"b":2}', {"b": 2}),
-    Row("stored", "a list that keys are merged into", _array_then_object, {"0": 1, "1": 2, "a": 1}),
-    _lost(16),
-    _lost(16, 100_000),
-    _lost(64),
-    Row("stored", "16 resumes one after the other", _sequential_keys, 17),
-    Row("stored", "a read right after a resume is never stale", _stale_reads, 0),
+    Row("stored", "keys merged into a list", _array_then_object, {"0": 1, "1": 2, "a": 1}),
+    _lost_keys(16),
+    _lost_keys(16, 100_000),
+    _lost_keys(64),
+    Row("stored", "16 sequential resumes with a config key each", _sequential_keys, 17),
+    Row("stored", "a read after a resume is never stale", _stale_reads, 0),
 ]  # fmt: skip

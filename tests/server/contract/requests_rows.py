@@ -1,4 +1,4 @@
-"""Single requests: what create answers to every kind of field, body and key."""
+"""Rows about single create requests: fields, bodies, API keys and paths."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from server.contract.row import LIMIT, REASON, VALID, AnyOf, Better, Row
-from server.contract.target import CREATE, Answer, Target, new_project, seen
+from server.contract.target import CREATE, Answer, Target, new_project, observed
 
 RUN = Answer(200, "run")
 FAILED = Answer(500, "A", "Failed to create run")
@@ -17,45 +17,53 @@ NO_JSON = Answer(400, "A", "Invalid JSON format in request body")
 MALFORMED = Answer(400, "A", "Malformed JSON in request body")
 
 
-def A(says: str) -> Answer:  # noqa: N802  # the shapes are called so
-    return Answer(400, "A", says)
+def A(text: str) -> Answer:  # noqa: N802  # the name of the shape
+    return Answer(400, "A", text)
 
 
-def C(says: str = "") -> Answer:  # noqa: N802
-    return Answer(400, "C", says)
+def C(text: str = "") -> Answer:  # noqa: N802
+    return Answer(400, "C", text)
 
 
 def new(
-    name: str, fields: dict[str, Any], real: Any, ours: Any = None, better: Better = "", *, burned: bool | None = None
+    name: str,
+    fields: dict[str, Any],
+    hosted: Any,
+    embedded: Any = None,
+    better: Better = "",
+    *,
+    lost: bool | None = None,
 ) -> Row:
-    """A create of a new run. ``burned``: whether a refusal took a run number, where that was measured."""
+    """A create request for a new run. ``lost``: whether a rejected request took a run number on the hosted tracker."""
 
-    def ask(target: Target) -> Any:
+    def observe(target: Target) -> Any:
         project = new_project()
         body = {"runName": "run", "projectName": project, **fields}
-        found = seen(target.send(CREATE, body))
-        if burned is None or body["projectName"] != project:
+        found = observed(target.send(CREATE, body))
+        if lost is None or body["projectName"] != project:
             return found
-        return found, target.made(project)["number"]
+        return found, target.create_run(project)["number"]
 
-    if burned is None:
-        return Row("requests", name, ask, real, ours, better)
-    return Row("requests", name, ask, (real, 2), (ours, 1), better)
+    if lost is None:
+        return Row("requests", name, observe, hosted, embedded, better)
+    return Row("requests", name, observe, (hosted, 2), (embedded, 1), better)
 
 
-def again(name: str, fields: dict[str, Any], real: Any, ours: Any = None, better: Better = "") -> Row:
-    """A create with an external id that exists; what is stored must not change unless the answer says so."""
+def again(name: str, fields: dict[str, Any], hosted: Any, embedded: Any = None, better: Better = "") -> Row:
+    """A create request with an existing external id; the stored run must not change."""
 
-    def ask(target: Target) -> Any:
+    def observe(target: Target) -> Any:
         project = new_project()
-        first = target.made(project, "job", config='{"kept":1}', tags=["first"])
+        first = target.create_run(project, "job", config='{"kept":1}', tags=["first"])
         answer = target.create(project, "job", **fields)
         found = target.details(first["runId"])
         unchanged = (found["name"], found["tags"], found["config"]) == ("run", ["first"], {"kept": 1})
         same = answer.status_code != 200 or (answer.json()["runId"], answer.json()["resumed"]) == (first["runId"], True)
-        return seen(answer), unchanged, same
+        return observed(answer), unchanged, same
 
-    return Row("requests", f"resume: {name}", ask, (real, True, True), (ours, True, True) if better else None, better)
+    return Row(
+        "requests", f"resume: {name}", observe, (hosted, True, True), (embedded, True, True) if better else None, better
+    )
 
 
 def deep(levels: int) -> str:
@@ -64,16 +72,16 @@ def deep(levels: int) -> str:
 
 NUL = r'{"a":"\u0000"}'
 FIELDS = [
-    new("new", {}, AnyOf("200, resumed false", lambda a: a.is_like(RUN) and '"resumed": false' in a.says)),
+    new("new", {}, AnyOf("200, resumed false", lambda a: a.is_like(RUN) and '"resumed": false' in a.text)),
     new('externalId ""', {"externalId": ""}, C("String must contain at least 1 character(s)")),
     new("externalId null", {"externalId": None}, RUN),
     new("externalId a number", {"externalId": 7}, C("Expected string, received number")),
     new("externalId a blank", {"externalId": " "}, RUN),
     new("externalId of 255 characters", {"externalId": "x" * 255}, RUN),
     new("externalId of 255 emoji", {"externalId": "🚀" * 255}, RUN),
-    new("externalId of 256 characters", {"externalId": "x" * 256}, FAILED, A("externalId"), REASON, burned=True),
+    new("externalId of 256 characters", {"externalId": "x" * 256}, FAILED, A("externalId"), REASON, lost=True),
     new("runName of 255 characters", {"runName": "n" * 255}, RUN),
-    new("runName of 300 characters", {"runName": "n" * 300}, FAILED, A("runName"), REASON, burned=True),
+    new("runName of 300 characters", {"runName": "n" * 300}, FAILED, A("runName"), REASON, lost=True),
     new("runName empty", {"runName": ""}, RUN),
     new("runName null", {"runName": None}, C("Expected string, received null")),
     new("projectName null", {"projectName": None}, C("Expected string, received null")),
@@ -91,9 +99,9 @@ FIELDS = [
     new("config an object", {"config": {}}, C("Expected string, received object")),
     new("systemMetadata an object", {"systemMetadata": {}}, C("Expected string, received object")),
     new("systemMetadata an array", {"systemMetadata": "[1]"}, RUN),
-    new("NUL in config", {"config": NUL}, FAILED, A("NUL"), REASON, burned=True),
-    new("NUL in a key of config", {"config": r'{"\u0000":1}'}, FAILED, A("NUL"), REASON, burned=True),
-    new("NUL in systemMetadata", {"systemMetadata": NUL}, FAILED, A("NUL"), REASON, burned=True),
+    new("NUL in config", {"config": NUL}, FAILED, A("NUL"), REASON, lost=True),
+    new("NUL in a key of config", {"config": r'{"\u0000":1}'}, FAILED, A("NUL"), REASON, lost=True),
+    new("NUL in systemMetadata", {"systemMetadata": NUL}, FAILED, A("NUL"), REASON, lost=True),
     new("NUL in runName", {"runName": "a\0"}, FAILED, A("runName contains a NUL"), REASON),
     new("NUL in a tag", {"tags": ["a\0"]}, FAILED, A("tags[0] contains a NUL"), REASON),
     new("NUL in externalId", {"externalId": "a\0"}, BROKEN, A("externalId contains a NUL"), REASON),
@@ -127,14 +135,14 @@ FIELDS = [
     new("project whose prefix grows in upper case", {"projectName": "ﬃ ﬃ ﬃ ﬃ ﬃ"}, BROKEN, RUN, VALID),
     new(
         "systemMetadata of 100 MB", {"systemMetadata": '"' + "x" * 100_000_000 + '"'}, FAILED,
-        Answer(413, "A"), LIMIT, burned=True,
+        Answer(413, "A"), LIMIT, lost=True,
     ),
     new(
         "a metadata key of 600 characters", {"systemMetadata": json.dumps({"k" * 600: 1})}, RUN,
     ),
 ]  # fmt: skip
 RESUMES = [
-    again("as it was", {}, RUN),
+    again("unchanged", {}, RUN),
     again("other runName and tags", {"runName": "other", "tags": ["z"]}, RUN),
     again("runName of 300 characters", {"runName": "n" * 300}, RUN),
     again("51 tags", {"tags": ["t"] * 51}, C("A run can have at most 50 tags")),
@@ -153,11 +161,11 @@ RESUMES = [
 ]
 
 
-def body(name: str, content_type: str, raw: bytes, real: Any, ours: Any = None, better: Better = "") -> Row:
-    def ask(target: Target) -> Answer:
-        return seen(target.send(CREATE, raw=raw, headers={"Content-Type": content_type}))
+def body(name: str, content_type: str, raw: bytes, hosted: Any, embedded: Any = None, better: Better = "") -> Row:
+    def observe(target: Target) -> Answer:
+        return observed(target.send(CREATE, raw=raw, headers={"Content-Type": content_type}))
 
-    return Row("requests", f"body: {name}", ask, real, ours, better)
+    return Row("requests", f"body: {name}", observe, hosted, embedded, better)
 
 
 GOOD = b'{"runName":"r","projectName":"contract bodies"}'
@@ -178,14 +186,14 @@ BODIES = [
 PLAIN, UNKNOWN = Answer(401, "A", '{"error": "Unauthorized"}'), Answer(401, "B", "Key not found")
 
 
-def auth(name: str, header: str, real: Answer, *, content: bytes = GOOD, needs: str = "") -> Row:
-    """``KEY`` in the header stands for the target's key, ``{needs}`` for the one that is needed."""
+def auth(name: str, header: str, hosted: Answer, *, content: bytes = GOOD, needs: str = "") -> Row:
+    """``KEY`` in the header is replaced by the target's key, ``{needs}`` by the key that the row needs."""
 
-    def ask(target: Target) -> Answer:
+    def observe(target: Target) -> Answer:
         value = header.replace("KEY", target.key).replace("{needs}", target.keys.get(needs, ""))
-        return seen(target.send(CREATE, key="", raw=content, headers={"Authorization": value}))
+        return observed(target.send(CREATE, key="", raw=content, headers={"Authorization": value}))
 
-    return Row("requests", f"auth: {name}", ask, real, needs=needs)
+    return Row("requests", f"auth: {name}", observe, hosted, needs=needs)
 
 
 AUTH = [
@@ -204,8 +212,8 @@ AUTH = [
 ]
 
 
-def path(name: str, method: str, where: str, real: Answer) -> Row:
-    return Row("requests", name, lambda target: seen(target.send(where, method=method, raw=GOOD)), real)
+def path(name: str, method: str, location: str, hosted: Answer) -> Row:
+    return Row("requests", name, lambda target: observed(target.send(location, method=method, raw=GOOD)), hosted)
 
 
 PATHS = [
@@ -217,13 +225,13 @@ PATHS = [
 
 def _other_project(target: Target) -> Any:
     one, two = new_project(), new_project()
-    first, second = target.made(one, "job"), target.made(two, "job")
+    first, second = target.create_run(one, "job"), target.create_run(two, "job")
     return second["resumed"], first["runId"] != second["runId"]
 
 
 def _other_organization(target: Target) -> Any:
     project = new_project()
-    first = target.made(project, "job")
+    first = target.create_run(project, "job")
     fields = {"runName": "run", "projectName": project, "externalId": "job"}
     second = target.send(CREATE, fields, key=target.keys["another organization"]).json()
     return second["resumed"], first["runId"] != second["runId"]
@@ -231,78 +239,78 @@ def _other_organization(target: Target) -> Any:
 
 def _exact_ids(target: Target) -> int:
     project = new_project()
-    return len({target.made(project, each)["runId"] for each in ("x1", "X1", "x1 ")})
+    return len({target.create_run(project, each)["runId"] for each in ("x1", "X1", "x1 ")})
 
 
 def _unicode(target: Target) -> Any:
     project, name, tag, external_id = new_project() + " Ω日", "Ω/ü 🚀", "é", "日本"
-    run = target.made(project, external_id, runName=name, tags=[tag])
+    run = target.create_run(project, external_id, runName=name, tags=[tag])
     found = target.details(run["runId"])
     return (found["name"], found["tags"], found["projectName"]) == (name, [tag], project)
 
 
 def _normal_forms(target: Target) -> int:
     project = new_project()
-    return len({target.made(project + each, "job")["runId"] for each in ("\u00e9", "e\u0301")})
+    return len({target.create_run(project + each, "job")["runId"] for each in ("\u00e9", "e\u0301")})
 
 
 def _slash(target: Target) -> bool:
     project = f"{new_project()}/a"
-    return bool(quote(project, safe="") in target.made(project)["url"])
+    return bool(quote(project, safe="") in target.create_run(project)["url"])
 
 
 def _prefix(name: str) -> Row:
-    def ask(target: Target) -> str:
-        return str(target.made(name)["displayId"]).partition("-")[0]
+    def observe(target: Target) -> str:
+        return str(target.create_run(name)["displayId"]).partition("-")[0]
 
-    return Row("requests", f"project {name!r} has prefix RUN", ask, "RUN")
+    return Row("requests", f"project {name!r} has prefix RUN", observe, "RUN")
 
 
 def _metadata(megabytes: int) -> Row:
-    def ask(target: Target) -> bool:
+    def observe(target: Target) -> bool:
         document = {"blob": "x" * (megabytes * 1_000_000)}
-        run = target.made(new_project(), systemMetadata=json.dumps(document))
+        run = target.create_run(new_project(), systemMetadata=json.dumps(document))
         return bool(target.details(run["runId"])["systemMetadata"] == document)
 
-    return Row("requests", f"systemMetadata of {megabytes} MB is readable in details", ask, True)
+    return Row("requests", f"systemMetadata of {megabytes} MB is readable in details", observe, True)
 
 
 def _many_keys(count: int) -> Row:
-    def ask(target: Target) -> int:
-        run = target.made(new_project(), systemMetadata=json.dumps({f"key{n}": n for n in range(count)}))
+    def observe(target: Target) -> int:
+        run = target.create_run(new_project(), systemMetadata=json.dumps({f"key{n}": n for n in range(count)}))
         return len(target.details(run["runId"])["systemMetadata"])
 
-    return Row("requests", f"{count} flat metadata keys are stored", ask, count)
+    return Row("requests", f"{count} flat metadata keys are stored", observe, count)
 
 
 def _many_hosts(target: Target) -> int:
     hosts = [{"host": f"node-{n:03}", "gpus": [{"uuid": f"GPU-{n}-{g}"} for g in range(8)]} for n in range(128)]
-    run = target.made(new_project(), systemMetadata=json.dumps({"hosts": hosts}))
+    run = target.create_run(new_project(), systemMetadata=json.dumps({"hosts": hosts}))
     return len(target.details(run["runId"])["systemMetadata"]["hosts"])
 
 
 def _created_at(target: Target) -> str:
-    return str(target.details(target.made(new_project(), createdAt=1700000000123)["runId"])["createdAt"])
+    return str(target.details(target.create_run(new_project(), createdAt=1700000000123)["runId"])["createdAt"])
 
 
 def _no_number_for_bad_json(target: Target) -> int:
     project = new_project()
     target.create(project, config="{")
-    return int(target.made(project)["number"])
+    return int(target.create_run(project)["number"])
 
 
 def _no_project_for_two_groups(target: Target) -> Any:
     project = new_project()
     target.create(project, tags=["group:a", "group:b"])
-    return target.made(project)["number"]
+    return target.create_run(project)["number"]
 
 
 def _repeated_tags(target: Target) -> Any:
-    return target.details(target.made(new_project(), tags=["a", "a", ""])["runId"])["tags"]
+    return target.details(target.create_run(new_project(), tags=["a", "a", ""])["runId"])["tags"]
 
 
 def _project_255(target: Target) -> Answer:
-    return seen(target.create((new_project() + "q" * 255)[:255]))
+    return observed(target.create((new_project() + "q" * 255)[:255]))
 
 
 OTHERS = [
@@ -311,7 +319,7 @@ OTHERS = [
         "requests", "same externalId in another organization", _other_organization, (False, True),
         needs="another organization",
     ),
-    Row("requests", "case and blanks of externalId count", _exact_ids, 3),
+    Row("requests", "externalIds differ by case and blanks", _exact_ids, 3),
     Row("requests", "unicode round-trips", _unicode, True),
     Row("requests", "NFC and NFD project names are two projects", _normal_forms, 2),
     Row("requests", "a slash is %2F in url", _slash, True),
@@ -321,8 +329,8 @@ OTHERS = [
     *(_many_keys(count) for count in (4000, 40000)),
     Row("requests", "128 hosts of 8 GPUs in metadata", _many_hosts, 128),
     Row("requests", "createdAt keeps milliseconds", _created_at, "2023-11-14T22:13:20.123Z"),
-    Row("requests", "no number is burned for invalid JSON", _no_number_for_bad_json, 1),
-    Row("requests", "two group tags make no project", _no_project_for_two_groups, 1),
-    Row("requests", "tags are stored as they are", _repeated_tags, ["a", "a", ""]),
+    Row("requests", "invalid JSON takes no run number", _no_number_for_bad_json, 1),
+    Row("requests", "two group tags create no project", _no_project_for_two_groups, 1),
+    Row("requests", "tags are stored unchanged", _repeated_tags, ["a", "a", ""]),
 ]  # fmt: skip
 ROWS = [*FIELDS, *RESUMES, *BODIES, *AUTH, *PATHS, *OTHERS]

@@ -1,4 +1,4 @@
-"""One row of the contract: what is asked, what the real server was measured to answer, and where ours is better."""
+"""One row of the contract: requests, the hosted tracker's measured result, and the embedded tracker's."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any, Literal
 
 from server.contract.target import Answer, Target
 
-# The closed list of where the embedded tracker is better on purpose.
-NUMBERS = "no burned numbers"
+# The reasons why the embedded tracker differs from the hosted one; there are no others.
+NUMBERS = "no lost run numbers"
 CONFIG = "no lost config keys under concurrency"
 VALID = "no 500 on valid input"
-REASON = "a 400 that says what is wrong"
-LIMIT = "413 beyond the request limit"
+REASON = "a 400 with the reason"
+LIMIT = "413 over the request limit"
 Better = Literal[
     "",
-    "no burned numbers",
+    "no lost run numbers",
     "no lost config keys under concurrency",
     "no 500 on valid input",
-    "a 400 that says what is wrong",
-    "413 beyond the request limit",
+    "a 400 with the reason",
+    "413 over the request limit",
 ]
 
 
 @dataclass(frozen=True)
 class AnyOf:
-    """Where the real server's answer varies: what it may be, in words, and whether what was seen is that."""
+    """A result that varies: a description, and a function that tests an observed result."""
 
-    words: str
-    holds: Callable[[Any], bool]
+    description: str
+    accepts: Callable[[Any], bool]
 
     def __str__(self) -> str:
-        return self.words
+        return self.description
 
 
 @dataclass(frozen=True)
@@ -40,62 +40,63 @@ class Row:
     """One row.
 
     Attributes:
-        section: of the measurements: "requests", "races", "stored" or "status".
-        name: what is asked, in words; unique.
-        ask: asks it; gives what was seen.
-        real: what the real server was measured to answer.
-        ours: what the embedded tracker answers, where it is better.
-        better: which entry of the closed list makes it so.
-        needs: a key of ``Target.keys`` without which it cannot be asked.
+        section: "requests", "races", "stored" or "status".
+        name: description of the requests, unique in the section.
+        observe: sends the requests; returns the result.
+        hosted: the hosted tracker's measured result.
+        embedded: the embedded tracker's result, if it differs.
+        better: the reason why it differs, or "".
+        needs: the key of ``Target.keys`` that the requests need, or "".
     """
 
     section: str
     name: str
-    ask: Callable[[Target], Any]
-    real: Any
-    ours: Any = None
+    observe: Callable[[Target], Any]
+    hosted: Any
+    embedded: Any = None
     better: Better = ""
     needs: str = ""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one row: "same", "better", "differs" or "not asked"."""
+    """The outcome of one row, by how the result compares with the hosted tracker's."""
 
     row: Row
-    word: Literal["same", "better", "differs", "not asked"]
-    seen: Any = None
+    word: Literal["same", "better", "differs", "skipped"]
+    observed: Any = None
 
     def __str__(self) -> str:
         row = self.row
         line = f"{self.word:9} {row.section}: {row.name}"
         if self.word == "better":
-            return f"{line} [{row.better}: {_shown(row.ours)}; measured: {_shown(row.real)}]"
+            return f"{line} [{row.better}: {_text(row.embedded)}; measured: {_text(row.hosted)}]"
         if self.word == "differs":
-            wanted = " or ".join(_shown(each) for each in ((row.real, row.ours) if row.better else (row.real,)))
-            return f"{line}\n          wanted {wanted}\n          saw    {_shown(self.seen)}"
-        return f"{line} (needs {row.needs})" if self.word == "not asked" else line
+            results = (row.hosted, row.embedded) if row.better else (row.hosted,)
+            expected = " or ".join(map(_text, results))
+            return f"{line}\n          expected {expected}\n          observed {_text(self.observed)}"
+        return f"{line} (needs {row.needs})" if self.word == "skipped" else line
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def judge(row: Row, target: Target) -> Verdict:
-    """Ask ``target`` and compare."""
+def check(row: Row, target: Target) -> Verdict:
+    """Send the requests of ``row`` to ``target`` and compare the result."""
     if row.needs and row.needs not in target.keys:
-        return Verdict(row, "not asked")
-    found = row.ask(target)
-    if row.better and matches(found, row.ours):
+        return Verdict(row, "skipped")
+    found = row.observe(target)
+    if row.better and matches(found, row.embedded):
         return Verdict(row, "better", found)
-    return Verdict(row, "same" if matches(found, row.real) else "differs", found)
+    return Verdict(row, "same" if matches(found, row.hosted) else "differs", found)
 
 
-def matches(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, AnyOf):
-        return wanted.holds(found)
-    if isinstance(wanted, Answer) and isinstance(found, Answer):
-        return found.is_like(wanted)
-    if isinstance(wanted, tuple) and isinstance(found, tuple):
-        return len(found) == len(wanted) and all(map(matches, found, wanted))
-    return bool(found == wanted)
+def matches(found: Any, expected: Any) -> bool:
+    if isinstance(expected, AnyOf):
+        return expected.accepts(found)
+    if isinstance(expected, Answer) and isinstance(found, Answer):
+        return found.is_like(expected)
+    if isinstance(expected, tuple) and isinstance(found, tuple):
+        return len(found) == len(expected) and all(map(matches, found, expected))
+    return bool(found == expected)

@@ -1,4 +1,4 @@
-"""Status, resume and details of a run that exists."""
+"""Rows about existing runs: status, resume and details."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 from server.contract.row import REASON, Row
-from server.contract.target import RESUME, Answer, Target, new_project, seen
+from server.contract.target import RESUME, Answer, Target, new_project, observed
 
 ORDER = ("COMPLETED", "TERMINATED", "CANCELLED", "FAILED")
 SUCCESS = Answer(200, "ok", '"success": true')
@@ -15,107 +15,108 @@ C = Answer(400, "C")
 
 
 def _accepted(status: Any) -> Row:
-    def ask(target: Target) -> Answer:
-        return seen(target.status(target.made(new_project())["runId"], status))
+    def observe(target: Target) -> Answer:
+        return observed(target.status(target.create_run(new_project())["runId"], status))
 
-    return Row("status", f"{status!r} is a status" if status in ("RUNNING", *ORDER) else f"{status!r} is none", ask,
-               SUCCESS if status in ("RUNNING", *ORDER) else C)  # fmt: skip
+    if status in ("RUNNING", *ORDER):
+        return Row("status", f"{status!r} is a status", observe, SUCCESS)
+    return Row("status", f"{status!r} is no status", observe, C)
 
 
-def _revived(status: str) -> Row:
-    def ask(target: Target) -> Any:
+def _reopened(status: str) -> Row:
+    def observe(target: Target) -> Any:
         project = new_project()
-        run = target.made(project, "job")["runId"]
+        run = target.create_run(project, "job")["runId"]
         target.status(run, status)
-        again = target.made(project, "job")
+        again = target.create_run(project, "job")
         return again["resumed"], again["runId"] == run, target.details(run)["status"]
 
-    return Row("status", f"create after {status} brings it back to RUNNING", ask, (True, True, "RUNNING"))
+    return Row("status", f"create after {status} reopens the run", observe, (True, True, "RUNNING"))
 
 
 def _after(first: str, second: str) -> Row:
-    graver = second if ORDER.index(second) > ORDER.index(first) else first
+    expected = second if ORDER.index(second) > ORDER.index(first) else first
 
-    def ask(target: Target) -> Any:
-        run = target.made(new_project())["runId"]
+    def observe(target: Target) -> Any:
+        run = target.create_run(new_project())["runId"]
         target.status(run, first)
-        answer = seen(target.status(run, second))
+        answer = observed(target.status(run, second))
         return answer, target.details(run)["status"]
 
-    return Row("status", f"{second} after {first}", ask, (SUCCESS, graver))
+    return Row("status", f"{second} after {first}", observe, (SUCCESS, expected))
 
 
 def _running_after_failed(target: Target) -> Any:
-    run = target.made(new_project())["runId"]
+    run = target.create_run(new_project())["runId"]
     target.status(run, "FAILED")
-    return seen(target.status(run, "RUNNING")), target.details(run)["status"]
+    return observed(target.status(run, "RUNNING")), target.details(run)["status"]
 
 
 def _mixed(target: Target) -> Any:
-    run = target.made(new_project())["runId"]
-    answers = target.at_once(32, lambda n: target.status(run, ORDER[n % 4]))
+    run = target.create_run(new_project())["runId"]
+    answers = target.concurrently(32, lambda n: target.status(run, ORDER[n % 4]))
     return {answer.status_code for answer in answers}, target.details(run)["status"]
 
 
 def _bad_document(field: str) -> Row:
-    def ask(target: Target) -> Answer:
-        return seen(target.status(target.made(new_project())["runId"], "FAILED", **{field: "{"}))
+    def observe(target: Target) -> Answer:
+        return observed(target.status(target.create_run(new_project())["runId"], "FAILED", **{field: "{"}))
 
-    return Row("status", f"{field} not JSON", ask, Answer(400, "A", f"Invalid {field} JSON"))
+    return Row("status", f"{field} not JSON", observe, Answer(400, "A", f"Invalid {field} JSON"))
 
 
 def _elsewhere(target: Target) -> Answer:
-    run = target.made(new_project())["runId"]
+    run = target.create_run(new_project())["runId"]
     key = target.keys["another organization"]
-    return seen(target.send("/api/runs/status/update", {"runId": run, "status": "FAILED"}, key=key))
+    return observed(target.send("/api/runs/status/update", {"runId": run, "status": "FAILED"}, key=key))
 
 
 def _half(target: Target) -> Answer:
-    return seen(target.status(1.5, "FAILED"))
+    return observed(target.status(1.5, "FAILED"))
 
 
 def _resume(*names: str) -> Row:
-    """``/resume`` by the fields named."""
+    """A resume request with these fields."""
 
-    def ask(target: Target) -> Any:
+    def observe(target: Target) -> Any:
         project = new_project()
-        run = target.made(project, "job")
+        run = target.create_run(project, "job")
         known = {**run, "externalId": "job", "projectName": project}
         answer = target.send(RESUME, {name: known[name] for name in names})
         body = answer.json()
         return answer.status_code, body["resumed"], body["runId"] == run["runId"], "forkStep" in body
 
-    return Row("status", f"resume by {' and '.join(names)}", ask, (200, True, True, False))
+    return Row("status", f"resume by {' and '.join(names)}", observe, (200, True, True, False))
 
 
-def _refused(name: str, fields: dict[str, Any], real: Answer) -> Row:
-    return Row("status", f"resume: {name}", lambda target: seen(target.send(RESUME, fields)), real)
+def _rejected(name: str, fields: dict[str, Any], hosted: Answer) -> Row:
+    return Row("status", f"resume: {name}", lambda target: observed(target.send(RESUME, fields)), hosted)
 
 
 def _ambiguous(target: Target) -> int:
-    """Two projects with the same prefix, and a run of the same number in each."""
+    """Two projects with the same prefix, and a run with the same number in each."""
     first = new_project()
     second = f"{first}0"
-    made = target.made(first)
-    target.made(second)
-    return target.send(RESUME, {"displayId": made["displayId"]}).status_code
+    created = target.create_run(first)
+    target.create_run(second)
+    return target.send(RESUME, {"displayId": created["displayId"]}).status_code
 
 
 def _details(target: Target) -> Any:
     project = new_project()
-    run = target.made(project, "job", config='{"a":1}', systemMetadata='{"b":2}', tags=["t"])
+    run = target.create_run(project, "job", config='{"a":1}', systemMetadata='{"b":2}', tags=["t"])
     found = target.details(run["runId"])
-    wanted = {
+    fields = {
         "config", "systemMetadata", "loggerSettings", "status", "statusMetadata", "externalId", "tags", "projectName",
         "createdAt", "updatedAt", "statusUpdated", "forkedFromRunId", "forkStep", "logNames",
     }  # fmt: skip
-    missing = wanted - set(found)
+    missing = fields - set(found)
     return missing, found["config"], found["systemMetadata"], found["externalId"], found["status"]
 
 
 def _by_display_id(target: Target) -> Any:
     project = new_project()
-    run = target.made(project)
+    run = target.create_run(project)
     answer = target.send(
         f"/api/runs/details/by-display-id/{run['displayId']}", method="GET", params={"projectName": project}
     )
@@ -123,40 +124,40 @@ def _by_display_id(target: Target) -> Any:
     return answer.status_code, found["projectName"] == project, {"forkedFromRunId", "forkStep"} & set(found)
 
 
-def _get(name: str, path: str, real: Answer, *, needs: str = "", method: str = "GET") -> Row:
-    def ask(target: Target) -> Answer:
-        return seen(target.send(path, method=method, key=target.keys[needs] if needs else None))
+def _get(name: str, path: str, hosted: Answer, *, needs: str = "", method: str = "GET") -> Row:
+    def observe(target: Target) -> Answer:
+        return observed(target.send(path, method=method, key=target.keys[needs] if needs else None))
 
-    return Row("status", name, ask, real, needs=needs)
+    return Row("status", name, observe, hosted, needs=needs)
 
 
 def _details_elsewhere(target: Target) -> Answer:
-    run = target.made(new_project())["runId"]
+    run = target.create_run(new_project())["runId"]
     key = target.keys["another organization"]
-    return seen(target.send(f"/api/runs/details/{run}", method="GET", key=key))
+    return observed(target.send(f"/api/runs/details/{run}", method="GET", key=key))
 
 
 ROWS = [
     *map(_accepted, ("RUNNING", *ORDER, "completed", "FINISHED", "STOPPED", "CRASHED", "", None)),
-    *map(_revived, ("COMPLETED", "FAILED", "CANCELLED")),
+    *map(_reopened, ("COMPLETED", "FAILED", "CANCELLED")),
     *(_after(first, second) for first, second in itertools.permutations(ORDER, 2)),
     Row("status", "RUNNING after FAILED", _running_after_failed, (SUCCESS, "RUNNING")),
-    Row("status", "32 mixed ends at once", _mixed, ({200}, "FAILED")),
+    Row("status", "32 concurrent ends", _mixed, ({200}, "FAILED")),
     _bad_document("statusMetadata"),
     _bad_document("loggerSettings"),
-    Row("status", "an unknown run", lambda target: seen(target.status(10**9, "FAILED")), NOT_FOUND),
+    Row("status", "an unknown run", lambda target: observed(target.status(10**9, "FAILED")), NOT_FOUND),
     Row("status", "another organization's run", _elsewhere, NOT_FOUND, needs="another organization"),
     Row("status", "runId 1.5", _half, Answer(500, "A"), Answer(400, "A", "runId"), REASON),
     _resume("runId"),
     _resume("displayId", "projectName"),
     _resume("externalId", "projectName"),
-    _refused(
+    _rejected(
         "externalId without project", {"externalId": "job"},
         Answer(400, "A", "projectName is required when using externalId"),
     ),
-    _refused("unknown run", {"runId": 10**9}, Answer(404, "A")),
-    _refused("two ids", {"runId": 1, "displayId": "A-1"}, C),
-    _refused("no id", {"projectName": "p"}, C),
+    _rejected("unknown run", {"runId": 10**9}, Answer(404, "A")),
+    _rejected("two ids", {"runId": 1, "displayId": "A-1"}, C),
+    _rejected("no id", {"projectName": "p"}, C),
     Row("status", "resume: ambiguous displayId", _ambiguous, 409),
     Row("status", "details", _details, (set(), {"a": 1}, {"b": 2}, "job", "RUNNING")),
     Row("status", "details by display id have no fork fields", _by_display_id, (200, True, set())),

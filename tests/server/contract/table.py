@@ -1,7 +1,7 @@
-"""The whole contract: every row, and a report of how a server answers it.
+"""All rows of the contract, and a report of the results of one tracker.
 
-``python -m server.contract.table`` (from tests/, as ``scripts/contract`` does it) asks the server at
-PLUTO_DIST_CONTRACT_URL with PLUTO_DIST_CONTRACT_KEY; without them an embedded tracker of its own.
+``python -m server.contract.table`` (run in tests/ by ``scripts/contract``) checks the tracker at
+PLUTO_DIST_CONTRACT_URL with the key PLUTO_DIST_CONTRACT_KEY; without them it starts an embedded tracker.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pluto_dist.server import LocalServer
 from pluto_dist.server.db.database import Database
 from pluto_dist.server.db.records import now_ms
 from server.contract import fork_rows, race_rows, requests_rows, status_rows
-from server.contract.row import Row, Verdict, judge
+from server.contract.row import Row, Verdict, check
 from server.contract.target import Target
 
 ROWS: tuple[Row, ...] = (*requests_rows.ROWS, *fork_rows.ROWS, *race_rows.ROWS, *status_rows.ROWS)
@@ -25,12 +25,12 @@ URL, KEY = "PLUTO_DIST_CONTRACT_URL", "PLUTO_DIST_CONTRACT_KEY"
 
 @contextmanager
 def target(environ: Mapping[str, str]) -> Iterator[Target]:
-    """The server that the environment names, or an embedded tracker for as long as it takes."""
+    """The tracker that the environment variables name, or an embedded tracker."""
     if url := environ.get(URL):
         yield Target(url.rstrip("/"), environ[KEY])
         return
     with LocalServer() as server, closing(Database(server.db)) as database:
-        keys = {what: f"mlps_{what.replace(' ', '-')}" for what in ("another organization", "revoked", "expired")}
+        keys = {name: f"mlps_{name.replace(' ', '-')}" for name in ("another organization", "revoked", "expired")}
         database.add_key(keys["another organization"], organization="another")
         database.add_key(keys["revoked"])
         database.revoke_key(keys["revoked"])
@@ -39,19 +39,20 @@ def target(environ: Mapping[str, str]) -> Iterator[Target]:
 
 
 def summary(verdicts: list[Verdict]) -> str:
+    """One line with the number of rows of each outcome."""
     words = Counter(verdict.word for verdict in verdicts)
     better = Counter(verdict.row.better for verdict in verdicts if verdict.word == "better")
-    counts = ", ".join(f"{words[word]} {word}" for word in ("same", "better", "differs", "not asked") if words[word])
+    counts = ", ".join(f"{words[word]} {word}" for word in ("same", "better", "differs", "skipped") if words[word])
     reasons = "; ".join(f"{count} {reason}" for reason, count in better.most_common())
     return f"{len(verdicts)} rows: {counts}" + (f" ({reasons})" if reasons else "")
 
 
 def main() -> int:
     verdicts = []
-    with target(os.environ) as asked:
-        print(f"the contract, asked of {asked.url}")
+    with target(os.environ) as tracker:
+        print(f"the contract, checked at {tracker.url}")
         for row in ROWS:
-            verdicts.append(judge(row, asked))
+            verdicts.append(check(row, tracker))
             print(verdicts[-1], flush=True)
     print(summary(verdicts))
     return int(any(verdict.word == "differs" for verdict in verdicts))

@@ -1,4 +1,4 @@
-"""The server that is asked: its address, a key, and what was seen of its answers."""
+"""The tracker under test: its URL and keys, and its responses in comparable form."""
 
 from __future__ import annotations
 
@@ -22,34 +22,33 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer as a client sees it.
+    """One HTTP response.
 
     Attributes:
         status: the HTTP status.
-        shape: "run" or "ok" for a success, "A", "B" or "C" for the three shapes of errors, "text" for no JSON.
-        says: the body as text; an expected one is contained in what was seen.
+        shape: "run" or "ok" for a success, "A", "B" or "C" for the three shapes of errors, "text" if it is not JSON.
+        text: the body; of an expected answer, a part of it.
     """
 
     status: int
     shape: str
-    says: str = ""
+    text: str = ""
 
     def __str__(self) -> str:
-        return f"{self.status} {self.shape} {self.says[:100]}".strip()
+        return f"{self.status} {self.shape} {self.text[:100]}".strip()
 
-    def is_like(self, wanted: Answer) -> bool:
-        return (self.status, self.shape) == (wanted.status, wanted.shape) and wanted.says in self.says
+    def is_like(self, expected: Answer) -> bool:
+        return (self.status, self.shape) == (expected.status, expected.shape) and expected.text in self.text
 
 
 @dataclass
 class Target:
-    """A tracker, asked over HTTP with one key.
+    """A tracker and an API key.
 
     Attributes:
-        url: its address.
-        key: an API key of it.
-        keys: more keys by what they are ("another organization", "revoked", "expired"); rows that need one that is
-            not there cannot be asked.
+        url: base URL.
+        key: valid API key.
+        keys: further keys: "another organization", "revoked", "expired". Rows that need a missing one are skipped.
     """
 
     url: str
@@ -60,7 +59,7 @@ class Target:
         self, path: str, body: Any = None, *, method: str = "POST", key: str | None = None, raw: bytes | None = None,
         headers: dict[str, str] | None = None, params: dict[str, Any] | None = None,
     ) -> requests.Response:  # fmt: skip
-        """One request on a connection of its own; ``key`` "" sends no Authorization header."""
+        """Send one request on a new connection; ``key`` "" omits the Authorization header."""
         sent = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key if key is None else key}"}
         if key == "":
             del sent["Authorization"]
@@ -77,11 +76,11 @@ class Target:
         named = {} if external_id is None else {"externalId": external_id}
         return self.send(CREATE, {"runName": "run", "projectName": project, **named, **fields})
 
-    def made(self, project: str, external_id: str | None = None, **fields: Any) -> dict[str, Any]:
-        answer = self.create(project, external_id, **fields)
-        if answer.status_code != 200:
-            raise AssertionError(f"a plain create was answered {seen(answer)}")
-        return dict(answer.json())
+    def create_run(self, project: str, external_id: str | None = None, **fields: Any) -> dict[str, Any]:
+        response = self.create(project, external_id, **fields)
+        if response.status_code != 200:
+            raise AssertionError(f"a valid create request was answered {observed(response)}")
+        return dict(response.json())
 
     def details(self, run: int) -> dict[str, Any]:
         return dict(self.send(f"/api/runs/details/{run}", method="GET").json())
@@ -89,38 +88,38 @@ class Target:
     def status(self, run: Any, status: Any, **more: Any) -> requests.Response:
         return self.send("/api/runs/status/update", {"runId": run, "status": status, **more})
 
-    def at_once(self, count: int, ask: Callable[[int], requests.Response]) -> list[requests.Response]:
-        """``count`` requests that start in the same moment, each in a thread and on a connection of its own."""
+    def concurrently(self, count: int, send: Callable[[int], requests.Response]) -> list[requests.Response]:
+        """The responses to ``count`` requests, all sent at the same moment from different threads."""
         barrier = threading.Barrier(count)
 
         def one(rank: int) -> requests.Response:
             barrier.wait(60)
-            return ask(rank)
+            return send(rank)
 
         with ThreadPoolExecutor(count) as pool:
             return list(pool.map(one, range(count)))
 
 
-def seen(answer: requests.Response) -> Answer:
-    """What came, in the words of the table."""
-    text = answer.text
-    if not answer.headers.get("content-type", "").startswith("application/json"):
-        return Answer(answer.status_code, "text", text)
-    body = answer.json()
-    if answer.status_code == 200:
+def observed(response: requests.Response) -> Answer:
+    """The response in comparable form."""
+    text = response.text
+    if not response.headers.get("content-type", "").startswith("application/json"):
+        return Answer(response.status_code, "text", text)
+    body = response.json()
+    if response.status_code == 200:
         is_run = isinstance(body, dict) and set(body) == ANSWER_KEYS
         return Answer(200, "run" if is_run else "ok", json.dumps(body, ensure_ascii=False))
     error = body.get("error") if isinstance(body, dict) else None
     shape = "C" if isinstance(error, dict) and error.get("name") == "ZodError" and body.get("success") is False else "?"
     if isinstance(error, str):
         shape = "B" if "message" in body else "A"
-    return Answer(answer.status_code, shape, json.dumps(body, ensure_ascii=False))
+    return Answer(response.status_code, shape, json.dumps(body, ensure_ascii=False))
 
 
 def new_project() -> str:
-    """The name of a project that nobody has used."""
+    """An unused project name."""
     return f"contract {uuid.uuid4().hex[:10]} {next(_numbers)}"
 
 
-def statuses(answers: Sequence[requests.Response]) -> set[int]:
-    return {answer.status_code for answer in answers}
+def statuses(responses: Sequence[requests.Response]) -> set[int]:
+    return {response.status_code for response in responses}

@@ -1,6 +1,6 @@
-"""The embedded tracker answers every row of the contract as the real server was measured to, or better.
+"""The embedded tracker's result of every row of the contract is the hosted tracker's, or a better one.
 
-With PLUTO_DIST_CONTRACT_URL and PLUTO_DIST_CONTRACT_KEY set, another server is asked instead.
+PLUTO_DIST_CONTRACT_URL and PLUTO_DIST_CONTRACT_KEY select another tracker to check.
 """
 
 from __future__ import annotations
@@ -11,28 +11,29 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.contract.row import Row, judge
+from server.contract.row import Row, check
 from server.contract.table import ROWS, URL, target
 from server.contract.target import Target
 
 
 @pytest.fixture(scope="module")
-def asked() -> Iterator[Target]:
-    with target(os.environ) as one:
-        yield one
+def tracker() -> Iterator[Target]:
+    with target(os.environ) as running:
+        yield running
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.section}: {row.name}")
-def test_row(asked: Target, row: Row) -> None:
-    """As measured; better where, and only where, the table says so."""
-    verdict = judge(row, asked)
-    if verdict.word == "not asked":
-        pytest.skip(f"needs {row.needs}; only the embedded tracker is asked this")
+def test_row(tracker: Target, row: Row) -> None:
+    """The result is better if and only if the row has a reason for it."""
+    verdict = check(row, tracker)
+    if verdict.word == "skipped":
+        pytest.skip(f"needs {row.needs}, which only the embedded tracker has")
     assert verdict.word != "differs", str(verdict)
     if not os.environ.get(URL):
         assert (verdict.word == "better") == bool(row.better), str(verdict)
 
 
-def test_every_row_has_a_name_of_its_own() -> None:
+def test_names_are_unique() -> None:
+    """No two rows of a section have the same name."""
     names = Counter((row.section, row.name) for row in ROWS)
     assert [name for name, count in names.items() if count > 1] == []

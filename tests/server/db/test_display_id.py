@@ -1,4 +1,4 @@
-"""Display ids and the codes in page addresses."""
+"""Display ids, and the sqids in the addresses of pages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_prefixes(project: str, prefix: str) -> None:
 
 @given(st.text(max_size=255))
 def test_every_project_has_a_usable_prefix(project: str) -> None:
-    """One to four characters, never a separator: so the id splits back into prefix and number."""
+    """A prefix has one to four characters and no separator, so a display id can be parsed again."""
     prefix = display_id.prefix_of(project)
     assert 1 <= len(prefix) <= 4
     assert not set(prefix) & set("-_. \t")
@@ -43,15 +43,15 @@ def test_every_project_has_a_usable_prefix(project: str) -> None:
 
 
 @given(st.integers(min_value=0, max_value=2**53))
-def test_codes_round_trip(run: int) -> None:
-    assert display_id.run_of_code(display_id.code_of_run(run)) == run
+def test_sqids_round_trip(run: int) -> None:
+    assert display_id.run_of_sqid(display_id.sqid_of_run(run)) == run
 
 
 @given(st.text(max_size=20))
 @example("000000000000")  # decodes to more than 64 bits
-def test_other_text_is_no_code(text: str) -> None:
-    run = display_id.run_of_code(text)
-    assert run is None or display_id.code_of_run(run) == text
+def test_other_text_is_no_sqid(text: str) -> None:
+    run = display_id.run_of_sqid(text)
+    assert run is None or display_id.sqid_of_run(run) == text
 
 
 @pytest.mark.parametrize("text", ["", "MMP", "MMP-", "-1", "MMP-x", "MMP-1 ", "MMP-\u0661", "MMP--"])
@@ -59,6 +59,6 @@ def test_text_that_is_no_display_id(text: str) -> None:
     assert display_id.parse(text) is None
 
 
-def test_the_server_numbers_runs_per_project(client: Client) -> None:
-    made = [client.made(name)["displayId"] for name in ("count-me", "count-me", "count-you", "count-me")]
-    assert made == ["CME-1", "CME-2", "CYO-1", "CME-3"]
+def test_runs_are_numbered_per_project(client: Client) -> None:
+    created = [client.create_run(name)["displayId"] for name in ("count-me", "count-me", "count-you", "count-me")]
+    assert created == ["CME-1", "CME-2", "CYO-1", "CME-3"]

@@ -1,4 +1,4 @@
-"""Lists of runs: search, tags, pages, order, and the filter of the SDK's query module."""
+"""Lists of runs: search, tags, filter, sort and pages."""
 
 from __future__ import annotations
 
@@ -8,90 +8,29 @@ from typing import Any
 import pytest
 import requests
 
-from pluto_dist.server.db.filters import FilterError, holds
 from server.conftest import Client
-
-RUN = {
-    "status": "FAILED",
-    "name": "run",
-    "tags": ["a", "b"],
-    "createdAt": "2026-01-02T00:00:00.000Z",
-    "updatedAt": None,
-    "heartbeatAt": None,
-    "config": {"lr": 0.1, "net": {"depth": 2}, "opt.name": "adam", "on": True},
-    "systemMetadata": None,
-}
-
-
-@pytest.mark.parametrize(
-    ("question", "answer"),
-    [
-        ({}, True),
-        ({"status": "FAILED"}, True),
-        ({"state": "crashed"}, True),
-        ({"state": {"$in": ["running", "finished"]}}, False),
-        ({"state": {"$nin": ["running"]}}, True),
-        ({"tags": "a"}, True),
-        ({"tags": {"$in": ["z", "b"]}}, True),
-        ({"tags": {"$ne": "a"}}, False),
-        ({"tags": ["a", "b"]}, True),
-        ({"config.lr": {"$gte": 0.1, "$lt": 0.2}}, True),
-        ({"config.lr.value": 0.1}, True),
-        ({"config.net.depth": {"$gt": 2}}, False),
-        ({"config.opt.name": "adam"}, True),
-        ({"config.missing": {"$lt": 1}}, False),
-        ({"config.missing": None}, True),
-        ({"config.opt.name": {"$gt": 1}}, False),
-        ({"systemMetadata.host": "x"}, False),
-        ({"summaryMetrics.loss": {"$lt": 1}}, True),
-        ({"summary_metrics.other": {"$lt": 1}}, False),
-        ({"created_at": {"$gte": "2026-01-01"}}, True),
-        ({"heartbeat_at": {"$lt": "2026-01-01"}}, False),
-        ({"$or": [{"name": "x"}, {"name": "run"}]}, True),
-        ({"$and": [{"name": "x"}, {"name": "run"}]}, False),
-        ({"$not": {"name": "x"}}, True),
-        ({"name": "run", "status": "RUNNING"}, False),
-    ],
-    ids=str,
-)
-def test_the_filter(question: dict[str, Any], answer: bool) -> None:
-    """A question holds for a run or does not, whatever the run lacks."""
-    assert holds(question, RUN.get, {"loss": 0.5}.get) is answer
-
-
-def nested(depth: int) -> dict[str, Any]:
-    return {"$not": nested(depth - 1)} if depth else {}
-
-
-@pytest.mark.parametrize(
-    "question",
-    [[], "x", {"$nor": []}, {"$or": {}}, {"name": {"$regex": "(a+)+$"}}, {"nonsense": 1}, {"config": 1}, nested(30)],
-    ids=lambda question: str(question)[:30],
-)
-def test_a_question_that_is_none(question: Any) -> None:
-    """An unknown word is refused and not passed over, for the answer would be wrong."""
-    with pytest.raises(FilterError):
-        holds(question, RUN.get, {"loss": 0.5}.get)
 
 
 @pytest.fixture
 def runs(client: Client, project: str) -> dict[str, int]:
-    made = {}
+    created = {}
     for number, (name, tags) in enumerate({"alpha": ["x"], "beta": ["x", "y"], "Alphabet": ["y"]}.items()):
-        run = client.made(project, runName=name, tags=tags, config=json.dumps({"lr": number}), createdAt=1000 + number)
-        made[name] = run["runId"]
-    client.status(made["beta"], "FAILED")
+        run = client.create_run(
+            project, runName=name, tags=tags, config=json.dumps({"lr": number}), createdAt=1000 + number
+        )
+        created[name] = run["runId"]
+    client.status(created["beta"], "FAILED")
     line = {"time": 1, "step": 1, "data": {"loss": 0.1}}
-    client.post("/ingest/metrics", data=json.dumps(line), headers={"X-Run-Id": str(made["alpha"])})
-    return made
+    client.post("/ingest/metrics", data=json.dumps(line), headers={"X-Run-Id": str(created["alpha"])})
+    return created
 
 
-def ask(client: Client, project: str, **query: Any) -> requests.Response:
-    return client.get("/api/runs/list", params={"projectName": project, **query})
+def list_runs(client: Client, project: str, **params: Any) -> requests.Response:
+    return client.get("/api/runs/list", params={"projectName": project, **params})
 
 
 @pytest.mark.parametrize(
-    ("query", "names"),
+    ("params", "names"),
     [
         ({}, ["Alphabet", "beta", "alpha"]),
         ({"search": "ALPHA"}, ["Alphabet", "alpha"]),
@@ -109,28 +48,30 @@ def ask(client: Client, project: str, **query: Any) -> requests.Response:
     ],
     ids=str,
 )
-def test_what_is_listed(
-    client: Client, project: str, runs: dict[str, int], query: dict[str, Any], names: list[str]
+def test_list_parameters(
+    client: Client, project: str, runs: dict[str, int], params: dict[str, Any], names: list[str]
 ) -> None:
-    """All conditions hold at once; the newest come first unless another order is asked for."""
+    """All parameters apply together; the order is newest first unless ``sort`` is given."""
     assert runs
-    found = ask(client, project, **query).json()["runs"]
+    found = list_runs(client, project, **params).json()["runs"]
     assert [run["name"] for run in found] == names
 
 
-def test_a_page_knows_the_whole(client: Client, project: str, runs: dict[str, int]) -> None:
-    """The total counts beyond the page; a run in the list has its config and its address."""
-    answer = ask(client, project, limit=1, sort="name").json()
-    assert answer["total"] == len(runs)
-    (run,) = answer["runs"]
+def test_total_counts_all_pages(client: Client, project: str, runs: dict[str, int]) -> None:
+    """The total includes the runs of all pages; a listed run has its config and its URL."""
+    page = list_runs(client, project, limit=1, sort="name").json()
+    assert page["total"] == len(runs)
+    (run,) = page["runs"]
     assert run["config"] == {"lr": 2}
     assert run["url"] == client.details(run["id"])["url"]
 
 
 @pytest.mark.parametrize(
-    "query", [{"filter": "{"}, {"filter": "[]"}, {"sort": "nonsense"}, {"offset": -1}, {"filter": '{"$x": 1}'}], ids=str
+    "params",
+    [{"filter": "{"}, {"filter": "[]"}, {"sort": "nonsense"}, {"offset": -1}, {"filter": '{"$x": 1}'}],
+    ids=str,
 )
-def test_a_list_that_cannot_be(client: Client, project: str, runs: dict[str, int], query: dict[str, Any]) -> None:
-    """What a query asks for and this server does not know is a 400."""
+def test_invalid_parameters(client: Client, project: str, runs: dict[str, int], params: dict[str, Any]) -> None:
+    """Unknown words and invalid values are answered 400."""
     assert runs
-    assert ask(client, project, **query).status_code == 400
+    assert list_runs(client, project, **params).status_code == 400

@@ -1,4 +1,4 @@
-"""The served OpenAPI document against the published contract of create-run, written out by hand."""
+"""The OpenAPI document, compared with the published contract of create-run, which is repeated here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import requests
 from pluto_dist.server import LocalServer
 from server.conftest import TIMEOUT
 
-# name: (type, nullable, minLength, required), as published
+# name: (type, nullable, minLength, required)
 CREATE_RUN = {
     "runName": ("string", False, None, True),
     "projectName": ("string", False, None, True),
@@ -51,7 +51,8 @@ def table(schema: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
     }
 
 
-def test_the_request_is_the_published_one(document: dict[str, Any]) -> None:
+def test_create_request(document: dict[str, Any]) -> None:
+    """The request body has the published fields in the published order."""
     operation = document["paths"]["/api/runs/create"]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     assert schema["type"] == "object"
@@ -63,7 +64,8 @@ def test_the_request_is_the_published_one(document: dict[str, Any]) -> None:
     assert {"200", "400", "401", "500"} <= set(operation["responses"])
 
 
-def test_the_answers_are_the_published_ones(document: dict[str, Any]) -> None:
+def test_create_responses(document: dict[str, Any]) -> None:
+    """The responses have the published schemas."""
     schemas = document["components"]["schemas"]
     assert table(schemas["CreateRunResponse"]) == RESPONSE
     assert schemas["Error"] == {
@@ -74,13 +76,13 @@ def test_the_answers_are_the_published_ones(document: dict[str, Any]) -> None:
     assert document["components"]["securitySchemes"] == {
         "bearerAuth": {"type": "http", "scheme": "bearer", "bearerFormat": "API Key"}
     }
-    answers = document["paths"]["/api/runs/create"]["post"]["responses"]
-    wanted = {"$ref": "#/components/schemas/CreateRunResponse"}
-    assert answers["200"]["content"]["application/json"]["schema"] == wanted
+    responses = document["paths"]["/api/runs/create"]["post"]["responses"]
+    expected = {"$ref": "#/components/schemas/CreateRunResponse"}
+    assert responses["200"]["content"]["application/json"]["schema"] == expected
 
 
-def test_the_document_is_whole(document: dict[str, Any], server: LocalServer) -> None:
-    """Every reference leads somewhere, and every path but the pages is described."""
+def test_document_is_complete(document: dict[str, Any], server: LocalServer) -> None:
+    """Every reference resolves, and every path but the pages is in the document."""
     assert document["openapi"] == "3.0.0"
     assert document["servers"] == [{"url": server.url}]
 

@@ -1,4 +1,4 @@
-"""Files: announced, sent, listed, fetched; and all that must not be possible on the way."""
+"""Files: upload URLs, uploads, lists and downloads; signatures, limits and invalid requests."""
 
 from __future__ import annotations
 
@@ -15,48 +15,45 @@ import requests
 from pluto_dist.server import LocalServer
 from pluto_dist.server.db import files
 from pluto_dist.server.db.database import Database
-from pluto_dist.server.db.files import Signatures
-from server.conftest import TIMEOUT, Client
-
-Made = dict[str, Any]
+from pluto_dist.server.db.files import UrlSigner
+from server.conftest import TIMEOUT, Client, Run
 
 
 def entry(name: str = "a.bin", log_name: str = "model/last", **more: Any) -> dict[str, Any]:
     return {"fileName": name, "logName": log_name, "fileSize": 3, "fileType": "bin", "time": 1, "step": 2, **more}
 
 
-def announce(client: Client, run: int, *entries: Any) -> requests.Response:
+def register(client: Client, run: int, *entries: Any) -> requests.Response:
     return client.post("/files", {"files": list(entries)}, headers={"X-Run-Id": str(run)})
 
 
-def listed(client: Client, run: Made, **query: Any) -> list[dict[str, Any]]:
-    query = {"runId": run["runId"], "projectName": run["projectName"], **query}
-    return list(client.get("/api/runs/files", params=query).json()["files"])
+def list_files(client: Client, run: Run) -> list[dict[str, Any]]:
+    return list(client.query("files", run).json()["files"])
 
 
-def put(url: str, data: bytes) -> requests.Response:
+def upload(url: str, data: bytes) -> requests.Response:
     return requests.put(url, data=data, timeout=TIMEOUT)
 
 
-def fetch(url: str) -> requests.Response:
+def download(url: str) -> requests.Response:
     return requests.get(url, timeout=TIMEOUT)
 
 
 @pytest.fixture
-def run(client: Client, project: str) -> Made:
-    return client.made(project)
+def run(client: Client, project: str) -> Run:
+    return client.create_run(project)
 
 
 @pytest.fixture
-def url(client: Client, run: Made) -> str:
-    return str(announce(client, run["runId"], entry()).json()["model/last"][0]["a.bin"])
+def url(client: Client, run: Run) -> str:
+    return str(register(client, run["runId"], entry()).json()["model/last"][0]["a.bin"])
 
 
-def test_there_and_back(client: Client, run: Made, url: str) -> None:
-    """A file is listed once its bytes are here, with their size, and comes back as an attachment of no type."""
-    assert listed(client, run) == []
-    assert put(url, b"hello").status_code == 200
-    (file,) = listed(client, run)
+def test_upload_and_download(client: Client, run: Run, url: str) -> None:
+    """A file is listed once it is uploaded, with its size, and downloaded as an attachment."""
+    assert list_files(client, run) == []
+    assert upload(url, b"hello").status_code == 200
+    (file,) = list_files(client, run)
     assert {k: file[k] for k in ("fileName", "fileSize", "logName", "logGroup", "step")} == {
         "fileName": "a.bin",
         "fileSize": 5,
@@ -64,45 +61,45 @@ def test_there_and_back(client: Client, run: Made, url: str) -> None:
         "logGroup": "model",
         "step": 2,
     }
-    answer = fetch(file["url"])
-    assert answer.content == b"hello"
-    assert answer.headers["content-type"] == "application/octet-stream"
-    assert answer.headers["content-disposition"].startswith("attachment")
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert "sandbox" in answer.headers["content-security-policy"]
+    response = download(file["url"])
+    assert response.content == b"hello"
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.headers["content-disposition"].startswith("attachment")
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in response.headers["content-security-policy"]
 
 
-def test_announced_again_it_is_the_same_file(client: Client, run: Made, url: str) -> None:
-    """A sender that starts over leaves one file, with the bytes that came last."""
-    put(url, b"one")
-    again = announce(client, run["runId"], entry(caption="now")).json()["model/last"][0]["a.bin"]
-    put(again, b"three")
-    (file,) = listed(client, run)
-    assert (file["fileSize"], file["caption"], fetch(file["url"]).content) == (5, "now", b"three")
+def test_repeated_registration(client: Client, run: Run, url: str) -> None:
+    """A file that is registered and uploaded twice exists once, with the last bytes."""
+    upload(url, b"one")
+    again = register(client, run["runId"], entry(caption="now")).json()["model/last"][0]["a.bin"]
+    upload(again, b"three")
+    (file,) = list_files(client, run)
+    assert (file["fileSize"], file["caption"], download(file["url"]).content) == (5, "now", b"three")
 
 
 @pytest.mark.parametrize(
     "name", ["../../escape", "/etc/passwd", "..", "a/b\\c", "x" * 1000, "ü 🚀\r\nSet-Cookie: a=b", '"; x="', "<script>"]
 )
-def test_a_name_is_data(client: Client, run: Made, server: LocalServer, name: str) -> None:
-    """Whatever a file is called, its bytes lie under their digest, and the name comes back as it was."""
+def test_names_are_not_paths(client: Client, run: Run, server: LocalServer, name: str) -> None:
+    """Any name is listed unchanged, and the bytes are stored under their digest."""
     before = {path for path in server.db.parent.rglob("*") if not path.name.startswith(server.db.name)}
-    url = announce(client, run["runId"], entry(name, log_name=name)).json()[name][0][name]
-    assert put(url, name.encode()).status_code == 200
-    (file,) = listed(client, run)
+    url = register(client, run["runId"], entry(name, log_name=name)).json()[name][0][name]
+    assert upload(url, name.encode()).status_code == 200
+    (file,) = list_files(client, run)
     assert (file["fileName"], file["logName"]) == (name, name)
-    answer = fetch(file["url"])
-    assert answer.content == name.encode()
-    assert "set-cookie" not in answer.headers
+    response = download(file["url"])
+    assert response.content == name.encode()
+    assert "set-cookie" not in response.headers
     new = {path for path in server.db.parent.rglob("*") if not path.name.startswith(server.db.name)} - before
     assert all(len(path.name) in (2, 64) and set(path.name) <= set("0123456789abcdef") for path in new)
 
 
-def test_the_same_bytes_lie_there_once(client: Client, run: Made, server: LocalServer) -> None:
-    """Equal contents share one blob, and its folder is the owner's alone."""
+def test_equal_contents_are_stored_once(client: Client, run: Run, server: LocalServer) -> None:
+    """Equal contents share one blob of mode 0600, in a folder of mode 0700."""
     content = run["displayId"].encode() * 100
     for name in ("one", "two"):
-        put(announce(client, run["runId"], entry(name)).json()["model/last"][0][name], content)
+        upload(register(client, run["runId"], entry(name)).json()["model/last"][0][name], content)
     folder = server.db.with_name(server.db.name + ".blobs")
     found = [path for path in folder.rglob("*") if path.is_file() and path.read_bytes() == content]
     assert len(found) == 1
@@ -110,15 +107,15 @@ def test_the_same_bytes_lie_there_once(client: Client, run: Made, server: LocalS
     assert found[0].stat().st_mode & 0o777 == 0o600
 
 
-def test_an_address_is_for_one_thing(client: Client, run: Made, url: str) -> None:
-    """An address opens its own file, by its own method, unaltered, and nothing else."""
-    put(url, b"mine")
-    other = announce(client, run["runId"], entry("b.bin")).json()["model/last"][0]["b.bin"]
+def test_signature_covers_file_and_method(client: Client, run: Run, url: str) -> None:
+    """A signed URL is valid for its file and its method only, and only unaltered."""
+    upload(url, b"mine")
+    other = register(client, run["runId"], entry("b.bin")).json()["model/last"][0]["b.bin"]
     base, query = url.split("?")
     fields = {name: values[0] for name, values in parse_qs(query).items()}
-    assert fetch(url).status_code == 403
-    assert put(listed(client, run)[0]["url"], b"x").status_code == 403
-    assert put(f"{other.split('?')[0]}?{query}", b"x").status_code == 403
+    assert download(url).status_code == 403
+    assert upload(list_files(client, run)[0]["url"], b"x").status_code == 403
+    assert upload(f"{other.split('?')[0]}?{query}", b"x").status_code == 403
     for changed in (
         {**fields, "expires": str(int(fields["expires"]) + 1)},
         {**fields, "signature": "0" * 64},
@@ -128,38 +125,40 @@ def test_an_address_is_for_one_thing(client: Client, run: Made, url: str) -> Non
         {},
     ):
         assert requests.put(base, params=changed, data=b"x", timeout=TIMEOUT).status_code == 403
-    assert fetch(listed(client, run)[0]["url"]).content == b"mine"
+    assert download(list_files(client, run)[0]["url"]).content == b"mine"
 
 
-def test_an_address_expires(server: LocalServer, url: str) -> None:
-    """After its time an address opens nothing, however well it is signed."""
+def test_signature_expires(server: LocalServer, url: str) -> None:
+    """A signed URL is rejected once it has expired."""
     number = int(urlsplit(url).path.rpartition("/")[2])
     with closing(Database(server.db)) as database:
-        late, early = (Signatures(database).query("GET", number, seconds) for seconds in (-1, 60))
-    assert fetch(f"{server.url}/files/{number}?{late}").status_code == 403
-    assert fetch(f"{server.url}/files/{number}?{early}").status_code == 404  # the bytes have not come yet
+        expired, valid = (UrlSigner(database).sign("GET", number, seconds) for seconds in (-1, 60))
+    assert download(f"{server.url}/files/{number}?{expired}").status_code == 403
+    assert download(f"{server.url}/files/{number}?{valid}").status_code == 404  # the file is not uploaded yet
     expires = int(parse_qs(urlsplit(url).query)["expires"][0])
     assert 0 < expires - time.time() <= files.UPLOAD_S
 
 
-def test_the_access_log_tells_no_signature(server: LocalServer, url: str) -> None:
-    """The signature stands in the query, which the access log leaves out."""
-    put(url, b"x")
+def test_access_log_omits_the_signature(server: LocalServer, url: str) -> None:
+    """The access log omits the query string, which contains the signature."""
+    upload(url, b"x")
     assert "signature" not in server.requests()[-1]
     assert parse_qs(urlsplit(url).query)["signature"][0] not in "".join(server.requests())
 
 
-def test_who_may_announce(client: Client, stranger: Client, server: LocalServer, run: Made) -> None:
-    """Announcing needs the key of the run's organization."""
+def test_registration_requires_the_key(
+    client: Client, other_organization: Client, server: LocalServer, run: Run
+) -> None:
+    """Upload URLs require the key of the run's organization."""
     body = {"files": [entry()]}
     headers = {"X-Run-Id": str(run["runId"])}
     assert requests.post(server.url + "/files", json=body, headers=headers, timeout=TIMEOUT).status_code == 401
-    assert announce(stranger, run["runId"], entry()).status_code == 404
-    assert client.post("/files", body).status_code == 400  # no run
+    assert register(other_organization, run["runId"], entry()).status_code == 404
+    assert client.post("/files", body).status_code == 400  # no X-Run-Id
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid",
     [
         "text",
         {},
@@ -177,29 +176,29 @@ def test_who_may_announce(client: Client, stranger: Client, server: LocalServer,
     ],
     ids=str,
 )
-def test_what_is_no_file(client: Client, run: Made, wrong: Any) -> None:
-    """An entry that is none is a 400 that says why, and nothing of the request is announced."""
-    answer = announce(client, run["runId"], entry("good"), wrong)
-    assert answer.status_code == 400, answer.text
-    assert answer.json()["error"]
+def test_invalid_entry(client: Client, run: Run, invalid: Any) -> None:
+    """An invalid entry is answered 400 with a reason."""
+    response = register(client, run["runId"], entry("valid"), invalid)
+    assert response.status_code == 400, response.text
+    assert response.json()["error"]
 
 
-def test_optional_fields_may_be_null(client: Client, run: Made) -> None:
-    """The SDK sends a null step for a file that belongs to none."""
-    answer = announce(client, run["runId"], entry(step=None, caption=None, annotations=None, sampleIndex=None))
-    assert answer.status_code == 200
+def test_optional_fields_may_be_null(client: Client, run: Run) -> None:
+    """The SDK sends a null step for a file without a step."""
+    response = register(client, run["runId"], entry(step=None, caption=None, annotations=None, sampleIndex=None))
+    assert response.status_code == 200
 
 
 @pytest.mark.parametrize(
     "body", [{}, {"files": None}, {"files": {}}, {"files": [entry()] * 1001}], ids=lambda b: str(b)[:20]
 )
-def test_a_list_that_is_none(client: Client, run: Made, body: Any) -> None:
-    """The list must be one, and of a bounded length."""
+def test_invalid_file_list(client: Client, run: Run, body: Any) -> None:
+    """``files`` is a list of limited length."""
     assert client.post("/files", body, headers={"X-Run-Id": str(run["runId"])}).status_code == 400
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Iterator[Client]:
+def limited_client(tmp_path: Path) -> Iterator[Client]:
     with LocalServer(tmp_path / "t.db", file_limit=1000) as server:
         one = Client(server)
         yield one
@@ -207,11 +206,11 @@ def small(tmp_path: Path) -> Iterator[Client]:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_file_has_a_limit(small: Client, tmp_path: Path, chunked: bool) -> None:
-    """A file beyond the limit is 413, declared or not, and leaves nothing on the disk."""
-    run = small.made("p")
-    url = announce(small, run["runId"], entry()).json()["model/last"][0]["a.bin"]
+def test_file_limit(limited_client: Client, tmp_path: Path, chunked: bool) -> None:
+    """A file over the limit is answered 413, with and without a Content-Length, and nothing is stored."""
+    run = limited_client.create_run("p")
+    url = register(limited_client, run["runId"], entry()).json()["model/last"][0]["a.bin"]
     data: Any = (b"x" * 100 for _ in range(20)) if chunked else b"x" * 2000
     assert requests.put(url, data=data, timeout=TIMEOUT).status_code == 413
     assert [path for path in tmp_path.rglob("*") if path.is_file() and "blobs" in str(path)] == []
-    assert put(url, b"x" * 1000).status_code == 200
+    assert upload(url, b"x" * 1000).status_code == 200

@@ -1,4 +1,4 @@
-"""Logging over HTTP: what is taken, what is refused, and that a batch sent twice is there once."""
+"""Logging over HTTP: valid and invalid batches, and batches that are sent twice."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ import pytest
 import requests
 
 from pluto_dist.server import LocalServer
-from server.conftest import TIMEOUT, Client
+from server.conftest import TIMEOUT, Client, Run
 
-Made = dict[str, Any]
 PATHS = ("/ingest/metrics", "/ingest/logs", "/ingest/data")
 LINES = {
     "/ingest/metrics": {"time": 1_700_000_000_000, "step": 3, "data": {"loss": 0.5, "acc": 1}},
     "/ingest/logs": {"time": 1_700_000_000_000, "lineNumber": 1, "logType": "INFO", "message": "hello"},
     "/ingest/data": {"time": 1_700_000_000_000, "step": 3, "dataType": "TABLE", "logName": "t", "data": "[]"},
 }
-READ = {"/ingest/metrics": "metrics", "/ingest/logs": "logs", "/ingest/data": "data"}
 
 
 @pytest.fixture
-def run(client: Client, project: str) -> Made:
-    return client.made(project)
+def run(client: Client, project: str) -> Run:
+    return client.create_run(project)
 
 
 def send(client: Client, run: int, path: str, *lines: Any, **headers: str) -> requests.Response:
@@ -31,73 +29,75 @@ def send(client: Client, run: int, path: str, *lines: Any, **headers: str) -> re
     return client.post(path, data=body.encode(), headers={"X-Run-Id": str(run), **headers})
 
 
-def read(client: Client, run: Made, path: str) -> list[dict[str, Any]]:
-    query = {"runId": run["runId"], "projectName": run["projectName"]}
-    return list(client.get(f"/api/runs/{READ[path]}", params=query).json()[READ[path]])
+def read(client: Client, run: Run, path: str) -> list[dict[str, Any]]:
+    name = path.rpartition("/")[2]
+    return list(client.query(name, run).json()[name])
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_sent_twice_is_there_once(client: Client, run: Made, path: str) -> None:
-    """A sender that did not hear the answer may send again: nothing is doubled."""
+def test_repeated_batch_is_stored_once(client: Client, run: Run, path: str) -> None:
+    """A client that did not receive the response may send the batch again; nothing is duplicated."""
     for _ in range(2):
-        answer = send(client, run["runId"], path, LINES[path])
-        assert answer.status_code == 200
-        assert answer.text.startswith("Stream processed successfully: ")
+        response = send(client, run["runId"], path, LINES[path])
+        assert response.status_code == 200
+        assert response.text.startswith("Stream processed successfully: ")
     assert len(read(client, run, path)) == (2 if path == "/ingest/metrics" else 1)
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_bad_line_refuses_the_body(client: Client, run: Made, path: str) -> None:
-    """One bad line is a 400 that names it, and nothing of the body is stored."""
-    answer = send(client, run["runId"], path, LINES[path], "{", LINES[path])
-    assert answer.status_code == 400
-    assert answer.json()["error"].startswith("line 2 is not JSON")
+def test_invalid_line_rejects_the_body(client: Client, run: Run, path: str) -> None:
+    """One invalid line is answered 400 with its number, and nothing of the body is stored."""
+    response = send(client, run["runId"], path, LINES[path], "{", LINES[path])
+    assert response.status_code == 400
+    assert response.json()["error"].startswith("line 2 is not JSON")
     assert read(client, run, path) == []
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_whose_run_it_is(client: Client, stranger: Client, server: LocalServer, run: Made, path: str) -> None:
-    """Without a key 401, without a run or with a bad one 400, for a run that is not there or another's 404."""
+def test_key_and_run_are_checked(
+    client: Client, other_organization: Client, server: LocalServer, run: Run, path: str
+) -> None:
+    """401 without a key; 400 without a valid run; 404 for an unknown run or another organization's."""
     body = json.dumps(LINES[path])
     assert requests.post(server.url + path, data=body, timeout=TIMEOUT).status_code == 401
     assert client.post(path, data=body).json() == {"error": "Missing required header: X-Run-Id"}
-    for odd in ("-1", "1.5", "x", "", "٣"):
-        assert client.post(path, data=body, headers={"X-Run-Id": odd.encode()}).status_code == 400
-    for absent in (2**40, 10**30):
-        assert send(client, absent, path, LINES[path]).status_code == 404
-    assert send(stranger, run["runId"], path, LINES[path]).status_code == 404
+    for invalid in ("-1", "1.5", "x", "", "٣"):
+        assert client.post(path, data=body, headers={"X-Run-Id": invalid.encode()}).status_code == 400
+    for unknown in (2**40, 10**30):
+        assert send(client, unknown, path, LINES[path]).status_code == 404
+    assert send(other_organization, run["runId"], path, LINES[path]).status_code == 404
     assert read(client, run, path) == []
 
 
-def test_the_project_header_does_not_matter(client: Client, run: Made) -> None:
-    """After a resume by number the SDK names another project: the points are the run's all the same."""
+def test_project_header_is_ignored(client: Client, run: Run) -> None:
+    """After a resume by number the SDK may send another project; the points still belong to the run."""
     headers = {"X-Project-Name": "elsewhere"}
     assert send(client, run["runId"], "/ingest/metrics", LINES["/ingest/metrics"], **headers).status_code == 200
     assert len(read(client, run, "/ingest/metrics")) == 2
 
 
-def test_a_compressed_body_is_refused(client: Client, run: Made) -> None:
-    """A body in an encoding is a clear 400, not garbage."""
-    answer = client.post(
+def test_compressed_body_is_rejected(client: Client, run: Run) -> None:
+    """A body with a Content-Encoding is answered 400."""
+    response = client.post(
         PATHS[0], data=b"\x1f\x8b", headers={"X-Run-Id": str(run["runId"]), "Content-Encoding": "gzip"}
     )
-    assert answer.status_code == 400
-    assert "compressed" in answer.json()["error"]
+    assert response.status_code == 400
+    assert "compressed" in response.json()["error"]
 
 
-def test_a_body_has_a_limit() -> None:
-    """A body beyond the limit is 413 and stores nothing."""
+def test_body_limit() -> None:
+    """A body over the limit is answered 413, and nothing is stored."""
     with LocalServer(body_limit=10_000) as server:
         client = Client(server)
-        run = client.made("p")
+        run = client.create_run("p")
         lines = [{**LINES["/ingest/metrics"], "step": step} for step in range(500)]
         assert send(client, run["runId"], "/ingest/metrics", *lines).status_code == 413
         assert read(client, run, "/ingest/metrics") == []
         client.session.close()
 
 
-def test_two_ranks_at_one_step(client: Client, run: Made) -> None:
-    """Different values at the same step are different points; none replaces the other."""
+def test_two_ranks_at_one_step(client: Client, run: Run) -> None:
+    """Different values at one step are different points; neither replaces the other."""
     for value in (1.0, 2.0):
         send(client, run["runId"], PATHS[0], {**LINES[PATHS[0]], "data": {"loss": value}})
     assert [row["value"] for row in read(client, run, PATHS[0])] == [1.0, 2.0]

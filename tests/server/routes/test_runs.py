@@ -1,4 +1,4 @@
-"""Status precedence, revival, resume, heartbeat, forks, details: a run after it was made."""
+"""Runs: status precedence, resume, heartbeat, config, forks, details and lists."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from typing import Any
 import pytest
 
 from pluto_dist.contract.run_requests import STATUSES
-from server.conftest import Client
-from server.test_app import shape_of
+from server.conftest import Client, error_shape
 
-ENDS = ("COMPLETED", "TERMINATED", "CANCELLED", "FAILED")  # from the mildest to the gravest
+ENDS = ("COMPLETED", "TERMINATED", "CANCELLED", "FAILED")  # in ascending precedence
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(STATUSES, STATUSES)))
-def test_a_graver_end_stays(client: Client, project: str, first: str, second: str) -> None:
-    """All updates answer success; a milder end after a graver one changes nothing; RUNNING always counts."""
-    run = client.made(project)["runId"]
+def test_status_precedence(client: Client, project: str, first: str, second: str) -> None:
+    """Every update succeeds; an end after one of higher precedence has no effect; RUNNING always has."""
+    run = client.create_run(project)["runId"]
     for status in (first, second):
-        answer = client.status(run, status)
-        assert (answer.status_code, answer.json()) == (200, {"success": True})
+        response = client.status(run, status)
+        assert (response.status_code, response.json()) == (200, {"success": True})
     expected = second
     if second != "RUNNING" and first != "RUNNING" and ENDS.index(second) < ENDS.index(first):
         expected = first
@@ -33,8 +32,8 @@ def test_a_graver_end_stays(client: Client, project: str, first: str, second: st
     assert changes[-1] == expected
 
 
-def test_concurrent_ends_leave_the_gravest(client: Client, connect: Any, project: str) -> None:
-    run = client.made(project)["runId"]
+def test_concurrent_ends_keep_the_highest_precedence(client: Client, connect: Any, project: str) -> None:
+    run = client.create_run(project)["runId"]
     clients = [connect() for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         sent = [pool.submit(clients[n % 8].status, run, ENDS[n % 4]) for n in range(32)]
@@ -43,16 +42,16 @@ def test_concurrent_ends_leave_the_gravest(client: Client, connect: Any, project
 
 
 @pytest.mark.parametrize("status", ["running", "FINISHED", "STOPPED", "CRASHED", "", None])
-def test_other_statuses_are_refused(client: Client, project: str, status: Any) -> None:
-    answer = client.status(client.made(project)["runId"], status)
-    assert (answer.status_code, shape_of(answer)) == (400, "C")
+def test_unknown_statuses_are_rejected(client: Client, project: str, status: Any) -> None:
+    response = client.status(client.create_run(project)["runId"], status)
+    assert (response.status_code, error_shape(response)) == (400, "C")
 
 
-def test_documents_of_a_status(client: Client, project: str) -> None:
-    run = client.made(project)["runId"]
+def test_status_documents(client: Client, project: str) -> None:
+    run = client.create_run(project)["runId"]
     for name in ("statusMetadata", "loggerSettings"):
-        answer = client.status(run, "FAILED", **{name: "{"})
-        assert (answer.status_code, answer.json()) == (400, {"error": f"Invalid {name} JSON"})
+        response = client.status(run, "FAILED", **{name: "{"})
+        assert (response.status_code, response.json()) == (400, {"error": f"Invalid {name} JSON"})
     assert client.details(run)["status"] == "RUNNING"
     client.status(run, "FAILED", statusMetadata='{"exit":1}', loggerSettings='{"x":"\\ud800"}')
     found = client.details(run)
@@ -62,22 +61,22 @@ def test_documents_of_a_status(client: Client, project: str) -> None:
 
 @pytest.mark.parametrize(("run", "status"), [(10**9, 404), (10**40, 404), (-1, 404), (1.5, 400)])
 def test_unknown_runs(client: Client, run: float, status: int) -> None:
-    for answer in (
+    for response in (
         client.status(int(run) if run > 2 else run, "RUNNING"),
         client.post("/api/runs/trigger", {"runId": run}),
         client.post("/api/runs/resume", {"runId": run}),
         client.get(f"/api/runs/details/{run}"),
     ):
-        assert (answer.status_code, shape_of(answer)) == (status, "A"), answer.text
+        assert (response.status_code, error_shape(response)) == (status, "A"), response.text
 
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("how", ["create", "resume"])
-def test_a_late_attach_revives(client: Client, project: str, end: str, how: str) -> None:
-    run = client.made(project, "job")["runId"]
+def test_attach_after_the_end_reopens_the_run(client: Client, project: str, end: str, how: str) -> None:
+    run = client.create_run(project, "job")["runId"]
     client.status(run, end)
     if how == "create":
-        assert client.made(project, "job")["resumed"] is True
+        assert client.create_run(project, "job")["resumed"] is True
     else:
         assert client.post("/api/runs/resume", {"runId": run}).status_code == 200
     found = client.details(run)
@@ -90,20 +89,20 @@ def test_a_late_attach_revives(client: Client, project: str, end: str, how: str)
 
 
 def test_resume_by_each_id(client: Client, project: str) -> None:
-    made = client.made(project, "job")
+    created = client.create_run(project, "job")
     for ids in (
-        {"runId": made["runId"]},
-        {"displayId": made["displayId"], "projectName": project},
-        {"displayId": made["displayId"].lower(), "projectName": project},
+        {"runId": created["runId"]},
+        {"displayId": created["displayId"], "projectName": project},
+        {"displayId": created["displayId"].lower(), "projectName": project},
         {"externalId": "job", "projectName": project},
     ):
-        answer = client.post("/api/runs/resume", ids)
-        assert answer.status_code == 200, answer.text
-        assert {**answer.json(), "forkedFromRunId": None, "forkStep": None} == {**made, "resumed": True}
-        assert not {"forkedFromRunId", "forkStep"} & set(answer.json())
+        response = client.post("/api/runs/resume", ids)
+        assert response.status_code == 200, response.text
+        assert {**response.json(), "forkedFromRunId": None, "forkStep": None} == {**created, "resumed": True}
+        assert not {"forkedFromRunId", "forkStep"} & set(response.json())
 
 
-REFUSED = [
+REJECTED = [
     ({"externalId": "job"}, 400, "A", "projectName is required when using externalId"),
     ({"externalId": "nobody", "projectName": "nowhere"}, 404, "A", "Run not found"),
     ({"externalId": "\ud800", "projectName": "nowhere"}, 400, "A", "lone surrogate"),
@@ -115,27 +114,27 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("body", "status", "shape", "text"), REFUSED, ids=lambda value: str(value)[:40])
-def test_resume_refuses(client: Client, body: Any, status: int, shape: str, text: str) -> None:
-    answer = client.post("/api/runs/resume", body)
-    assert (answer.status_code, shape_of(answer)) == (status, shape)
-    assert text in answer.text
+@pytest.mark.parametrize(("body", "status", "shape", "text"), REJECTED, ids=lambda value: str(value)[:40])
+def test_resume_rejects(client: Client, body: Any, status: int, shape: str, text: str) -> None:
+    response = client.post("/api/runs/resume", body)
+    assert (response.status_code, error_shape(response)) == (status, shape)
+    assert text in response.text
 
 
-def test_a_display_id_that_two_projects_have(client: Client) -> None:
-    first, second = (client.made(name) for name in ("ambi-guous one", "ambi-guous-other"))
+def test_ambiguous_display_id(client: Client) -> None:
+    first, second = (client.create_run(name) for name in ("ambi-guous one", "ambi-guous-other"))
     assert first["displayId"] == second["displayId"] == "AGO-1"
-    answer = client.post("/api/runs/resume", {"displayId": "AGO-1"})
-    assert (answer.status_code, shape_of(answer)) == (409, "A")
-    assert "ambi-guous one" in answer.text
-    named = client.get("/api/runs/details/by-display-id/AGO-1", params={"projectName": "ambi-guous-other"})
-    assert named.json()["id"] == second["runId"]
+    response = client.post("/api/runs/resume", {"displayId": "AGO-1"})
+    assert (response.status_code, error_shape(response)) == (409, "A")
+    assert "ambi-guous one" in response.text
+    found = client.get("/api/runs/details/by-display-id/AGO-1", params={"projectName": "ambi-guous-other"})
+    assert found.json()["id"] == second["runId"]
     assert client.get("/api/runs/details/by-display-id/AGO-1").status_code == 409
 
 
 def test_details_by_each_id(client: Client, project: str) -> None:
-    made = client.made(project, "job", runName="n", systemMetadata='{"a":[1]}', loggerSettings='{"l":1}')
-    found = client.details(made["runId"])
+    created = client.create_run(project, "job", runName="n", systemMetadata='{"a":[1]}', loggerSettings='{"l":1}')
+    found = client.details(created["runId"])
     assert {
         "config": None,
         "systemMetadata": {"a": [1]},
@@ -151,17 +150,19 @@ def test_details_by_each_id(client: Client, project: str) -> None:
         "forkedFromRunId": None,
         "forkStep": None,
         "logNames": [],
-        "url": made["url"],
+        "url": created["url"],
     }.items() <= found.items()
-    other = client.get(f"/api/runs/details/by-display-id/{made['displayId']}", params={"projectName": project}).json()
+    other = client.get(
+        f"/api/runs/details/by-display-id/{created['displayId']}", params={"projectName": project}
+    ).json()
     assert other == {k: v for k, v in found.items() if k not in ("forkedFromRunId", "forkStep")}
-    code = made["url"].rsplit("/", 1)[1]
-    answer = client.get(f"/api/runs/details/{code}x")
-    assert (answer.status_code, shape_of(answer)) == (400, "C")
+    code = created["url"].rsplit("/", 1)[1]
+    response = client.get(f"/api/runs/details/{code}x")
+    assert (response.status_code, error_shape(response)) == (400, "C")
 
 
 def test_heartbeat(client: Client, project: str) -> None:
-    run = client.made(project)["runId"]
+    run = client.create_run(project)["runId"]
     assert client.details(run)["heartbeatAt"] is None
     assert client.post("/api/runs/trigger", {"runId": run}).json() == {"status": "RUNNING", "triggers": None}
     client.status(run, "CANCELLED")
@@ -172,48 +173,81 @@ def test_heartbeat(client: Client, project: str) -> None:
 
 
 FORKS = [
-    ("own over the parent's", {"config": '{"b":2,"n":{"y":2}}'}, {"a": 1, "b": 2, "n": {"y": 2}}, []),
-    ("none of its own", {}, {"a": 1, "n": {"x": 1}}, []),
-    ("without config", {"inheritConfig": False, "inheritTags": True, "tags": ["o"]}, None, ["p", "group:p", "o"]),
-    ("own group wins", {"inheritTags": True, "tags": ["group:o"]}, {"a": 1, "n": {"x": 1}}, ["p", "group:o"]),
+    ("own keys override the parent's", {"config": '{"b":2,"n":{"y":2}}'}, {"a": 1, "b": 2, "n": {"y": 2}}, []),
+    ("no config of its own", {}, {"a": 1, "n": {"x": 1}}, []),
+    ("config not inherited", {"inheritConfig": False, "inheritTags": True, "tags": ["o"]}, None, ["p", "group:p", "o"]),
+    (
+        "own group tag replaces the parent's",
+        {"inheritTags": True, "tags": ["group:o"]},
+        {"a": 1, "n": {"x": 1}},
+        ["p", "group:o"],
+    ),
     ("negative step", {"forkStep": -1}, {"a": 1, "n": {"x": 1}}, []),
 ]
 
 
 @pytest.mark.parametrize(("name", "fields", "config", "tags"), FORKS, ids=[row[0] for row in FORKS])
 def test_fork(client: Client, project: str, name: str, fields: Any, config: Any, tags: list[str]) -> None:
-    """A fork's config is laid over its parent's at the top level only."""
-    parent = client.made(project, config='{"a":1,"n":{"x":1}}', tags=["p", "group:p"])["runId"]
-    fork = client.made(project, "fork", **{"forkRunId": parent, "forkStep": 5, **fields})
+    """A fork's config is merged into its parent's at the top level only."""
+    parent = client.create_run(project, config='{"a":1,"n":{"x":1}}', tags=["p", "group:p"])["runId"]
+    fork = client.create_run(project, "fork", **{"forkRunId": parent, "forkStep": 5, **fields})
     step = fields.get("forkStep", 5)
     assert (fork["forkedFromRunId"], fork["forkStep"], fork["resumed"]) == (parent, step, False)
     found = client.details(fork["runId"])
     assert (found["config"], found["tags"], found["forkedFromRunId"]) == (config, tags, parent)
-    again = client.made(project, "fork", forkRunId=parent, forkStep=5)
+    again = client.create_run(project, "fork", forkRunId=parent, forkStep=5)
     assert (again["resumed"], again["forkedFromRunId"], again["forkStep"]) == (True, None, None)
 
 
 def test_inherited_tags_may_exceed_the_limit(client: Client, project: str) -> None:
-    parent = client.made(project, tags=[f"p{n}" for n in range(50)])["runId"]
+    parent = client.create_run(project, tags=[f"p{n}" for n in range(50)])["runId"]
     own = [f"o{n}" for n in range(50)]
-    fork = client.made(project, forkRunId=parent, forkStep=1, inheritTags=True, tags=own)
+    fork = client.create_run(project, forkRunId=parent, forkStep=1, inheritTags=True, tags=own)
     assert len(client.details(fork["runId"])["tags"]) == 100
 
 
-def test_a_fork_at_an_inherited_step_belongs_to_the_grandparent(client: Client, project: str) -> None:
-    oldest = client.made(project)["runId"]
-    middle = client.made(project, forkRunId=oldest, forkStep=10)["runId"]
-    assert client.made(project, forkRunId=middle, forkStep=7)["forkedFromRunId"] == oldest
-    assert client.made(project, forkRunId=middle, forkStep=11)["forkedFromRunId"] == middle
+def test_fork_at_an_inherited_step_is_a_fork_of_the_grandparent(client: Client, project: str) -> None:
+    oldest = client.create_run(project)["runId"]
+    middle = client.create_run(project, forkRunId=oldest, forkStep=10)["runId"]
+    assert client.create_run(project, forkRunId=middle, forkStep=7)["forkedFromRunId"] == oldest
+    assert client.create_run(project, forkRunId=middle, forkStep=11)["forkedFromRunId"] == middle
 
 
-def test_a_parent_in_another_project_is_refused(client: Client, project: str) -> None:
-    parent = client.made(project)["runId"]
-    answer = client.create(project + "-other", forkRunId=parent, forkStep=1)
-    assert answer.json() == {"error": "Fork parent run not found in this project"}
+def test_parent_in_another_project_is_rejected(client: Client, project: str) -> None:
+    parent = client.create_run(project)["runId"]
+    response = client.create(project + "-other", forkRunId=parent, forkStep=1)
+    assert response.json() == {"error": "Fork parent run not found in this project"}
     assert client.get("/api/runs/list", params={"projectName": project + "-other"}).json()["total"] == 0
 
 
-def test_extra_facts_survive_as_json(client: Client, project: str) -> None:
-    made = client.made(project, config=json.dumps({"deep": [{"ü": [None, True, 1.5]}]}))
-    assert client.details(made["runId"])["config"] == {"deep": [{"ü": [None, True, 1.5]}]}
+def test_config_round_trips(client: Client, project: str) -> None:
+    created = client.create_run(project, config=json.dumps({"deep": [{"ü": [None, True, 1.5]}]}))
+    assert client.details(created["runId"])["config"] == {"deep": [{"ü": [None, True, 1.5]}]}
+
+
+def test_config_update(client: Client, project: str) -> None:
+    run = client.create_run(project, config='{"a":{"x":1}}')["runId"]
+    for config, status in [
+        ('{"a":{"y":2},"b":3}', 200),
+        ("null", 200),
+        ("{", 400),
+        (r'{"z":"\u0000"}', 400),
+        ('{"q":NaN}', 400),
+    ]:
+        response = client.post("/api/runs/config/update", {"runId": run, "config": config})
+        assert response.status_code == status, response.text
+        assert error_shape(response) == ("ok" if status == 200 else "A")
+    assert client.details(run)["config"] == {"a": {"x": 1, "y": 2}, "b": 3}
+    unknown = client.post("/api/runs/config/update", {"runId": 10**9, "config": "{}"})
+    assert (unknown.status_code, unknown.json()) == (404, {"error": "Run not found"})
+
+
+def test_list_is_newest_first(client: Client, project: str) -> None:
+    created = [client.create_run(project, runName=f"r{n}", tags=[str(n)])["runId"] for n in range(5)]
+    response = client.get("/api/runs/list", params={"projectName": project, "limit": 3}).json()
+    assert [run["id"] for run in response["runs"]] == created[::-1][:3]
+    assert response["total"] == 5
+    assert {"id", "name", "number", "displayId", "status", "tags", "createdAt"} <= set(response["runs"][0])
+    for invalid in ({}, {"projectName": project, "limit": "0"}, {"projectName": project, "limit": "x"}):
+        rejected = client.get("/api/runs/list", params=invalid)
+        assert (rejected.status_code, error_shape(rejected)) == (400, "C")

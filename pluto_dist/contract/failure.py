@@ -1,0 +1,70 @@
+"""Why a rank, an attempt or a run failed: one record for what workers report, launchers conclude and trackers store."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+from pluto_dist.contract.secret import Secret
+from pluto_dist.serialization.codec import (
+    Record,
+    decode_float,
+    decode_int,
+    decode_signed,
+    optional,
+    record_class,
+    required,
+    text_of,
+)
+
+REASON_LIMIT = 500  # characters
+TRACEBACK_LIMIT = 4000  # characters, from its end
+
+
+@record_class
+class Failure(Record):
+    """Why a rank, an attempt or a run failed.
+
+    Attributes:
+        reason: one line: the exception with its message, or the signal or exit code in words; "" if not known.
+        host: name of the node.
+        rank: global rank; ``None`` if no rank failed (the launcher did).
+        at: seconds since 1970, by the clock of ``host``.
+        exitcode: of the process; negative is the number of the signal that killed it.
+        traceback: the end of the exception's traceback.
+    """
+
+    reason: str = required(text_of(4 * REASON_LIMIT))
+    host: str = required(text_of(1024))
+    rank: int | None = optional(decode_int)
+    at: float | None = optional(decode_float)
+    exitcode: int | None = optional(decode_signed)
+    traceback: str | None = optional(text_of(4 * TRACEBACK_LIMIT))
+
+    @classmethod
+    def of_exception(cls, error: BaseException, *, rank: int, host: str, key: Secret | None) -> Failure:
+        """The failure of a rank that ends by ``error``; the API key is masked in its texts."""
+
+        def shown(lines: list[str]) -> str:
+            text = "".join(lines).strip()
+            return text if key is None else text.replace(key.reveal(), "***")
+
+        return cls(
+            shown(traceback.format_exception_only(type(error), error)[-1:])[:REASON_LIMIT],
+            host,
+            rank,
+            traceback=shown(traceback.format_exception(type(error), error, error.__traceback__))[-TRACEBACK_LIMIT:],
+        )
+
+    @classmethod
+    def of_status(cls, metadata: Any) -> Failure | None:
+        """The failure in a run's statusMetadata, which other programs write too; ``None`` if there is none in it."""
+        fields = metadata if isinstance(metadata, dict) else {}
+        reason, host, rank = fields.get("reason"), fields.get("host"), fields.get("rank")
+        if not isinstance(reason, str) or not isinstance(host, str):
+            return None
+        return cls(reason, host, rank if isinstance(rank, int) else None)
+
+    def summary(self) -> dict[str, Any]:
+        """Reason, rank and host: what the record of the next attempt has."""
+        return {"reason": self.reason, "rank": self.rank, "host": self.host}

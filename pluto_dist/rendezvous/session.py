@@ -1,0 +1,55 @@
+"""The connection of this process to the other ranks, kept over the runs of the process."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+
+from pluto_dist.environments.context import LaunchContext
+from pluto_dist.rendezvous import node_state
+from pluto_dist.rendezvous.connect import connect
+from pluto_dist.rendezvous.membership import Membership
+from pluto_dist.rendezvous.messages import Member
+from pluto_dist.rendezvous.node_state import NodeState
+from pluto_dist.rendezvous.store import LocalStore
+
+
+class Session:
+    """The membership of this process in its launch; made by the first run, used again by the later ones."""
+
+    def __init__(self) -> None:
+        self._slot = secrets.token_hex(8)
+        self._membership: Membership | None = None
+        self._context: LaunchContext | None = None
+
+    def connect(self, context: LaunchContext, host: str, *, deadline: float, stop: threading.Event) -> Membership:
+        """Connect to the store of ``context``, and register in its current attempt.
+
+        Args:
+            context: the launch.
+            host: this node's name.
+            deadline: on the monotonic clock.
+            stop: ends the wait for ranks that are not there yet.
+
+        Raises:
+            LaunchError: the ranks share no store, or it does not answer.
+        """
+        folder = node_state.find(context)
+        kept = self._membership if self._context == context else None
+        own = kept.store if kept is not None and isinstance(kept.store, LocalStore) else None
+        store = own or connect(context, folder, self._slot, deadline=deadline, stop=stop)
+        if kept is None or not kept.continues_on(store):
+            # Only torchrun restarts workers; under another launcher, texts in the folder are an earlier launch's.
+            state = folder if context.restart_count is not None else NodeState(None)
+            kept = Membership(store, _member(context, host), state)
+        self._membership, self._context = kept, context
+        return kept
+
+
+def _member(context: LaunchContext, host: str) -> Member:
+    return Member(
+        rank=context.topology.rank,
+        node=host if context.topology.node_rank is None else str(context.topology.node_rank),
+        nonce="one" if context.store_address is None else node_state.attempt_nonce(context),
+        host=host,
+    )

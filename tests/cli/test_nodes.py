@@ -1,0 +1,67 @@
+"""``pluto-dist nodes``: its tables, its JSON and its errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inventory.documents import compose_hosts, with_driver, with_gpu
+from inventory.inventories import h100_node
+from pluto_dist.inventory.records import RankGpu
+
+USUAL = h100_node("x")
+
+
+def nodes_command(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from pluto_dist.cli import main; main()", "nodes", *arguments]
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_command_reads_a_file(tmp_path: Path):
+    """Input is system metadata or a run's details, from a file or standard input; output is tables or JSON."""
+    document = compose_hosts(
+        a=USUAL, odd=with_driver(with_gpu(USUAL, 2, pcie_width=4, pcie_width_max=16), "535.1"), c=USUAL
+    )
+    file = tmp_path / "metadata.json"
+    file.write_text(json.dumps(document))
+    shown = nodes_command(str(file))
+    assert shown.returncode == 0, shown.stderr
+    for word in ("odd", "535.1", "550.54.15", "4 of 16", "gpu.pcie.width", "8 x NVIDIA H100"):
+        assert word in shown.stdout, shown.stdout
+    printed = json.loads(nodes_command("-", "--json", text=json.dumps({"systemMetadata": document})).stdout)
+    assert [each["field"] for each in printed["drift"]] == ["gpu.driver", "gpu.pcie.width"]
+    assert printed["drift"][0]["fix"]
+
+
+def test_the_command_shows_which_rank_is_where():
+    """Ranks that alternate between nodes are listed with their GPUs; a GPU that only torch reports has its UUID."""
+    cyclic = [
+        dataclasses.replace(USUAL, ranks=(RankGpu(first, gpu=7), RankGpu(first + 2, uuid=f"used-by-{first + 2}")))
+        for first in (0, 1)
+    ]
+    document = compose_hosts(a=cyclic[0], b=cyclic[1])
+    shown = nodes_command("-", text=json.dumps(document)).stdout
+    rows = {tuple(line.split()) for line in shown.splitlines()}
+    uuid = USUAL.gpus.devices[7].uuid
+    assert {("a", "7", uuid, "0"), ("b", "7", uuid, "1"), ("a", "used-by-2", "2"), ("b", "used-by-3", "3")} <= rows
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "message"),
+    [
+        (("nowhere.json",), None, "neither a number, a display id"),
+        (("-",), "{", "not JSON"),
+        (("-",), "{}", "no `cluster`"),
+        (("-",), "[1]", "no `cluster`"),
+    ],
+)
+def test_errors(arguments, text, message):
+    """The message names the input and what is wrong with it."""
+    done = nodes_command(*arguments, text=text)
+    assert done.returncode == 1
+    assert message in done.stderr

@@ -1,0 +1,34 @@
+"""What the workers of a node report to the launcher above them, in the folder that they share."""
+
+from __future__ import annotations
+
+import pytest
+
+from pluto_dist.contract.failure import Failure
+from pluto_dist.rendezvous.node_state import NodeState
+from pluto_dist.rendezvous.worker_reports import RunReport, read_failure, read_run, report_failure, report_run
+
+
+def test_reports_arrive(tmp_path):
+    """The launcher reads what workers wrote; of an attempt's failures the first."""
+    folder = NodeState(tmp_path)
+    assert (read_run(folder), read_failure(folder, "n")) == (None, None)
+    run = RunReport(7, "DIG-7", 1, "n", 0, "http://t", "digits", "external id", "job-7", "launch")
+    report_run(folder, run)
+    first = Failure('ValueError: "作"\n\x00', "a", 3, 1.5, traceback="Traceback\n" * 1000)
+    report_failure(folder, "n", first)
+    report_failure(folder, "n", Failure("later", "a", 4, 2.0))
+    assert read_run(folder) == run
+    read = read_failure(folder, "n")
+    assert read is not None
+    assert (read.rank, read.reason) == (3, first.reason)
+    assert read.traceback.endswith("Traceback\n")
+    assert read_failure(folder, "another attempt") is None
+
+
+@pytest.mark.parametrize("text", ["", "x", "[]", "{}", '{"run_id": "7"}', '{"run_id": true}'])
+def test_a_report_that_cannot_be_read_is_none(tmp_path, text):
+    """Text that is not a report is none."""
+    folder = NodeState(tmp_path)
+    folder.set("noted run", text)
+    assert read_run(folder) is None
