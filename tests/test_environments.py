@@ -279,6 +279,7 @@ ORDER = {
     "torchrun's agent hosts a store, whatever started the agent": ("torchrun", "openmpi"),
     "srun starts mpirun's daemons": ("openmpi", "slurm"),
     "srun starts hydra's proxies": ("mpich", "slurm"),
+    "Flux sets PMI_RANK too": ("flux", "mpich"),
     "scripts export WORLD_SIZE and leave RANK to srun": ("slurm", "env_vars"),
     "variables before the process group": ("env_vars", "process_group"),
     "a world of one if nothing else is known": ("process_group", "single_process"),

@@ -27,6 +27,7 @@ Detect = Callable[[Mapping[str, str], ProcessFacts], LaunchContext | None]
 PRECEDENCE: tuple[str | Detect, ...] = (  # modules of this package, each imported when its turn comes; or functions
     "torchrun",  # first: its agent hosts a store, whatever started the agent
     "openmpi",  # in an allocation srun starts only mpirun's daemons: srun's tasks are nodes, mpirun's the ranks
+    "flux",  # before mpich: it sets PMI_RANK and PMI_SIZE too, and its own variables give more
     "mpich",  # before slurm, as openmpi; srun sets PMI_RANK too (--mpi=pmi2), and is left to the next
     "slurm",
     "env_vars",  # after them: they give more, give way to another RANK, and scripts export WORLD_SIZE alone

@@ -74,6 +74,7 @@ SCHEDULERS = st.one_of(
 RANK_AND_SIZE = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"),
+    ("FLUX_TASK_RANK", "FLUX_JOB_SIZE"),
 )
 RENDEZVOUS = st.one_of(
     st.sampled_from(["none", "", "0", "123", "MMP-12", "a/b c", "作業", "x" * 300]),
