@@ -2,7 +2,8 @@
 
 Built on Starlette alone. FastAPI's validation answers 422 in a shape of its own, but clients of the
 hosted tracker expect three other shapes (see ``transport.responses``), and its OpenAPI document would
-need second copies of the records; here both come from the rules in ``pluto_dist.contract``.
+need second copies of the records; here both come from the rules in ``pluto_dist.contract`` and from
+the declarations in ``routes`` (see ``routes.endpoint``).
 
 Handlers are coroutines that call SQLite directly: a transaction takes some tens of microseconds and
 SQLite has a single writer, so a thread pool would cost more than it saves.
@@ -11,33 +12,50 @@ SQLite has a single writer, so a thread pool would cost more than it saves.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import Route
 
 from pluto_dist.server.db.database import Database
 from pluto_dist.server.db.files import UrlSigner
 from pluto_dist.server.db.records import RequestRejectedError
+from pluto_dist.server.openapi.document import document
 from pluto_dist.server.pages.pages import PageRoutes
 from pluto_dist.server.routes.annotations import AnnotationRoutes
 from pluto_dist.server.routes.auth import Authenticator
+from pluto_dist.server.routes.endpoint import Routes, Services
 from pluto_dist.server.routes.files import FileRoutes
 from pluto_dist.server.routes.ingest import IngestRoutes
 from pluto_dist.server.routes.metrics import MetricRoutes
 from pluto_dist.server.routes.queries import QueryRoutes
-from pluto_dist.server.routes.runs import RunRoutes
+from pluto_dist.server.routes.runs import RunRoutes, SqidRoutes
 from pluto_dist.server.settings import Settings
 from pluto_dist.server.transport.middleware import AccessLog, TrackerMiddleware
 from pluto_dist.server.transport.responses import ResponseError, error_response, not_found_response
 
+# In the order of routing. The path of SqidRoutes also matches those of the others, so it comes last.
+GROUPS: tuple[type[Routes], ...] = (
+    RunRoutes,
+    AnnotationRoutes,
+    IngestRoutes,
+    FileRoutes,
+    QueryRoutes,
+    MetricRoutes,
+    PageRoutes,
+    SqidRoutes,
+)
 
-def create_app(database: Database, settings: Settings, log: AccessLog) -> TrackerMiddleware:
-    """The ASGI application. ``log`` receives one line for every request."""
+
+def create_app(
+    database: Database, settings: Settings, log: AccessLog, groups: Sequence[type[Routes]] = GROUPS
+) -> TrackerMiddleware:
+    """The ASGI application of the endpoints in ``groups``. ``log`` receives one line for every request."""
     app = Starlette(
-        routes=_routes(database, settings),
+        routes=build_routes(database, settings, groups),
         exception_handlers={
             ResponseError: _on_response_error,
             RequestRejectedError: _on_rejected_request,
@@ -50,21 +68,16 @@ def create_app(database: Database, settings: Settings, log: AccessLog) -> Tracke
     return TrackerMiddleware(app, hosts=settings.hosts, log=log)
 
 
-def _routes(database: Database, settings: Settings) -> list[BaseRoute]:
-    auth = Authenticator(database, settings.body_limit)
-    signer = UrlSigner(database)
-    url = settings.public_url
-    runs = RunRoutes(database, auth, url)
-    return [
-        *runs.routes(),
-        *AnnotationRoutes(database, auth).routes(),
-        *IngestRoutes(database, auth).routes(),
-        *FileRoutes(database, auth, signer, url, settings.file_limit).routes(),
-        *QueryRoutes(database, auth, signer, url).routes(),
-        *MetricRoutes(database, auth, url).routes(),
-        *PageRoutes(database, signer, is_private=settings.private_pages).routes(),
-        runs.sqid_route(),  # last: its path also matches those of the queries
-    ]
+def build_routes(database: Database, settings: Settings, groups: Sequence[type[Routes]] = GROUPS) -> list[Route]:
+    """The routes of all declared endpoints, in the order of routing."""
+    services = Services(
+        database=database,
+        auth=Authenticator(database, settings.body_limit),
+        signer=UrlSigner(database),
+        settings=settings,
+        document=document(settings.public_url, (endpoint for group in groups for endpoint in group.endpoints())),
+    )
+    return [route for group in groups for route in group(services).routes()]
 
 
 async def _on_response_error(_: Request, error: Exception) -> Response:

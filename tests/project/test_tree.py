@@ -50,9 +50,10 @@ LAYERS = (
     "server.api_keys",
     "server.transport",
     "server.db",
-    "server.openapi",
+    "server.openapi.schemas",
     "server.routes",
     "server.pages",
+    "server.openapi",
     "server",
     "cli",
     "__main__",
@@ -65,7 +66,6 @@ LINES_OF_A_FILE, LINES_OF_A_FUNCTION, PARAMETERS = 500, 40, 6
 # Path within the package, and the reason.
 LONG_FUNCTIONS = {
     ("api.py", "init"): "its signature and its documentation are the public interface",
-    ("server/openapi/document.py", "_paths"): "a table, one entry per operation",
 }
 MANY_PARAMETERS = {
     ("api.py", "init"): "as many as the contract has fields",
@@ -189,6 +189,7 @@ def test_few_import_torch():
 # The tests.
 
 NO_MIRROR = {
+    "cli/test_help.py": "the --help texts of all commands",
     "compatibility": "files and messages of an earlier version",
     "fakenvml": "the fake driver, and its own test",
     "fuzz": "requests made from the OpenAPI document",

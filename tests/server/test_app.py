@@ -1,54 +1,16 @@
-"""The application: API keys, unknown paths and organizations.
+"""The application: unknown paths and organizations.
 
-The contract of the single endpoints is in ``tests/server/contract``.
+The contract of the single endpoints is in ``tests/server/contract``; whether they need the key is tested in
+``tests/server/routes/test_endpoint.py``.
 """
 
 from __future__ import annotations
 
 import pytest
-import requests
 
-from pluto_dist.server import LocalServer
 from server.conftest import TIMEOUT, Client
 
 CREATE = "/api/runs/create"
-
-
-PROTECTED = [
-    ("POST", CREATE),
-    ("POST", "/api/runs/resume"),
-    ("POST", "/api/runs/status/update"),
-    ("POST", "/api/runs/config/update"),
-    ("POST", "/api/runs/trigger"),
-    ("POST", "/api/slug"),
-    ("GET", "/api/runs/details/1"),
-    ("GET", "/api/runs/details/by-display-id/A-1"),
-    ("GET", "/api/runs/list"),
-    ("GET", "/api/runs/auth/validate"),
-    ("POST", "/api/runs/tags/update"),
-    ("POST", "/api/runs/logName/add"),
-    ("POST", "/api/runs/alert"),
-    ("POST", "/api/runs/modelGraph/create"),
-    ("POST", "/ingest/metrics"),
-    ("POST", "/ingest/logs"),
-    ("POST", "/ingest/data"),
-    ("POST", "/files"),
-    ("GET", "/api/runs/projects"),
-    ("GET", "/api/runs/metric-names"),
-    ("GET", "/api/runs/metrics"),
-    ("GET", "/api/runs/logs"),
-    ("GET", "/api/runs/data"),
-    ("GET", "/api/runs/files"),
-    ("GET", "/api/runs/statistics"),
-    ("GET", "/api/runs/compare"),
-    ("GET", "/api/runs/leaderboard"),
-]
-
-
-@pytest.mark.parametrize(("method", "path"), PROTECTED, ids=str)
-def test_every_route_requires_the_key(server: LocalServer, method: str, path: str) -> None:
-    response = requests.request(method, server.url + path, timeout=TIMEOUT)
-    assert (response.status_code, response.json()) == (401, {"error": "Unauthorized"})
 
 
 UNKNOWN = [

@@ -1,35 +1,35 @@
-"""The OpenAPI document of the server, generated from the records in ``pluto_dist.contract``.
+"""The OpenAPI document of the server, generated from the declarations of its endpoints.
 
-Types, nullability, required fields and lengths come from the records that validate the requests. This
-module adds summaries, paths, responses and security requirements.
+Types, nullability, required fields and lengths of bodies come from the records in ``pluto_dist.contract`` that
+validate the requests. This module adds the frame and the schemas that several endpoints share.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pluto_dist.contract import run_requests
 from pluto_dist.contract.validation import Json
-from pluto_dist.server.openapi import sdk_paths
-from pluto_dist.server.openapi.schemas import (
-    DATE_TIME,
-    DISPLAY_ID,
-    OBJECT,
-    SUCCESS,
-    TEXT,
-    UNSIGNED,
-    get,
-    operation,
-    post,
-    query,
-    reference,
-    schema,
-)
-from pluto_dist.server.settings import RUNS_PER_PAGE
+from pluto_dist.server.openapi.schemas import DATE_TIME, TEXT, Schema, reference, schema
+from pluto_dist.server.routes.endpoint import JSON, JSON_LINES, PLAIN_TEXT, Endpoint
 from pluto_dist.version import __version__
 
-_ANY_DOCUMENT: dict[str, Json] = {"nullable": True, "description": "Any JSON value."}
+_ANY_DOCUMENT: Schema = {"nullable": True, "description": "Any JSON value."}
+_BODY_ERRORS = (400, 408, 413, 500)  # of every JSON body
+_LINES_ERRORS = (400, 413)  # of every body of JSON lines
+_ERRORS = {
+    400: "The request is invalid",
+    401: "The API key is missing or invalid",
+    403: "The signature of the URL is invalid or has expired",
+    404: "Not found",
+    408: "Timeout while reading the body",
+    409: "Several runs have this display id",
+    413: "The body is too large",
+    500: "Internal server error",
+}
 
 
-def document(public_url: str) -> dict[str, Json]:
+def document(public_url: str, endpoints: Iterable[Endpoint]) -> Schema:
     """The document that ``/api/openapi.json`` serves."""
     return {
         "openapi": "3.0.0",
@@ -40,7 +40,7 @@ def document(public_url: str) -> dict[str, Json]:
         },
         "servers": [{"url": public_url}],
         "security": [{"bearerAuth": []}],
-        "paths": {**_paths(), **sdk_paths.PATHS},
+        "paths": _paths(endpoints),
         "components": {
             "schemas": _schemas(),
             "securitySchemes": {
@@ -50,7 +50,7 @@ def document(public_url: str) -> dict[str, Json]:
     }
 
 
-def _schemas() -> dict[str, Json]:
+def _schemas() -> Schema:
     issue = {
         "type": "object",
         "properties": {"code": TEXT, "message": TEXT, "path": {"type": "array", "items": {}}},
@@ -92,50 +92,55 @@ def _schemas() -> dict[str, Json]:
     }
 
 
-def _paths() -> dict[str, Json]:
-    created = reference("CreateRunResponse")
-    status = {"type": "object", "properties": {"status": TEXT, "triggers": {"nullable": True}}}
-    listing = {
-        "type": "object",
-        "properties": {
-            "runs": {"type": "array", "items": reference("Run")},
-            "total": {"type": "number"},
-        },
-        "required": ["runs", "total"],
-    }
-    project = {"name": "projectName", "in": "query", "schema": TEXT}
-    limit = {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": RUNS_PER_PAGE}}
-    filters = [query(name) for name in ("search", "tags", "filter", "sort", "offset")]
-    run_id = {"name": "id", "in": "path", "required": True}
-    number, text = {**run_id, "schema": UNSIGNED}, {**run_id, "schema": DISPLAY_ID}
-    details = reference("RunDetails")
-    code = {"name": "code", "in": "path", "required": True}
-    decoded: dict[str, Json] = {"type": "object", "properties": {"runId": {"type": "number"}}, "required": ["runId"]}
-    return {
-        "/api/runs/create": post(
-            "Create a run, or resume the run with this externalId", run_requests.CreateRunRequest, created
-        ),
-        "/api/runs/resume": post("Resume an existing run", run_requests.ResumeRunRequest, created, 404, 409),
-        "/api/runs/status/update": post("Update a run's status", run_requests.UpdateStatusRequest, SUCCESS, 404),
-        "/api/runs/config/update": post("Merge into a run's config", run_requests.UpdateConfigRequest, SUCCESS, 404),
-        "/api/runs/trigger": post("Send a heartbeat of a run", run_requests.TriggerRequest, status, 404),
-        "/api/runs/details/{id}": get("Get a run", details, [number], 400, 404),
-        "/api/runs/details/by-display-id/{id}": get(
-            "Get a run by its display id", details, [text, project], 400, 404, 409
-        ),
-        "/api/runs/list": get(
-            "List a project's runs, newest first", listing, [{**project, "required": True}, *filters, limit], 400
-        ),
-        "/api/runs/{code}": get("Decode a sqid to a run's number", decoded, [{**code, "schema": TEXT}], 404),
-        "/api/runs/auth/validate": get("Validate the API key", OBJECT, []),
-        "/api/slug": {"post": operation("Get the API key's organization", OBJECT)},
-        "/api/health": {
-            "get": {
-                "summary": "Health check",
-                "security": [],
-                "responses": {
-                    "200": {"description": "The server is healthy", "content": {"text/plain": {"schema": TEXT}}}
-                },
-            }
-        },
-    }
+def _paths(endpoints: Iterable[Endpoint]) -> Schema:
+    found: dict[str, Schema] = {}
+    for endpoint in endpoints:
+        if endpoint.in_document:
+            found.setdefault(endpoint.template, {})[endpoint.method.lower()] = operation(endpoint)
+    return found
+
+
+def operation(endpoint: Endpoint) -> Schema:
+    """The operation of an endpoint."""
+    out: Schema = {"summary": endpoint.summary, "security": [{"bearerAuth": []}] if endpoint.needs_key else []}
+    if endpoint.description:
+        out["description"] = endpoint.description
+    if endpoint.parameters:
+        out["parameters"] = list(endpoint.parameters)
+    body = _body(endpoint)
+    if body is not None:
+        out["requestBody"] = {"required": True, "content": body}
+    return {**out, "responses": _responses(endpoint)}
+
+
+def _body(endpoint: Endpoint) -> Schema | None:
+    if endpoint.lines is not None:
+        return _content(JSON_LINES, endpoint.lines)
+    if endpoint.body is None:
+        return None
+    record = schema(endpoint.body)
+    if endpoint.body_fields:
+        record["properties"] = {**record["properties"], **endpoint.body_fields}
+        record["required"] = [*record.get("required", ()), *endpoint.body_fields]
+    return _content(JSON, record)
+
+
+def _responses(endpoint: Endpoint) -> Schema:
+    errors = {*endpoint.errors, *([401] if endpoint.needs_key else [])}
+    if endpoint.body is not None:
+        errors.update(_BODY_ERRORS)
+    if endpoint.lines is not None:
+        errors.update(_LINES_ERRORS)
+    responses: Schema = {"200": {"description": "Success", "content": _content(endpoint.answer_type, endpoint.answer)}}
+    for status in sorted(errors):
+        error = reference("Error")
+        if status == 400:
+            error = {"oneOf": [reference("Error"), reference("ValidationError")]}
+        responses[str(status)] = {"description": _ERRORS[status], "content": _content(JSON, error)}
+    if "404" in responses:  # a path that matches no route is answered in plain text
+        responses["404"]["content"] |= _content(PLAIN_TEXT, TEXT)
+    return responses
+
+
+def _content(media_type: str, content: Json) -> Schema:
+    return {media_type: {"schema": content}}

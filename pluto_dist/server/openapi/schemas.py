@@ -1,4 +1,4 @@
-"""Building blocks of the OpenAPI document: schemas of records, parameters, operations and responses.
+"""Building blocks of declarations and of the OpenAPI document: schemas of values and records, and parameters.
 
 >>> from pluto_dist.contract.run_requests import TriggerRequest
 >>> schema(TriggerRequest)["properties"]["runId"]["type"]
@@ -11,6 +11,8 @@ import dataclasses
 
 from pluto_dist.contract.validation import Json, Record, Rule
 from pluto_dist.server.settings import LARGEST_INTEGER
+
+Schema = dict[str, Json]
 
 _DESCRIPTIONS = {
     "runName": "The run's name.",
@@ -51,33 +53,32 @@ _DESCRIPTIONS = {
     "caption": "The caption of the file.",
     "annotations": "Boxes and masks, a JSON document as a string.",
 }
-TEXT: dict[str, Json] = {"type": "string"}
-NUMBER: dict[str, Json] = {"type": "number"}
-UNSIGNED: dict[str, Json] = {"type": "integer", "minimum": 0, "maximum": LARGEST_INTEGER}
-DISPLAY_ID: dict[str, Json] = {"type": "string", "pattern": "^[A-Za-z0-9]{1,4}-[0-9]{1,15}$"}
-IDS: dict[str, Json] = {"type": "string", "pattern": "^[0-9]{1,15}(,[0-9]{1,15})*$"}
-DATE_TIME: dict[str, Json] = {"type": "string", "format": "date-time"}
-OBJECT: dict[str, Json] = {"type": "object"}
-SUCCESS: dict[str, Json] = {"type": "object", "properties": {"success": {"type": "boolean"}}, "required": ["success"]}
+TEXT: Schema = {"type": "string"}
+NUMBER: Schema = {"type": "number"}
+UNSIGNED: Schema = {"type": "integer", "minimum": 0, "maximum": LARGEST_INTEGER}
+DATE_TIME: Schema = {"type": "string", "format": "date-time"}
+OBJECT: Schema = {"type": "object"}
 
 
-def properties(record: type[Record]) -> dict[str, dict[str, Json]]:
+def properties(record: type[Record]) -> dict[str, Schema]:
     """The fields of a record under their JSON names, each as an OpenAPI 3.0 schema."""
     rules: list[Rule] = [field.metadata["rule"] for field in dataclasses.fields(record)]
     return {rule.json: _property(rule) for rule in rules}
 
 
-def schema(record: type[Record]) -> dict[str, Json]:
+def schema(record: type[Record]) -> Schema:
     """The schema of a record."""
     required = [
         field.metadata["rule"].json for field in dataclasses.fields(record) if field.default is dataclasses.MISSING
     ]
-    out: dict[str, Json] = {"type": "object", "properties": properties(record)}
+    out: Schema = {"type": "object", "properties": properties(record)}
     return {**out, "required": required} if required else out
 
 
-def _property(rule: Rule) -> dict[str, Json]:
-    out: dict[str, Json] = {"type": rule.type, "description": _DESCRIPTIONS[rule.json]}
+def _property(rule: Rule) -> Schema:
+    out: Schema = {"type": rule.type}
+    if rule.json in _DESCRIPTIONS:
+        out["description"] = _DESCRIPTIONS[rule.json]
     if rule.nullable:
         out["nullable"] = True
     if rule.min_length:
@@ -89,56 +90,38 @@ def _property(rule: Rule) -> dict[str, Json]:
     return out
 
 
-def post(summary: str, record: type[Record], content: Json, *errors: int) -> dict[str, Json]:
-    """A POST operation with a JSON body, the schema of its response and its error statuses."""
-    body = {"required": True, "content": {"application/json": {"schema": schema(record)}}}
-    return {"post": {**operation(summary, content, 400, 408, 413, 500, *errors), "requestBody": body}}
+def object_schema(**fields: Json) -> Schema:
+    """The schema of an object with these fields, all of them required."""
+    return {"type": "object", "properties": fields, "required": list(fields)}
 
 
-def query(name: str, content: Json = TEXT, *, required: bool = False) -> dict[str, Json]:
+def list_schema(name: str, item: Json, **more: Json) -> Schema:
+    """The schema of an object with a list field ``name``, and with the fields ``more``."""
+    return object_schema(**{name: {"type": "array", "items": item}, **more})
+
+
+def reference(name: str) -> Schema:
+    """The schema ``name`` of the document's components."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def in_query(name: str, content: Json = TEXT, *, required: bool = False) -> Schema:
     """A parameter in the query string."""
     return {"name": name, "in": "query", "required": required, "schema": content}
 
 
-def list_schema(name: str, item: Json, **more: Json) -> dict[str, Json]:
-    """The schema of an object with a list field ``name``, and with the fields ``more``."""
-    fields = {name: {"type": "array", "items": item}, **more}
-    return {"type": "object", "properties": fields, "required": list(fields)}
+def limit_in_query(maximum: int = LARGEST_INTEGER) -> Schema:
+    """The parameter ``limit``. Endpoints without a maximum accept any limit and may return fewer items."""
+    return in_query("limit", {"type": "integer", "minimum": 1, "maximum": maximum})
 
 
-def get(summary: str, content: Json, parameters: list[Json], *errors: int) -> dict[str, Json]:
-    """A GET operation."""
-    return {"get": {**operation(summary, content, *errors), "parameters": parameters}}
+def in_path(name: str, content: Json) -> Schema:
+    """A parameter in the path."""
+    return {"name": name, "in": "path", "required": True, "schema": content}
 
 
-_ERRORS = {
-    400: "The request is invalid",
-    401: "The API key is missing or invalid",
-    403: "The signature of the URL is invalid or has expired",
-    404: "Not found",
-    408: "Timeout while reading the body",
-    409: "Several runs have this display id",
-    413: "The body is too large",
-    500: "Internal server error",
-}
-
-
-def operation(summary: str, content: Json, *errors: int) -> dict[str, Json]:
-    """An operation that requires the API key."""
-    responses = {"200": response("Success", content)}
-    for status in sorted({401, *errors}):
-        error = reference("Error")
-        if status == 400:
-            error = {"oneOf": [reference("Error"), reference("ValidationError")]}
-        responses[str(status)] = response(_ERRORS[status], error)
-    if "404" in responses:  # a path that matches no route is answered in plain text
-        responses["404"]["content"]["text/plain"] = {"schema": TEXT}
-    return {"summary": summary, "security": [{"bearerAuth": []}], "responses": responses}
-
-
-def response(description: str, content: Json) -> dict[str, Json]:
-    return {"description": description, "content": {"application/json": {"schema": content}}}
-
-
-def reference(name: str) -> dict[str, Json]:
-    return {"$ref": f"#/components/schemas/{name}"}
+SUCCESS = object_schema(success={"type": "boolean"})
+PROJECT = in_query("projectName", required=True)
+RUN_IN_QUERY = (in_query("runId", UNSIGNED, required=True), PROJECT)
+RUN_IN_HEADER: Schema = {"name": "X-Run-Id", "in": "header", "required": True, "schema": UNSIGNED}
+METRIC_FILTERS = (in_query("logName"), in_query("logGroup"))

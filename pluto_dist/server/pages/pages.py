@@ -21,16 +21,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
 
 from pluto_dist.contract.validation import Json
 from pluto_dist.server.db import display_id, run_queries
-from pluto_dist.server.db.database import ORGANIZATION, Database, InvalidKeyError
-from pluto_dist.server.db.files import StoredFile, UrlSigner
+from pluto_dist.server.db.database import ORGANIZATION, InvalidKeyError
+from pluto_dist.server.db.files import StoredFile
 from pluto_dist.server.db.records import Attach, iso
 from pluto_dist.server.pages.hardware import read_hardware, size
 from pluto_dist.server.pages.logged_data import load_logged_data
 from pluto_dist.server.routes import urls
+from pluto_dist.server.routes.endpoint import Endpoint, Routes, Services
 
 RUNS_ON_INDEX, RUNS_ON_PROJECT, ATTACHES_ON_PAGE, CONFIG_ROWS = 5, 500, 200, 1000
 
@@ -59,13 +59,16 @@ _HEADERS = {
 _STATIC = {"pluto.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"}
 
 
-class PageRoutes:
+def _undocumented(path: str, summary: str) -> Endpoint:
+    return Endpoint("GET", path, summary, needs_key=False, in_document=False)
+
+
+class PageRoutes(Routes):
     """The handlers of the pages and of their static files."""
 
-    def __init__(self, database: Database, signer: UrlSigner, *, is_private: bool) -> None:
-        self._database = database
-        self._signer = signer
-        self._is_private = is_private
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self._is_private = services.settings.private_pages
         self._static = {name: (_HERE / "static" / name).read_bytes() for name in _STATIC}
         self._templates = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
@@ -79,13 +82,7 @@ class PageRoutes:
         self._templates.globals["project_path"] = urls.project_path
         self._templates.globals["run_path"] = urls.run_path
 
-    def routes(self) -> list[BaseRoute]:
-        return [
-            Route("/", self.index, methods=["GET"]),
-            Route("/static/{name}", self.static, methods=["GET"]),
-            Route("/o/{rest:any_text}", self.below_organization, methods=["GET"]),
-        ]
-
+    @_undocumented("/", "All projects")
     async def index(self, request: Request) -> Response:
         organization = self._authorize(request)
         if organization is None:
@@ -93,6 +90,14 @@ class PageRoutes:
         projects = run_queries.list_projects(self._database, organization, RUNS_ON_INDEX)
         return self._page("index.html", organization=organization, projects=projects)
 
+    @_undocumented("/static/{name}", "A static file of the pages")
+    async def static(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in _STATIC:
+            return PlainTextResponse("404 Not Found", 404)
+        return Response(self._static[name], media_type=_STATIC[name], headers={"cache-control": "public, max-age=300"})
+
+    @_undocumented("/o/{rest:any_text}", "A project or a run")
     async def below_organization(self, request: Request) -> Response:
         """``/o/{org}/projects/{project}[/{sqid}]``. Split before decoding: a project's name may contain a slash."""
         organization = self._authorize(request)
@@ -102,12 +107,6 @@ class PageRoutes:
         if len(parts) not in (3, 4) or parts[:2] != [organization, "projects"]:
             return self._not_found(organization)
         return self._project(organization, parts[2]) if len(parts) == 3 else self._run(organization, *parts[2:])
-
-    async def static(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in _STATIC:
-            return PlainTextResponse("404 Not Found", 404)
-        return Response(self._static[name], media_type=_STATIC[name], headers={"cache-control": "public, max-age=300"})
 
     def _project(self, organization: str, project: str) -> Response:
         found, total = run_queries.list_runs(self._database, organization, project, RUNS_ON_PROJECT)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from pluto_dist.contract import run_requests
 from pluto_dist.contract.validation import ContractError, Issue, Json, unstorable
 from pluto_dist.server.db import logs, run_updates
-from pluto_dist.server.db.database import Database
 from pluto_dist.server.db.records import now_ms
-from pluto_dist.server.routes.auth import Authenticator
+from pluto_dist.server.openapi.schemas import OBJECT, SUCCESS, TEXT, object_schema, schema
+from pluto_dist.server.routes.endpoint import Endpoint, Routes
 from pluto_dist.server.settings import NAME_LIMIT
 from pluto_dist.server.transport import sdk_requests
 from pluto_dist.server.transport.responses import (
@@ -27,26 +26,30 @@ from pluto_dist.server.transport.responses import (
 TEXT_LIMIT = 100_000  # characters of a text of an alert; the rest is cut off
 
 
-class AnnotationRoutes:
+class AnnotationRoutes(Routes):
     """The handlers of these endpoints."""
 
-    def __init__(self, database: Database, auth: Authenticator) -> None:
-        self._database = database
-        self._auth = auth
-
-    def routes(self) -> list[BaseRoute]:
-        return [
-            Route("/api/runs/tags/update", self.update_tags, methods=["POST"]),
-            Route("/api/runs/logName/add", self.add_log_names, methods=["POST"]),
-            Route("/api/runs/alert", self.alert, methods=["POST"]),
-            Route("/api/runs/modelGraph/create", self.create_model_graph, methods=["POST"]),
-        ]
-
+    @Endpoint(
+        "POST",
+        "/api/runs/tags/update",
+        "Replace a run's tags",
+        body=sdk_requests.UpdateTagsRequest,
+        answer=SUCCESS,
+        errors=(404,),
+    )
     async def update_tags(self, request: Request) -> Response:
         organization, record, _ = await self._auth.read_record(request, sdk_requests.UpdateTagsRequest)
         run_updates.update_tags(self._database, organization, record.run_id, record.tags)
         return _success()
 
+    @Endpoint(
+        "POST",
+        "/api/runs/logName/add",
+        "Register log names",
+        body=sdk_requests.AddLogNamesRequest,
+        answer=SUCCESS,
+        errors=(404,),
+    )
     async def add_log_names(self, request: Request) -> Response:
         organization, record, _ = await self._auth.read_record(request, sdk_requests.AddLogNamesRequest)
         for text in (*record.names, record.type):
@@ -59,6 +62,15 @@ class AnnotationRoutes:
             logs.add_log_names(self._database, run.id, record.names, record.type)
         return _success()
 
+    @Endpoint(
+        "POST",
+        "/api/runs/alert",
+        "Send an alert",
+        body=sdk_requests.AlertRequest,
+        body_fields={"alert": schema(sdk_requests.AlertFields)},
+        answer=SUCCESS,
+        errors=(404,),
+    )
     async def alert(self, request: Request) -> Response:
         organization, record, body = await self._auth.read_record(request, sdk_requests.AlertRequest)
         try:
@@ -74,6 +86,15 @@ class AnnotationRoutes:
             logs.add_alert(self._database, run.id, logs.Alert(at, *texts))
         return _success()
 
+    @Endpoint(
+        "POST",
+        "/api/runs/modelGraph/create",
+        "Store the model graph",
+        body=sdk_requests.ModelGraphRequest,
+        body_fields={"graph": object_schema(format=TEXT, nodes=OBJECT)},
+        answer=SUCCESS,
+        errors=(404,),
+    )
     async def create_model_graph(self, request: Request) -> Response:
         organization, record, body = await self._auth.read_record(request, sdk_requests.ModelGraphRequest)
         graph = _object(body, "graph")

@@ -12,15 +12,15 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
 
 from pluto_dist.contract import run_requests
 from pluto_dist.contract.validation import ContractError, Issue, Json, unstorable
 from pluto_dist.server.db import files, run_updates
 from pluto_dist.server.db.blobs import BlobStore, TooLargeError
-from pluto_dist.server.db.database import Database
+from pluto_dist.server.openapi.schemas import RUN_IN_HEADER, TEXT, in_path, in_query, schema
 from pluto_dist.server.routes import urls
-from pluto_dist.server.routes.auth import Authenticator, run_in_header
+from pluto_dist.server.routes.auth import run_in_header
+from pluto_dist.server.routes.endpoint import PLAIN_TEXT, Endpoint, Routes, Services
 from pluto_dist.server.settings import LARGEST_INTEGER, NAME_LIMIT
 from pluto_dist.server.transport import query_params
 from pluto_dist.server.transport.responses import (
@@ -32,29 +32,34 @@ from pluto_dist.server.transport.responses import (
 from pluto_dist.server.transport.sdk_requests import FileUpload, UploadRequest
 
 FILES_LIMIT = 1000  # of one request
+_OCTET_STREAM = "application/octet-stream"
 _HEADERS = {"content-security-policy": "default-src 'none'; sandbox", "cache-control": "private, no-store"}
 
 
-class FileRoutes:
+_SIGNED = (
+    in_path("file", {"type": "integer"}),
+    in_query("expires", required=True),
+    in_query("signature", required=True),
+)
+
+
+class FileRoutes(Routes):
     """The handlers of these endpoints."""
 
-    def __init__(
-        self, database: Database, auth: Authenticator, signer: files.UrlSigner, public_url: str, file_limit: int
-    ) -> None:
-        self._database = database
-        self._auth = auth
-        self._signer = signer
-        self._public_url = public_url
-        self._file_limit = file_limit
-        self._blobs = BlobStore(database.path)
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self._file_limit = services.settings.file_limit
+        self._blobs = BlobStore(services.database.path)
 
-    def routes(self) -> list[BaseRoute]:
-        return [
-            Route("/files", self.create_uploads, methods=["POST"]),
-            Route("/files/{file:int}", self.upload, methods=["PUT"]),
-            Route("/files/{file:int}", self.download, methods=["GET"]),
-        ]
-
+    @Endpoint(
+        "POST",
+        "/files",
+        "Create upload URLs for files",
+        body=UploadRequest,
+        body_fields={"files": {"type": "array", "items": schema(FileUpload)}},
+        parameters=(RUN_IN_HEADER,),
+        errors=(404,),
+    )
     async def create_uploads(self, request: Request) -> Response:
         organization, _, body = await self._auth.read_record(request, UploadRequest)
         number = run_in_header(request)
@@ -68,6 +73,16 @@ class FileRoutes:
             urls_of.setdefault(upload.log_name, []).append({upload.file_name: url})
         return AsciiJSONResponse(urls_of)
 
+    @Endpoint(
+        "PUT",
+        "/files/{file:int}",
+        "Upload a file",
+        answer=TEXT,
+        answer_type=PLAIN_TEXT,
+        parameters=_SIGNED,
+        errors=(400, 403, 404, 413),
+        needs_key=False,
+    )
     async def upload(self, request: Request) -> Response:
         file = self._signed(request, "PUT")
         declared = query_params.parse_integer(request.headers.get("content-length", "0"))
@@ -82,6 +97,16 @@ class FileRoutes:
         files.set_content(self._database, file.id, blob)
         return PlainTextResponse("")
 
+    @Endpoint(
+        "GET",
+        "/files/{file:int}",
+        "Download a file",
+        answer=TEXT,
+        answer_type=_OCTET_STREAM,
+        parameters=_SIGNED,
+        errors=(403, 404),
+        needs_key=False,
+    )
     async def download(self, request: Request) -> Response:
         file = self._signed(request, "GET")
         path = None if file.digest is None else self._blobs.path(file.digest)
@@ -89,7 +114,7 @@ class FileRoutes:
             raise ResponseError(error_response(404, "the file was never uploaded"))
         return FileResponse(
             path,
-            media_type="application/octet-stream",
+            media_type=_OCTET_STREAM,
             filename=file.file_name,
             content_disposition_type="attachment",
             headers=_HEADERS,

@@ -7,14 +7,25 @@ from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from pluto_dist.contract.validation import Json
 from pluto_dist.server.db import metrics, run_queries
-from pluto_dist.server.db.database import Database
 from pluto_dist.server.db.records import RequestRejectedError, RunDetails, iso
+from pluto_dist.server.openapi.schemas import (
+    METRIC_FILTERS,
+    NUMBER,
+    OBJECT,
+    PROJECT,
+    RUN_IN_QUERY,
+    TEXT,
+    UNSIGNED,
+    Schema,
+    in_query,
+    limit_in_query,
+    list_schema,
+)
 from pluto_dist.server.routes import urls
-from pluto_dist.server.routes.auth import Authenticator
+from pluto_dist.server.routes.endpoint import Endpoint, Routes
 from pluto_dist.server.transport import query_params
 from pluto_dist.server.transport.responses import AsciiJSONResponse
 
@@ -29,21 +40,21 @@ _AGGREGATIONS: dict[str, Callable[[metrics.MetricSummary], float]] = {
 }
 
 
-class MetricRoutes:
+_DIRECTIONS = ("ASC", "DESC")
+_IDS: Schema = {"type": "string", "pattern": "^[0-9]{1,15}(,[0-9]{1,15})*$"}
+
+
+class MetricRoutes(Routes):
     """The handlers of these endpoints."""
 
-    def __init__(self, database: Database, auth: Authenticator, public_url: str) -> None:
-        self._database = database
-        self._auth = auth
-        self._public_url = public_url
-
-    def routes(self) -> list[BaseRoute]:
-        return [
-            Route("/api/runs/statistics", self.statistics, methods=["GET"]),
-            Route("/api/runs/compare", self.compare, methods=["GET"]),
-            Route("/api/runs/leaderboard", self.leaderboard, methods=["GET"]),
-        ]
-
+    @Endpoint(
+        "GET",
+        "/api/runs/statistics",
+        "Get statistics of a run's metrics",
+        answer=list_schema("metrics", OBJECT, runId=NUMBER, runName=TEXT, projectName=TEXT, url=TEXT),
+        parameters=(*RUN_IN_QUERY, *METRIC_FILTERS),
+        errors=(400, 404),
+    )
     async def statistics(self, request: Request) -> Response:
         organization = self._auth.organization(request)
         number = query_params.integer(request, "runId")
@@ -66,6 +77,14 @@ class MetricRoutes:
             }
         )
 
+    @Endpoint(
+        "GET",
+        "/api/runs/compare",
+        "Compare one metric of several runs",
+        answer=list_schema("runs", OBJECT, projectName=TEXT, logName=TEXT, comparisonUrl=TEXT, summary=OBJECT),
+        parameters=(PROJECT, in_query("runIds", _IDS, required=True), in_query("logName", required=True)),
+        errors=(400,),
+    )
     async def compare(self, request: Request) -> Response:
         organization = self._auth.organization(request)
         ids = query_params.integers(request, "runIds") or []
@@ -91,6 +110,21 @@ class MetricRoutes:
             }
         )
 
+    @Endpoint(
+        "GET",
+        "/api/runs/leaderboard",
+        "Rank a project's runs by a metric",
+        answer=list_schema("runs", OBJECT, total=NUMBER),
+        parameters=(
+            PROJECT,
+            in_query("logName", required=True),
+            in_query("aggregation", {"type": "string", "enum": list(_AGGREGATIONS)}),
+            in_query("direction", {"type": "string", "enum": list(_DIRECTIONS)}),
+            in_query("offset", UNSIGNED),
+            limit_in_query(),
+        ),
+        errors=(400,),
+    )
     async def leaderboard(self, request: Request) -> Response:
         organization = self._auth.organization(request)
         project, name = (
@@ -98,7 +132,7 @@ class MetricRoutes:
             query_params.required_text(request, "logName"),
         )
         aggregation = query_params.choice(request, "aggregation", tuple(_AGGREGATIONS))
-        direction = query_params.choice(request, "direction", ("ASC", "DESC"))
+        direction = query_params.choice(request, "direction", _DIRECTIONS)
         limit = min(query_params.integer(request, "limit", default=LEADERBOARD_DEFAULT, minimum=1), RUNS_LIMIT)
         offset = query_params.integer(request, "offset", default=0)
         value_of = _AGGREGATIONS[aggregation]

@@ -8,16 +8,27 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from pluto_dist.contract.validation import Json
 from pluto_dist.server.db import files, logs, metrics, run_queries
-from pluto_dist.server.db.database import Database
 from pluto_dist.server.db.files import StoredFile
 from pluto_dist.server.db.log_lines import ConsoleLine
 from pluto_dist.server.db.records import iso
+from pluto_dist.server.openapi.schemas import (
+    DATE_TIME,
+    METRIC_FILTERS,
+    NUMBER,
+    PROJECT,
+    RUN_IN_QUERY,
+    TEXT,
+    UNSIGNED,
+    in_query,
+    limit_in_query,
+    list_schema,
+    object_schema,
+)
 from pluto_dist.server.routes import urls
-from pluto_dist.server.routes.auth import Authenticator
+from pluto_dist.server.routes.endpoint import Endpoint, Routes
 from pluto_dist.server.settings import DATA_PER_PAGE, LARGEST_INTEGER, LINES_PER_PAGE, POINTS_PER_PAGE
 from pluto_dist.server.transport import query_params
 from pluto_dist.server.transport.responses import AsciiJSONResponse
@@ -28,26 +39,21 @@ LINES_DEFAULT = 1000
 NAMES_LIMIT = 500
 
 
-class QueryRoutes:
+_POINT = object_schema(
+    logName=TEXT, logGroup=TEXT, time=DATE_TIME, step=NUMBER, value={"type": "number", "nullable": True}
+)
+_LINE = object_schema(time=DATE_TIME, logType=TEXT, lineNumber=NUMBER, message=TEXT)
+_DATUM = object_schema(logName=TEXT, logGroup=TEXT, dataType=TEXT, time=DATE_TIME, step=NUMBER, data=TEXT)
+_FILE = object_schema(
+    fileName=TEXT, fileType=TEXT, fileSize=NUMBER, logName=TEXT, time=DATE_TIME, step=NUMBER, url=TEXT
+)
+_PROJECT = object_schema(id=NUMBER, name=TEXT, createdAt=DATE_TIME, updatedAt=DATE_TIME, runCount=NUMBER)
+
+
+class QueryRoutes(Routes):
     """The handlers of these endpoints."""
 
-    def __init__(self, database: Database, auth: Authenticator, signer: files.UrlSigner, public_url: str) -> None:
-        self._database = database
-        self._auth = auth
-        self._signer = signer
-        self._public_url = public_url
-
-    def routes(self) -> list[BaseRoute]:
-        gets = {
-            "projects": self.projects,
-            "metric-names": self.metric_names,
-            "metrics": self.metrics,
-            "logs": self.logs,
-            "data": self.data,
-            "files": self.files,
-        }
-        return [Route(f"/api/runs/{name}", handler, methods=["GET"]) for name, handler in gets.items()]
-
+    @Endpoint("GET", "/api/runs/projects", "List all projects", answer=list_schema("projects", _PROJECT))
     async def projects(self, request: Request) -> Response:
         organization = self._auth.organization(request)
         found = run_queries.list_projects(self._database, organization, 0)
@@ -66,6 +72,14 @@ class QueryRoutes:
             }
         )
 
+    @Endpoint(
+        "GET",
+        "/api/runs/metric-names",
+        "List the names of a project's metrics",
+        answer=list_schema("metricNames", TEXT, projectName=TEXT),
+        parameters=(PROJECT, in_query("runIds"), in_query("search"), limit_in_query()),
+        errors=(400,),
+    )
     async def metric_names(self, request: Request) -> Response:
         organization = self._auth.organization(request)
         project = query_params.required_text(request, "projectName")
@@ -80,6 +94,20 @@ class QueryRoutes:
         names = sorted(name for name in found if search in name.lower())[: min(limit, NAMES_LIMIT)]
         return AsciiJSONResponse({"projectName": project, "metricNames": names})
 
+    @Endpoint(
+        "GET",
+        "/api/runs/metrics",
+        "List the points of a run's metrics",
+        answer=list_schema("metrics", _POINT),
+        parameters=(
+            *RUN_IN_QUERY,
+            *METRIC_FILTERS,
+            in_query("stepMin", UNSIGNED),
+            in_query("stepMax", UNSIGNED),
+            limit_in_query(POINTS_PER_PAGE),
+        ),
+        errors=(400,),
+    )
     async def metrics(self, request: Request) -> Response:
         run = self._find_run(request)
         limit = query_params.integer(request, "limit", default=POINTS_DEFAULT, minimum=1, maximum=POINTS_PER_PAGE)
@@ -97,6 +125,14 @@ class QueryRoutes:
                     rows.extend(_point_json(name, point) for point in points)
         return AsciiJSONResponse({"metrics": rows})
 
+    @Endpoint(
+        "GET",
+        "/api/runs/logs",
+        "List a run's console lines",
+        answer=list_schema("logs", _LINE, total=NUMBER),
+        parameters=(*RUN_IN_QUERY, in_query("logType"), in_query("offset", UNSIGNED), limit_in_query(LINES_PER_PAGE)),
+        errors=(400,),
+    )
     async def logs(self, request: Request) -> Response:
         run = self._find_run(request)
         type = request.query_params.get("logType")
@@ -121,6 +157,14 @@ class QueryRoutes:
         ]
         return AsciiJSONResponse({"logs": rows, "total": total})
 
+    @Endpoint(
+        "GET",
+        "/api/runs/data",
+        "List a run's structured values",
+        answer=list_schema("data", _DATUM),
+        parameters=(*RUN_IN_QUERY, in_query("logName"), limit_in_query(DATA_PER_PAGE)),
+        errors=(400,),
+    )
     async def data(self, request: Request) -> Response:
         """Structured values. The hosted tracker has no such endpoint: the SDK writes them but does not read them."""
         run = self._find_run(request)
@@ -143,6 +187,14 @@ class QueryRoutes:
             }
         )
 
+    @Endpoint(
+        "GET",
+        "/api/runs/files",
+        "List a run's files with their download URLs",
+        answer=list_schema("files", _FILE),
+        parameters=(*RUN_IN_QUERY, *METRIC_FILTERS),
+        errors=(400,),
+    )
     async def files(self, request: Request) -> Response:
         run = self._find_run(request)
         name, group = request.query_params.get("logName"), request.query_params.get("logGroup")

@@ -1,4 +1,4 @@
-"""Endpoints of a run's lifecycle: create, resume, status, config, heartbeat, details, list.
+"""Endpoints of a run's lifecycle: create, resume, status, config, heartbeat, details, attempts, list.
 
 Also those of the API key and of the server itself: ``auth/validate``, ``slug``, ``health``, ``openapi.json``.
 """
@@ -6,25 +6,35 @@ Also those of the API key and of the server itself: ``auth/validate``, ``slug``,
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
 
-from pluto_dist.contract import run_requests
+from pluto_dist.contract import attempts, run_requests
 from pluto_dist.contract.run_requests import CreateRunResponse, ResumeRunRequest
 from pluto_dist.contract.validation import Issue, Json
 from pluto_dist.server.api_keys import masked
 from pluto_dist.server.db import display_id, run_list, run_queries, run_updates
-from pluto_dist.server.db.database import Database
 from pluto_dist.server.db.filters import FilterError
 from pluto_dist.server.db.metrics import log_group
 from pluto_dist.server.db.records import AttachResult, ClientInfo, RequestRejectedError, RunDetails, iso
-from pluto_dist.server.openapi import document
-from pluto_dist.server.openapi.schemas import properties
+from pluto_dist.server.openapi.schemas import (
+    NUMBER,
+    PROJECT,
+    SUCCESS,
+    TEXT,
+    UNSIGNED,
+    Schema,
+    in_path,
+    in_query,
+    limit_in_query,
+    list_schema,
+    object_schema,
+    properties,
+    reference,
+)
 from pluto_dist.server.routes import urls
-from pluto_dist.server.routes.auth import Authenticator
+from pluto_dist.server.routes.endpoint import PLAIN_TEXT, Endpoint, Routes, Services
 from pluto_dist.server.settings import RUNS_PER_PAGE
 from pluto_dist.server.transport import query_params
 from pluto_dist.server.transport.responses import (
@@ -38,59 +48,34 @@ LIST_DEFAULT, OFFSET_LIMIT = 50, 100_000
 USER_AGENT_LIMIT = 200  # characters
 _FIELDS = frozenset({*properties(run_requests.CreateRunRequest), *properties(ResumeRunRequest)})
 
-Handler = Callable[[Request], Awaitable[Response]]
+_DISPLAY_ID: Schema = {"type": "string", "pattern": "^[A-Za-z0-9]{1,4}-[0-9]{1,15}$"}
+_CREATED = reference("CreateRunResponse")
+_DETAILS = reference("RunDetails")
+_ATTEMPT = object_schema(key=TEXT, number={"type": "integer"})
 
 
-class RunRoutes:
-    """The handlers of these endpoints."""
+class RunRoutes(Routes):
+    """The handlers of these endpoints, except that of :class:`SqidRoutes`."""
 
-    def __init__(self, database: Database, auth: Authenticator, public_url: str) -> None:
-        self._database = database
-        self._auth = auth
-        self._public_url = public_url
-        self._document = document.document(public_url)
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self._document = services.document
 
-    def routes(self) -> list[BaseRoute]:
-        """All routes but :meth:`sqid_route`."""
-        posts: dict[str, Handler] = {
-            "/api/runs/create": self.create,
-            "/api/runs/resume": self.resume,
-            "/api/runs/status/update": self.update_status,
-            "/api/runs/config/update": self.update_config,
-            "/api/runs/trigger": self.trigger,
-            "/api/slug": self.slug,
-        }
-        gets: dict[str, Handler] = {
-            "/api/runs/details/by-display-id/{id:path}": self.details_by_display_id,
-            "/api/runs/details/{id}": self.details,
-            "/api/runs/list": self.list,
-            "/api/runs/auth/validate": self.validate,
-            "/api/health": self.health,
-            "/api/openapi.json": self.openapi,
-        }
-        return [
-            *(Route(path, handler, methods=["POST"]) for path, handler in posts.items()),
-            *(Route(path, handler, methods=["GET"]) for path, handler in gets.items()),
-        ]
-
-    def sqid_route(self) -> BaseRoute:
-        """``GET /api/runs/{code}``. It matches every other ``GET /api/runs/...`` of one segment, so it comes last."""
-        return Route("/api/runs/{code}", self.decode_sqid, methods=["GET"])
-
-    async def decode_sqid(self, request: Request) -> Response:
-        """The run number that a sqid encodes.
-
-        "create" is a sqid, too: a POST that a redirect turned into ``GET /api/runs/create`` gets a number.
-        """
-        self._auth.organization(request)
-        number = display_id.decode_sqid(request.path_params["code"])
-        return not_found_response() if number is None else AsciiJSONResponse({"runId": number})
-
+    @Endpoint(
+        "POST",
+        "/api/runs/create",
+        "Create a run, or resume the run with this externalId",
+        body=run_requests.CreateRunRequest,
+        answer=_CREATED,
+    )
     async def create(self, request: Request) -> Response:
         organization, record, body = await self._auth.read_record(request, run_requests.CreateRunRequest)
         result = run_updates.create_run(self._database, organization, record, _client_info(request, body))
         return AsciiJSONResponse(self._result_json(organization, result))
 
+    @Endpoint(
+        "POST", "/api/runs/resume", "Resume an existing run", body=ResumeRunRequest, answer=_CREATED, errors=(404, 409)
+    )
     async def resume(self, request: Request) -> Response:
         organization, record, body = await self._auth.read_record(request, ResumeRunRequest)
         ids = (record.run_id, record.display_id, record.external_id)
@@ -101,47 +86,110 @@ class RunRoutes:
         fields = self._result_json(organization, result)
         return AsciiJSONResponse({k: v for k, v in fields.items() if k not in ("forkedFromRunId", "forkStep")})
 
+    @Endpoint(
+        "POST",
+        "/api/runs/status/update",
+        "Update a run's status",
+        body=run_requests.UpdateStatusRequest,
+        answer=SUCCESS,
+        errors=(404,),
+    )
     async def update_status(self, request: Request) -> Response:
         organization, record, _ = await self._auth.read_record(request, run_requests.UpdateStatusRequest)
         run_updates.update_status(self._database, organization, record)
         return AsciiJSONResponse({"success": True})
 
+    @Endpoint(
+        "POST",
+        "/api/runs/config/update",
+        "Merge into a run's config",
+        body=run_requests.UpdateConfigRequest,
+        answer=SUCCESS,
+        errors=(404,),
+    )
     async def update_config(self, request: Request) -> Response:
         organization, record, _ = await self._auth.read_record(request, run_requests.UpdateConfigRequest)
         run_updates.update_config(self._database, organization, record.run_id, record.config)
         return AsciiJSONResponse({"success": True})
 
+    @Endpoint(
+        "POST",
+        "/api/runs/trigger",
+        "Send a heartbeat of a run",
+        body=run_requests.TriggerRequest,
+        answer={"type": "object", "properties": {"status": TEXT, "triggers": {"nullable": True}}},
+        errors=(404,),
+    )
     async def trigger(self, request: Request) -> Response:
         """The heartbeat."""
         organization, record, _ = await self._auth.read_record(request, run_requests.TriggerRequest)
         status = run_updates.heartbeat(self._database, organization, record.run_id)
         return AsciiJSONResponse({"status": status, "triggers": None})
 
-    async def details(self, request: Request) -> Response:
-        organization = self._auth.organization(request)
-        try:
-            number = float(request.path_params["id"])
-        except ValueError:
-            number = float("nan")
-        if math.isnan(number):
-            detail = {"code": "invalid_type", "expected": "number", "received": "nan"}
-            issue = Issue(("runId",), "Expected number, received nan", detail)
-            raise ResponseError(validation_response((issue,)))
-        run = run_updates.get_run(self._database, organization, number)
-        return self._details(organization, run.id, with_fork=True)
+    @Endpoint("POST", "/api/slug", "Get the API key's organization")
+    async def slug(self, request: Request) -> Response:
+        return AsciiJSONResponse({"organization": {"slug": self._auth.organization(request)}})
 
+    @Endpoint(
+        "GET",
+        "/api/runs/details/by-display-id/{id:path}",
+        "Get a run by its display id",
+        answer=_DETAILS,
+        parameters=(in_path("id", _DISPLAY_ID), in_query("projectName")),
+        errors=(400, 404, 409),
+    )
     async def details_by_display_id(self, request: Request) -> Response:
         organization = self._auth.organization(request)
         project = request.query_params.get("projectName")
         run = run_queries.find_by_display_id(self._database, organization, request.path_params["id"], project)
         return self._details(organization, run.id, with_fork=False)
 
+    @Endpoint(
+        "GET",
+        "/api/runs/details/{id}",
+        "Get a run",
+        answer=_DETAILS,
+        parameters=(in_path("id", UNSIGNED),),
+        errors=(400, 404),
+    )
+    async def details(self, request: Request) -> Response:
+        organization, run = self._run_in_path(request)
+        return self._details(organization, run, with_fork=True)
+
+    @Endpoint(
+        "GET",
+        "/api/runs/{id}/attempts",
+        "List a run's attempts, oldest first",
+        description="What pluto_dist recorded in the run's config at each start of the job. Other values are left out.",
+        answer=list_schema("attempts", _ATTEMPT),
+        parameters=(in_path("id", UNSIGNED),),
+        errors=(400, 404),
+    )
+    async def list_attempts(self, request: Request) -> Response:
+        """The hosted tracker has no such endpoint."""
+        organization, run = self._run_in_path(request)
+        recorded = attempts.recorded(self._load(organization, run).config)
+        found = [each for key, value in recorded.items() if (each := attempts.newest({key: value})) is not None]
+        return AsciiJSONResponse({"attempts": sorted(found, key=lambda each: (each["number"], each["key"]))})
+
+    @Endpoint(
+        "GET",
+        "/api/runs/list",
+        "List a project's runs, newest first",
+        answer=list_schema("runs", reference("Run"), total=NUMBER),
+        parameters=(
+            PROJECT,
+            *(in_query(name) for name in ("search", "tags", "filter", "sort", "offset")),
+            limit_in_query(RUNS_PER_PAGE),
+        ),
+        errors=(400,),
+    )
     async def list(self, request: Request) -> Response:
         organization = self._auth.organization(request)
         project = query_params.required_text(request, "projectName")
         params = request.query_params
         try:
-            query = run_list.ListQuery(
+            selection = run_list.ListQuery(
                 limit=query_params.integer(request, "limit", default=LIST_DEFAULT, minimum=1, maximum=RUNS_PER_PAGE),
                 offset=query_params.integer(request, "offset", default=0, maximum=OFFSET_LIMIT),
                 search=params.get("search", "").strip(),
@@ -149,7 +197,7 @@ class RunRoutes:
                 filter=run_list.parse_filter(params.get("filter")),
                 sort=params.get("sort", "").strip(),
             )
-            found, total = run_list.select_runs(self._database, organization, project, query)
+            found, total = run_list.select_runs(self._database, organization, project, selection)
         except FilterError as error:
             raise RequestRejectedError(400, str(error)) from error
         runs = [
@@ -162,17 +210,17 @@ class RunRoutes:
         ]
         return AsciiJSONResponse({"runs": runs, "total": total})
 
+    @Endpoint("GET", "/api/runs/auth/validate", "Validate the API key")
     async def validate(self, request: Request) -> Response:
         organization = self._auth.organization(request)
         owner = {"id": organization, "slug": organization}
         return AsciiJSONResponse({"valid": True, "organization": owner, "user": {"id": "local-user"}})
 
-    async def slug(self, request: Request) -> Response:
-        return AsciiJSONResponse({"organization": {"slug": self._auth.organization(request)}})
-
+    @Endpoint("GET", "/api/health", "Health check", answer=TEXT, answer_type=PLAIN_TEXT, needs_key=False)
     async def health(self, _: Request) -> Response:
         return PlainTextResponse("OK")
 
+    @Endpoint("GET", "/api/openapi.json", "The OpenAPI document", needs_key=False, in_document=False)
     async def openapi(self, _: Request) -> Response:
         return AsciiJSONResponse(self._document)
 
@@ -190,14 +238,57 @@ class RunRoutes:
             fork_step=None if result.resumed else run.fork_step,
         ).to_json()
 
-    def _details(self, organization: str, run: int, *, with_fork: bool) -> Response:
+    def _run_in_path(self, request: Request) -> tuple[str, int]:
+        """Organization and run of a request with the run's number in its path.
+
+        Raises:
+            ResponseError: 401, or 400 if it is not a number.
+            RequestRejectedError: 404 if the organization has no such run, 400 if it is not an integer.
+        """
+        organization = self._auth.organization(request)
+        try:
+            number = float(request.path_params["id"])
+        except ValueError:
+            number = float("nan")
+        if math.isnan(number):
+            detail = {"code": "invalid_type", "expected": "number", "received": "nan"}
+            issue = Issue(("runId",), "Expected number, received nan", detail)
+            raise ResponseError(validation_response((issue,)))
+        return organization, run_updates.get_run(self._database, organization, number).id
+
+    def _load(self, organization: str, run: int) -> RunDetails:
         found = run_queries.details(self._database, organization, run)
         if found is None:
             raise RequestRejectedError(404, "Run not found")
+        return found
+
+    def _details(self, organization: str, run: int, *, with_fork: bool) -> Response:
+        found = self._load(organization, run)
         body = details_json(found) | {"url": urls.run_url(self._public_url, organization, found.project, run)}
         if with_fork:
             body |= {"forkedFromRunId": found.forked_from, "forkStep": found.fork_step}
         return AsciiJSONResponse(body)
+
+
+class SqidRoutes(Routes):
+    """``GET /api/runs/{code}``. It matches every other ``GET /api/runs/...`` of one segment, so it is routed last."""
+
+    @Endpoint(
+        "GET",
+        "/api/runs/{code}",
+        "Decode a sqid to a run's number",
+        answer=object_schema(runId=NUMBER),
+        parameters=(in_path("code", TEXT),),
+        errors=(404,),
+    )
+    async def decode_sqid(self, request: Request) -> Response:
+        """The run number that a sqid encodes.
+
+        "create" is a sqid, too: a POST that a redirect turned into ``GET /api/runs/create`` gets a number.
+        """
+        self._auth.organization(request)
+        number = display_id.decode_sqid(request.path_params["code"])
+        return not_found_response() if number is None else AsciiJSONResponse({"runId": number})
 
 
 def details_json(run: RunDetails) -> dict[str, Json]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pluto_dist.contract import attempts
 from pluto_dist.contract.run_requests import STATUSES
 from server.conftest import Client, error_shape
 
@@ -251,3 +252,33 @@ def test_list_is_newest_first(client: Client, project: str) -> None:
     for invalid in ({}, {"projectName": project, "limit": "0"}, {"projectName": project, "limit": "x"}):
         rejected = client.get("/api/runs/list", params=invalid)
         assert (rejected.status_code, error_shape(rejected)) == (400, "C")
+
+
+def test_attempts(client: Client, project: str) -> None:
+    """The records of a run's attempts, oldest first, each with its key; what is no record is left out."""
+    first = attempts.record({}, attempts.Attempt("k3", 0.0, 4, ["a", "b"], 10.0))
+    second = attempts.record({"x": first}, attempts.Attempt("k3", 60.0, 2, ["a"], 10.0))
+    stored = {"z": first, "b": second, "a": second, "c": "no record", "d": {"number": "2"}}
+    run = client.create_run(project, config=json.dumps({"pluto_dist": {"attempts": stored}}))["runId"]
+    response = client.get(f"/api/runs/{run}/attempts")
+    expected = [{**first, "key": "z"}, {**second, "key": "a"}, {**second, "key": "b"}]
+    assert (response.status_code, response.json()) == (200, {"attempts": expected})
+
+
+@pytest.mark.parametrize("config", [None, "[1]", "{}", '{"pluto_dist": {"attempts": 1}}'])
+def test_no_attempts(client: Client, project: str, config: str | None) -> None:
+    run = client.create_run(project, config=config)["runId"]
+    assert client.get(f"/api/runs/{run}/attempts").json() == {"attempts": []}
+
+
+@pytest.mark.parametrize("run", ["1000000000", "-1", "1.5", "no-number", "1e400"])
+def test_attempts_of_unknown_runs(client: Client, run: str) -> None:
+    """The errors are those of details."""
+    found, details = (client.get(path) for path in (f"/api/runs/{run}/attempts", f"/api/runs/details/{run}"))
+    assert found.status_code in (400, 404)
+    assert (found.status_code, found.content) == (details.status_code, details.content)
+
+
+def test_attempts_of_another_organization(client: Client, other_organization: Client, project: str) -> None:
+    run = client.create_run(project)["runId"]
+    assert other_organization.get(f"/api/runs/{run}/attempts").status_code == 404
