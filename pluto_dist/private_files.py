@@ -122,10 +122,11 @@ def remove_stale_drafts(folder: Path) -> None:
 
 
 def lock(file: Path, until: float) -> int | None:
-    """A descriptor that holds the exclusive lock on ``file``, released when it is closed.
+    """Take the exclusive lock on ``file``; a descriptor for :func:`unlock`.
 
-    The lock is the kernel's (flock), and ends with the process. Over NFS it holds between hosts (Linux 2.6.12 and
-    later); a filesystem without locks (Lustre mounted without -o flock) gives it to every caller.
+    The lock is the kernel's (flock), and ends with the process; a forked child closes its copy. Over NFS it holds
+    between hosts (Linux 2.6.12 and later); a filesystem without locks (Lustre mounted without -o flock) gives it to
+    every caller.
 
     Args:
         file: made if it does not exist; its folder is not.
@@ -141,10 +142,11 @@ def lock(file: Path, until: float) -> int | None:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except FileNotFoundError:
             return None
+        _held.add(descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(descriptor)
+            unlock(descriptor)
             if time.monotonic() > until:
                 return None
             time.sleep(0.05)
@@ -154,4 +156,28 @@ def lock(file: Path, until: float) -> int | None:
         with suppress(OSError):
             if file.lstat().st_ino == os.fstat(descriptor).st_ino:
                 return descriptor
-        os.close(descriptor)  # a lock on a file that another process has removed since
+        unlock(descriptor)  # a lock on a file that another process has removed since
+
+
+def unlock(descriptor: int) -> None:
+    """Release the lock, for every copy of ``descriptor`` in other processes; does nothing in a forked child."""
+    import fcntl
+
+    if descriptor in _held:
+        _held.discard(descriptor)
+        with suppress(OSError):  # this filesystem has no locks
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def _close_in_child() -> None:
+    """Close a forked child's copies: a copy would hold its parent's lock after the parent has ended."""
+    for descriptor in _held:
+        with suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+_held: set[int] = set()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)

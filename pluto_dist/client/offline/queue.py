@@ -98,7 +98,7 @@ class RunQueue:
         finally:
             if descriptor is not None:
                 self._tidy(self.folder)
-                os.close(descriptor)
+                private_files.unlock(descriptor)
 
     def _tidy(self, folder: Path) -> None:
         """Remove drafts of killed writers, and the folder itself once it is empty."""
