@@ -23,7 +23,7 @@ from pluto_dist.doctor.explain import explain
 from pluto_dist.doctor.finding import CheckGroup
 from pluto_dist.errors import AuthenticationError
 
-ROOT = Path(pluto_dist.__file__).parents[1]
+README = Path(pluto_dist.__file__).parent / "doctor" / "README.md"
 
 KEY = "mlps_hidden_key"
 
@@ -85,9 +85,9 @@ def test_the_readme_shows_a_faulty_machine():
     report = Report(examine(Machine({}), groups).findings, 0.4)
     block = "```console\n$ pluto-dist doctor\n" + "\n".join(lines(report)) + "\n```\n"
     before, found, after = re.split(
-        r"(?<=<!-- doctor -->\n)(.*?)(?=<!-- end of doctor -->)", (ROOT / "README.md").read_text(), flags=re.DOTALL
+        r"(?<=<!-- doctor -->\n)(.*?)(?=<!-- end of doctor -->)", README.read_text(), flags=re.DOTALL
     )
     if os.environ.get("PLUTO_DIST_WRITE_SNAPSHOTS"):
-        (ROOT / "README.md").write_text(before + block + after)
+        README.write_text(before + block + after)
         found = block
     assert found == block

@@ -6,25 +6,24 @@ from pathlib import Path
 
 import pytest
 
-import pluto_dist
 from doctor.states import assert_finding, ids
 from environments.typical import EIGHT, NODES, SLURM_JOB, TORCHRUN
 from pluto_dist import environments, identity
 from pluto_dist.doctor.explain import Explanation, explain
 from pluto_dist.errors import LauncherError
 
-README = (Path(pluto_dist.__file__).parents[1] / "README.md").read_text()
+README = (Path(environments.__file__).parent / "README.md").read_text()
 
 
 def as_row(name: str, explanation: Explanation) -> str:
-    """One environment as a line of the README's table."""
+    """One environment as a line of the table in the README of environments."""
     columns = explanation.meet, explanation.restart, explanation.requeue, explanation.second_launch
     return f"| {name} | `{explanation.external_id}` | {' | '.join(columns)} |"
 
 
 @pytest.mark.parametrize("name", EIGHT)
 def test_the_readme_shows_the_explanations(name):
-    """The README's table of typical environments is the output of explain for them."""
+    """The table of typical environments in the README of environments is the output of explain for them."""
     row = as_row(name, explain(EIGHT[name]))
     assert row in README, row
 

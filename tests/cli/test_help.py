@@ -1,0 +1,37 @@
+"""The ``--help`` texts of all commands are those in ``help/``; PLUTO_DIST_WRITE_SNAPSHOTS=1 writes them there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pluto_dist.cli import COMMANDS, main
+from pluto_dist.cli.wrap import PROGRAM, wrap
+
+FOLDER = Path(__file__).with_name("help")
+TEXTS = {
+    "pluto-dist": (main, "pluto-dist", ["--help"]),
+    **{f"pluto-dist-{name}": (main, "pluto-dist", [name, "--help"]) for name in COMMANDS},
+    "python-m-pluto_dist": (wrap, PROGRAM, ["--help"]),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_help(name):
+    """The text is that of the file."""
+    command, program, arguments = TEXTS[name]
+    done = CliRunner().invoke(command, arguments, prog_name=program, terminal_width=110)
+    assert done.exit_code == 0, done.output
+    file = FOLDER / f"{name}.txt"
+    if os.environ.get("PLUTO_DIST_WRITE_SNAPSHOTS"):
+        FOLDER.mkdir(exist_ok=True)
+        file.write_text(done.output)
+    assert file.read_text() == done.output
+
+
+def test_no_other_texts():
+    """No file is left of a command that is gone."""
+    assert {file.stem for file in FOLDER.iterdir()} == set(TEXTS)
