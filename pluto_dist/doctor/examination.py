@@ -104,7 +104,7 @@ def _findings(group: AnyCheckGroup, probe: DaemonCall[Any], machine: Machine) ->
         skipped = [(name, not_applicable(f"see {first}")) for name in others]
         return [(first, _without_secrets(found, machine)), *skipped]
     findings = []
-    for name, check in group.checks:
+    for name, check in group.checks if group.checks_of is None else group.checks_of(facts):
         made, error = attempt(partial(check, facts))
         found = made or problem(f"the check failed: {error!r}", REPORT_BUG)
         findings.append((name, _without_secrets(found, machine)))

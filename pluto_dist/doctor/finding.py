@@ -94,12 +94,14 @@ class CheckGroup(Generic[F]):
     Attributes:
         probe: reads the facts that the checks judge (I/O). Its exception or timeout is the first check's problem.
         checks: names, and pure functions of the facts.
+        checks_of: the checks for these facts, if they are not always the same.
         timeout_fix: how to correct a probe that does not return.
     """
 
     probe: Callable[[Machine], F]
     checks: tuple[tuple[str, Callable[[F], Finding]], ...]
     timeout_fix: str = REPORT_BUG
+    checks_of: Callable[[F], tuple[tuple[str, Callable[[F], Finding]], ...]] | None = None
 
 
 AnyCheckGroup = CheckGroup[Any]

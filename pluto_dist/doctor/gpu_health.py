@@ -1,18 +1,18 @@
-"""Checks the health of each GPU: PCIe link, NVLinks, memory errors and clocks. Pure."""
+"""Checks the health of each GPU: PCIe link, links between GPUs, memory errors and clocks. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from pluto_dist.doctor.finding import Finding, not_applicable, ok, problem, warning
+from pluto_dist.inventory.gpu.vendor import GpuVendor
 from pluto_dist.inventory.records import Gpu
 from pluto_dist.inventory.report.health import BUSY_PERCENT
 
 NOT_REPORTED = "not reported by the driver"
-RESET = "nvidia-smi --gpu-reset with no process on it, or reboot; if it comes back, replace the GPU."
 
 
-def pcie(gpus: Sequence[Gpu]) -> Finding:
+def pcie(gpus: Sequence[Gpu], _vendor: GpuVendor) -> Finding:
     """The width of a link is constant. Its generation is not: an idle GPU lowers it, so only a busy GPU is judged."""
     known = [gpu for gpu in gpus if gpu.pcie_width and gpu.pcie_width_max]
     if not known:
@@ -34,44 +34,53 @@ def pcie(gpus: Sequence[Gpu]) -> Finding:
     return ok(links + (", idle ones at a lower generation" if idle else ""))
 
 
-def nvlink(gpus: Sequence[Gpu]) -> Finding:
+def links(gpus: Sequence[Gpu], vendor: GpuVendor) -> Finding:
     linked = [gpu for gpu in gpus if gpu.nvlinks]
     if not linked:
-        return not_applicable("no NVLink")
+        return not_applicable(f"no {vendor.link_title}")
     down = [
         f"GPU {gpu.index}: {gpu.nvlinks_up} of {gpu.nvlinks} up"
         for gpu in linked
         if (gpu.nvlinks_up or 0) < (gpu.nvlinks or 0)
     ]
     if down:
-        return warning(
-            ", ".join(down), "nvidia-smi nvlink -s; with NVSwitch: systemctl status nvidia-fabricmanager, then reset."
-        )
+        return warning(", ".join(down), vendor.fixes.links)
     return ok(_distinct(f"{gpu.nvlinks} links up" for gpu in linked))
 
 
-def memory(gpus: Sequence[Gpu]) -> Finding:
+def memory(gpus: Sequence[Gpu], vendor: GpuVendor) -> Finding:
     """An uncorrected error ends the process that it hits. Remapped rows are repaired unless no spare row is left."""
     failed = [f"GPU {gpu.index}: no spare row is left" for gpu in gpus if gpu.remap_failed]
     errors = [f"GPU {gpu.index}: {gpu.ecc_errors} uncorrected ECC errors" for gpu in gpus if gpu.ecc_errors]
     pending = [f"GPU {gpu.index}: a row waits for a reset" for gpu in gpus if gpu.remap_pending]
     retired = [f"GPU {gpu.index}: {gpu.retired_pages} pages retired" for gpu in gpus if gpu.retired_pages]
     if failed or errors:
-        return problem(", ".join(failed + errors + pending), RESET)
+        return problem(", ".join(failed + errors + pending), vendor.fixes.reset)
     if pending or retired:
-        return warning(", ".join(pending + retired), RESET)
+        return warning(", ".join(pending + retired), vendor.fixes.reset)
     if all(gpu.ecc_errors is None and gpu.remap_failed is None for gpu in gpus):
         return not_applicable("the driver counts no errors")
     return ok("no uncorrected error since the driver was loaded")
 
 
-def clocks(gpus: Sequence[Gpu]) -> Finding:
+def clocks(gpus: Sequence[Gpu], vendor: GpuVendor) -> Finding:
     throttled = [f"GPU {gpu.index}: {', '.join(gpu.throttle)}" for gpu in gpus if gpu.throttle]
     if throttled:
-        return warning(f"held down ({'; '.join(throttled)})", "Check cooling and power; nvidia-smi -q -d PERFORMANCE.")
+        return warning(f"held down ({'; '.join(throttled)})", vendor.fixes.clocks)
     if all(gpu.throttle is None for gpu in gpus):
         return not_applicable(NOT_REPORTED)
     return ok("not held down")
+
+
+def own_faults(gpus: Sequence[Gpu], vendor: GpuVendor) -> Finding:
+    """The faults that only GPUs of this vendor have."""
+    found = [(gpu.index, name, value) for gpu in gpus for name, value in gpu.faults]
+    if not found:
+        return ok("none")
+    fixes = dict.fromkeys(
+        vendor.faults[name][1] if name in vendor.faults else vendor.fixes.reset for _, name, _ in found
+    )
+    return warning(", ".join(f"GPU {index}: {name} {value}" for index, name, value in found), "; ".join(fixes))
 
 
 def _distinct(descriptions: Iterable[str]) -> str:

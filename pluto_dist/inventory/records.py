@@ -40,7 +40,7 @@ PACKAGE_LIMIT = 4096  # installed packages
 VARIABLE_LIMIT = 128  # environment variables
 
 NO_PERMISSION = "NoPermission"
-"""NVML's error for a healthy GPU that a cgroup or a container reserves for others."""
+"""The error of a healthy GPU that a cgroup or a container reserves for others."""
 
 
 def decode_gpu_errors(value: Json, where: str) -> tuple[tuple[int, str], ...]:
@@ -65,12 +65,12 @@ class MigInstance(Record):
 
 @record_class
 class Gpu(Record):
-    """One GPU that responds. ``index`` is NVML's, which may differ from CUDA's."""
+    """One GPU that responds. ``index`` is the library's (NVML's), which may differ from the runtime's (CUDA's)."""
 
     index: int = required(decode_int)
     name: str | None = optional(decode_text)
     uuid: str | None = optional(decode_text)
-    """"GPU-…", the same in NVML and CUDA."""
+    """"GPU-…", the same in library and runtime."""
     memory: int | None = optional(decode_int)
     """Bytes."""
     memory_kind: str | None = optional(one_of("unified"))
@@ -78,7 +78,7 @@ class Gpu(Record):
     compute_capability: str | None = optional(decode_text)
     """"9.0"."""
     cores: int | None = optional(decode_int)
-    """CUDA cores."""
+    """CUDA cores, or what the vendor calls them."""
     pci_bus_id: str | None = optional(decode_text)
     """"00000000:18:00.0": domain, bus, device, function."""
     temperature: int | None = optional(decode_int)
@@ -118,7 +118,7 @@ class Gpu(Record):
     """The best generation that both ends of the link support, as is ``pcie_width_max``."""
     pcie_width_max: int | None = optional(decode_int)
     nvlinks: int | None = optional(decode_int)
-    """Number of NVLinks; ``nvlinks_up`` of them are active."""
+    """Number of links to other GPUs: NVLinks, or another vendor's; ``nvlinks_up`` of them are active."""
     nvlinks_up: int | None = optional(decode_int)
     nvlink_version: int | None = optional(decode_int)
     numa: int | None = optional(decode_int)
@@ -126,17 +126,20 @@ class Gpu(Record):
     cpus: str | None = optional(decode_text)
     """CPU affinity of the GPU: "0-47,96-143"."""
     fabric_cluster: str | None = optional(decode_text)
-    """UUID of the NVLink fabric that the GPU has joined, 32 hexadecimal digits; its clique is ``fabric_clique``."""
+    """UUID of the fabric of links that the GPU has joined, 32 hexadecimal digits; its clique is ``fabric_clique``."""
     fabric_clique: int | None = optional(decode_int)
     minor: int | None = optional(decode_int)
     """Minor number of its device file, if the ranks of its node may open different ones."""
     hidden: bool | None = optional(decode_bool)
-    """Whether a cgroup hides it from the process that queried NVML; its values are then from the kernel."""
+    """Whether a cgroup hides it from the process that queried the library; its values are then from the kernel."""
     pids: tuple[int, ...] = optional(several(decode_int, PID_LIMIT), ())
     """Processes on the GPU, in the host's or the container's pid namespace, depending on the driver."""
     mig: bool | None = optional(decode_bool)
     """Whether MIG mode is on."""
     mig_instances: tuple[MigInstance, ...] = optional(several(record(MigInstance), MIG_LIMIT), ())
+    faults: tuple[tuple[str, str], ...] = optional(pairs(decode_text, 16), ())
+    """Faults that only GPUs of its vendor have, and that no other field describes, by the names in
+    ``GpuVendor.faults``."""
 
 
 @record_class
@@ -275,9 +278,9 @@ class RankView(Record):
     rank: int = required(decode_int)
     """Global rank."""
     visible: str | None = optional(decode_text)
-    """Its CUDA_VISIBLE_DEVICES, unchanged."""
+    """Its list of visible devices (CUDA_VISIBLE_DEVICES), unchanged."""
     uuid: str | None = optional(decode_text)
-    """UUID of the GPU that its torch uses, as CUDA has it; known once CUDA is initialized."""
+    """UUID of the GPU that its torch uses, as torch has it; known once torch has initialized it."""
     devices: tuple[int, ...] | None = optional(several(decode_int, DEVICE_LIMIT))
     """Minor numbers of the device files that it may open; ``None`` if the node has no such files."""
 
@@ -288,11 +291,11 @@ class RankGpu(Record):
 
     rank: int = required(decode_int)
     gpu: int | None = optional(decode_int)
-    """NVML index; ``None`` if it cannot be determined."""
+    """Index of the library; ``None`` if it cannot be determined."""
     visible: str | None = optional(decode_text)
-    """Its CUDA_VISIBLE_DEVICES, if the ranks of its node have different ones."""
+    """Its list of visible devices, if the ranks of its node have different ones."""
     uuid: str | None = optional(decode_text)
-    """UUID of the GPU that its torch uses, if NVML lists no such GPU on the node (a cgroup hides it, for example)."""
+    """UUID of the GPU that its torch uses, if the library lists no such GPU on the node (a cgroup hides it)."""
 
 
 @record_class
@@ -304,7 +307,7 @@ class NodeInventory(Record):
     software: SoftwareReport = optional(record(SoftwareReport), SoftwareReport())
     gpus: GpuReport = optional(record(GpuReport), GpuReport())
     visible: str | None = optional(decode_text)
-    """CUDA_VISIBLE_DEVICES of the collecting process, unchanged."""
+    """The list of visible devices of the collecting process, unchanged."""
     ranks: tuple[RankGpu, ...] = optional(several(record(RankGpu), RANK_LIMIT), ())
     """The ranks of the node, in ascending order, with the GPU of each."""
     collect_ms: int | None = optional(decode_int)
@@ -334,7 +337,7 @@ class Process(Record):
     requirements: tuple[str, ...] = optional(several(decode_text, PACKAGE_LIMIT), ())
     """"name==version" of every package."""
     environ: tuple[tuple[str, str], ...] = optional(pairs(decode_text, VARIABLE_LIMIT), ())
-    """Environment variables of CUDA, NCCL and torch."""
+    """Environment variables of the GPU vendors, NCCL and torch."""
     konduktor: tuple[tuple[str, str], ...] = optional(pairs(decode_text, VARIABLE_LIMIT), ())
     """Name and size of the job, if the Konduktor scheduler started it."""
     git: Git | None = optional(record(Git))

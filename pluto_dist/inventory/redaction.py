@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 MASK = "***"
 TEXT_LIMIT = 16_384  # characters of a text; the rest is cut off
 VALUE_LIMIT = 256  # bytes of one environment variable's value
-ALLOWED = re.compile(r"(NCCL|CUDA|TORCH|TORCHELASTIC|PYTORCH|FI|UCX)_\w+|OMP_NUM_THREADS")
+ALLOWED = re.compile(r"(NCCL|TORCH|TORCHELASTIC|PYTORCH|FI|UCX)_\w+|OMP_NUM_THREADS")
+"""Variables that are recorded, beside those of the GPU vendors."""
 
 _SECRET = re.compile(
     r"token(?!i[sz])|(?<!mon|tur|don)key(?!board|point|frame|word)|secret|passw(?:or)?d|passphrase|pwd"
@@ -109,12 +110,18 @@ def argv(words: Iterable[str]) -> tuple[str, ...]:
     return tuple(redacted)
 
 
-def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables of CUDA, NCCL and torch without secrets, sorted by name; values of at most 256 bytes."""
+def environment(environ: Mapping[str, str], prefixes: tuple[str, ...] = ()) -> dict[str, str]:
+    """The variables of NCCL and torch without secrets, sorted by name; values of at most 256 bytes.
+
+    Args:
+        environ: the environment.
+        prefixes: of other variables to keep, those of the GPU vendors.
+    """
+    others = re.compile("|".join(rf"{re.escape(prefix)}\w+" for prefix in prefixes) or "(?!)")
     return {
         name: text(value).encode("utf-8", "replace")[:VALUE_LIMIT].decode("utf-8", "ignore")
         for name, value in sorted(environ.items())
-        if ALLOWED.fullmatch(name) and not is_secret_name(name, value)
+        if (ALLOWED.fullmatch(name) or others.fullmatch(name)) and not is_secret_name(name, value)
     }
 
 

@@ -1,7 +1,7 @@
 """Each rank's part in the inventory of its node: one worker collects, the others publish which GPUs they see.
 
-torchrun's workers have consecutive ranks and inherit one CUDA_VISIBLE_DEVICES, so as a rule they need not publish
-anything: only if they have lists of their own, or CUDA is initialised in torch. Other launchers place ranks and GPUs as
+torchrun's workers have consecutive ranks and inherit one list of visible devices, so as a rule they need not publish
+anything: only if they have lists of their own, or torch has a GPU in use. Other launchers place ranks and GPUs as
 they like (``srun --gpus-per-task``, ``--distribution=cyclic``), so there every rank publishes what it sees.
 """
 
@@ -16,10 +16,11 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from pluto_dist.errors import ExchangeError, PlutoDistError
-from pluto_dist.inventory.gpu import assignment, nvidia_proc, torch_device
+from pluto_dist.inventory.gpu import assignment, local_vendor, torch_device, vendor_named
 from pluto_dist.inventory.probes.collect import collect
 from pluto_dist.inventory.probes.sources import Sources
 from pluto_dist.inventory.records import NodeInventory, RankView
+from pluto_dist.inventory.safe_read import value_or_none
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.membership import Membership
@@ -90,18 +91,21 @@ def _publishes(plan: Plan) -> bool:
 
 def _has_own_list(plan: Plan) -> bool:
     """Whether this worker of torchrun sees fewer GPUs than its node has ranks."""
-    listed, size = assignment.visible_count(plan.environ), plan.topology.local_world_size or 1
+    listed = local_vendor(plan.environ).visible.count(plan.environ)
+    size = plan.topology.local_world_size or 1
     return "gpu" in plan.settings.metadata and listed is not None and listed < size
 
 
 def _view(plan: Plan) -> RankView:
     topology, device = plan.topology, plan.cuda_device
-    listed = plan.environ.get(assignment.VISIBLE_DEVICES) if "gpu" in plan.settings.metadata else None
     uuid = None
     if device is not None:
         with torch_call():
             uuid = torch_device.uuid_in_use(sys.modules["torch"], device, topology.local_rank)
-    devices = nvidia_proc.openable_minors() if "gpu" in plan.settings.metadata else None
+    if "gpu" not in plan.settings.metadata:
+        return RankView(topology.rank, uuid=uuid)
+    vendor = local_vendor(plan.environ)
+    listed, devices = vendor.visible.listed(plan.environ), value_or_none(vendor.openable)
     return RankView(topology.rank, record_text(listed), uuid, devices)
 
 
@@ -148,10 +152,11 @@ def _read(document: dict[str, Any]) -> RankView | None:
 def _with_ranks(inventory: NodeInventory, membership: Membership, plan: Plan, until: float) -> NodeInventory:
     views, size = _views(membership, plan, until)
     gpus = inventory.gpus
+    vendor = vendor_named(gpus.vendor)
     if assignment.device_cgroups_differ(gpus, views):
         mine = next(view for view in views if view.rank == plan.topology.rank)
-        gpus = assignment.with_hidden_gpus(gpus, mine, views, nvidia_proc.list_gpus())
-    in_bus_order = plan.environ.get(assignment.DEVICE_ORDER) == "PCI_BUS_ID"
+        gpus = assignment.with_hidden_gpus(gpus, mine, views, value_or_none(vendor.kernel_gpus) or ())
+    in_bus_order = vendor.visible.in_bus_order(plan.environ)
     found = assignment.gpus_of_ranks(gpus, views, local_world_size=size, in_bus_order=in_bus_order)
     has_one_list = all(each.visible is None for each in found)
     shown = inventory.visible if has_one_list else None

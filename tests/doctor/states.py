@@ -42,6 +42,7 @@ NETWORK = NetworkFacts(
 )
 HOSTNAME = NameFacts(NETWORK, "node-a", ("10.0.0.5",))
 LOOPBACK = replace(HOSTNAME, addresses=("127.0.1.1",))
+INSTALLED = {"pynvml": None, "nvidia-ml-py": "13.615.71"}
 GPUS = GpuFacts(
     report=GpuReport(
         driver="550.54.15",
@@ -70,9 +71,9 @@ GPUS = GpuFacts(
         ),
     ),
     software=SoftwareReport(torch="2.4.0+cu121", cuda="12.1"),
-    nvidia_ml_py="13.615.71",
+    installed=INSTALLED,
 )
-NO_GPU = GpuFacts(GpuReport(count=0), software=SoftwareReport(torch="2.4.0+cpu"), nvidia_ml_py="13.615.71")
+NO_GPU = GpuFacts(GpuReport(count=0), software=SoftwareReport(torch="2.4.0+cpu"), installed=INSTALLED)
 MEMORY = MemoryFacts(
     shm=64 * GIB, shm_free=60 * GIB, total=128 * GIB, open_files=65536, memlock=None, infiniband=("mlx5_0",)
 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from doctor.fake_driver import run_doctor
-from doctor.states import GPUS, NO_GPU, assert_finding, faulty, gpus, ids
+from doctor.states import GPUS, INSTALLED, NO_GPU, assert_finding, faulty, gpus, ids
 from pluto_dist.doctor.gpus import GpuFacts
 from pluto_dist.inventory.records import Gpu, GpuReport, MigInstance, SoftwareReport
 
@@ -19,15 +19,20 @@ def visible(value: str, local_world_size: int | None = None) -> GpuFacts:
     return replace(GPUS, visible=value, local_world_size=local_world_size)
 
 
+def packages(**versions: str | None) -> GpuFacts:
+    """``GPUS`` with other versions of the Python packages."""
+    return replace(GPUS, installed={**INSTALLED, **versions})
+
+
 TABLE = [
     ("NVIDIA driver", GPUS, "ok", "550.54.15, 2 GPUs"),
     ("NVIDIA driver", GpuFacts(GpuReport(error="LibRmVersionMismatch")), "problem", "LibRmVersionMismatch"),
     ("NVIDIA driver", GpuFacts(GpuReport(error="timeout")), "problem", "timeout"),
     ("NVIDIA driver", NO_GPU, "not applicable", "no NVIDIA library"),
     ("pynvml", GPUS, "ok", "13.615.71"),
-    ("pynvml", replace(GPUS, pynvml="13.0.1"), "ok", "13.615.71"),
-    ("pynvml", replace(GPUS, pynvml="11.5.3"), "warning", "pynvml 11.5.3 hides"),
-    ("pynvml", replace(GPUS, nvidia_ml_py=None), "warning", "not installed"),
+    ("pynvml", packages(pynvml="13.0.1"), "ok", "13.615.71"),
+    ("pynvml", packages(pynvml="11.5.3"), "warning", "pynvml 11.5.3 hides"),
+    ("pynvml", packages(**{"nvidia-ml-py": None}), "warning", "not installed"),
     ("CUDA", GPUS, "ok", "built for CUDA 12.1, the driver runs up to 12.4"),
     ("CUDA", replace(GPUS, software=SoftwareReport(torch="2.9.0", cuda="12.8")), "ok", "12.8"),
     ("CUDA", replace(GPUS, software=SoftwareReport(torch="2.9.0", cuda="13.0")), "problem", "13.0"),

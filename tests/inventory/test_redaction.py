@@ -149,7 +149,7 @@ def test_the_environment_by_allowlist():
         "MY_NCCL_DEBUG": "x",
     }
 
-    assert redaction.environment(environ) == {
+    assert redaction.environment(environ, ("CUDA_",)) == {
         "CUDA_VISIBLE_DEVICES": "GPU-5fd4f087,MIG-1",
         "FI_PROVIDER": "efa",
         "NCCL_DEBUG": "INFO",

@@ -1,34 +1,24 @@
-"""Determines which GPU of its node each rank uses, from CUDA_VISIBLE_DEVICES, torch and cgroups. Pure.
+"""Determines which GPU of its node each rank uses, from the list of visible devices, torch and cgroups. Pure.
 
-If CUDA is initialized, torch reports the UUID of the rank's GPU, which is definite. Otherwise the GPU follows from
-CUDA_VISIBLE_DEVICES: a list of indexes, of UUIDs (or prefixes of them), or of MIG instances. CUDA ignores the entries
-from the first invalid one on; "" and "-1" hide all GPUs. Ranks with the same list use one entry each, as torchrun and
-torch's examples do (``cuda:LOCAL_RANK``); a rank with a list of its own (``srun --gpus-per-task``) uses its first
-entry. CUDA numbers only the GPUs that the rank's cgroup lets it open.
+If torch has initialized its GPUs, it reports the UUID of the rank's GPU, which is definite. Otherwise the GPU follows
+from the vendor's variable (CUDA_VISIBLE_DEVICES): a list of indexes, of UUIDs (or prefixes of them), or of MIG
+instances. CUDA ignores the entries from the first invalid one on; "" and "-1" hide all GPUs. Ranks with the same list
+use one entry each, as torchrun and torch's examples do (``cuda:LOCAL_RANK``); a rank with a list of its own
+(``srun --gpus-per-task``) uses its first entry. CUDA numbers only the GPUs that the rank's cgroup lets it open.
 
 CUDA's indexes equal NVML's only if CUDA numbers the GPUs in PCI bus order. With different models CUDA numbers the
-fastest first (tensorflow#32881), so an index is ambiguous unless CUDA_DEVICE_ORDER is PCI_BUS_ID.
+fastest first (tensorflow#32881), so an index is ambiguous unless CUDA_DEVICE_ORDER is PCI_BUS_ID. Other vendors'
+libraries are taken to do the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from pluto_dist.inventory.gpu.nvidia_proc import KernelGpu
+from pluto_dist.inventory.gpu import vendor_named
+from pluto_dist.inventory.gpu.vendor import KernelGpu
 from pluto_dist.inventory.records import NO_PERMISSION, Gpu, GpuReport, RankGpu, RankView
-
-VISIBLE_DEVICES, DEVICE_ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
-
-
-def visible_count(environ: Mapping[str, str]) -> int | None:
-    """The number of entries in CUDA_VISIBLE_DEVICES; ``None`` if it is not set.
-
-    >>> visible_count({"CUDA_VISIBLE_DEVICES": "0,3"}), visible_count({"CUDA_VISIBLE_DEVICES": ""}), visible_count({})
-    (2, 0, None)
-    """
-    value = environ.get(VISIBLE_DEVICES)
-    return None if value is None else len([entry for entry in value.split(",") if entry.strip()])
 
 
 def gpus_of_ranks(
@@ -77,6 +67,7 @@ def _openable(gpus: GpuReport, view: RankView) -> GpuReport:
 
 def _visible_indexes(gpus: GpuReport, value: str | None, *, in_bus_order: bool) -> list[int | None]:
     """NVML indexes of the visible GPUs in CUDA's order; ``None`` for one that cannot be determined."""
+    prefixes = vendor_named(gpus.vendor).visible.uuid_prefixes
     is_definite = in_bus_order or len({gpu.name for gpu in gpus.devices}) == 1
     indexes = [gpu.index for gpu in sorted(gpus.devices, key=lambda gpu: (gpu.pci_bus_id or "", gpu.index))]
     if value is None:
@@ -85,7 +76,7 @@ def _visible_indexes(gpus: GpuReport, value: str | None, *, in_bus_order: bool) 
     for entry in (part.strip() for part in value.split(",")):
         if (position := _integer(entry)) is not None and position < len(indexes):
             found.append(indexes[position] if is_definite else None)
-        elif entry.startswith(("GPU-", "MIG-")) and (index := _index_of_uuid(gpus.devices, entry)) is not None:
+        elif entry.startswith(prefixes) and (index := _index_of_uuid(gpus.devices, entry)) is not None:
             found.append(index)
         else:
             break
@@ -140,7 +131,12 @@ def with_hidden_gpus(
     minors = {_bus_key(gpu.bus): gpu.minor for gpu in kernel_gpus}
     memory = {gpu.name: gpu.memory for gpu in gpus.devices}
     reported = [replace(gpu, minor=minors.get(_bus_key(gpu.pci_bus_id))) for gpu in gpus.devices]
-    hidden = [_hidden_gpu(gpu, memory.get(gpu.name)) for gpu in kernel_gpus if gpu.minor in hidden_minors]
+    bus_id = vendor_named(gpus.vendor).bus_id
+    hidden = [
+        Gpu(0, gpu.name, gpu.uuid, memory.get(gpu.name), pci_bus_id=bus_id(gpu.bus), minor=gpu.minor, hidden=True)
+        for gpu in kernel_gpus
+        if gpu.minor in hidden_minors
+    ]
     ordered = sorted([*reported, *hidden], key=lambda gpu: (_bus_key(gpu.pci_bus_id), gpu.index))
     errors = [error for _, error in gpus.bad if error != NO_PERMISSION]
     return replace(
@@ -149,12 +145,6 @@ def with_hidden_gpus(
         bad=tuple(enumerate(errors, start=len(ordered))),
         count=len(ordered) + len(errors),
     )
-
-
-def _hidden_gpu(found: KernelGpu, memory: int | None) -> Gpu:
-    domain, _, rest = found.bus.partition(":")
-    bus_id = f"{domain:0>8}:{rest}".upper()  # NVML's format
-    return Gpu(0, found.name, found.uuid, memory, pci_bus_id=bus_id, minor=found.minor, hidden=True)
 
 
 def _bus_key(bus_id: str | None) -> tuple[int, str]:

@@ -11,10 +11,12 @@ are not affected (nvml.h). There is no atexit handler: it would race with thread
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from pluto_dist.inventory.gpu import nvidia_fields
+from pluto_dist.inventory.gpu import nvidia_fields, nvidia_proc
+from pluto_dist.inventory.gpu.vendor import Fixes, GpuVendor, PythonPackages, Runtime, TorchBackend, VisibleDevices
 from pluto_dist.inventory.records import DEVICE_LIMIT, MIG_LIMIT, PID_LIMIT, Gpu, GpuReport, MigInstance
 from pluto_dist.inventory.safe_read import attempt, value_or_none
 from pluto_dist.serialization.text import record_text
@@ -220,3 +222,73 @@ def _mig_instances(device: _Device) -> tuple[MigInstance, ...]:
 
 def _mig_instance(device: _Device) -> MigInstance:
     return MigInstance(record_text(device.read("nvmlDeviceGetUUID")), record_text(device.read("nvmlDeviceGetName")))
+
+
+# The vendor.
+
+
+def _judge_packages(installed: Mapping[str, str | None]) -> tuple[str, str]:
+    """PyPI's deprecated pynvml 11 shadows nvidia-ml-py's module; from 12 on it only depends on nvidia-ml-py."""
+    pynvml, nvidia_ml_py = installed.get("pynvml"), installed.get("nvidia-ml-py")
+    major = (pynvml or "").partition(".")[0]
+    if pynvml is not None and (not major.isdecimal() or int(major) < 12):
+        saw = f"pynvml {pynvml} hides nvidia-ml-py {nvidia_ml_py or '(not installed)'}"
+        return saw, "pip uninstall pynvml, then pip install --force-reinstall nvidia-ml-py"
+    if nvidia_ml_py is None:
+        return "nvidia-ml-py is not installed", "pip install nvidia-ml-py"
+    return f"nvidia-ml-py {nvidia_ml_py}", ""
+
+
+FIXES = Fixes(
+    errors={
+        "LibRmVersionMismatch": (
+            "The driver was upgraded, the loaded module is the old one: reboot, or reload the module."
+        ),
+        "DriverNotLoaded": "modprobe nvidia; dmesg says why it is not loaded.",
+        "NoPermission": "Give this user access to /dev/nvidia*; in a container: docker run --gpus all.",
+        "Unknown": (
+            "In a container: restart it (systemctl daemon-reload removed its devices). On a host: dmesg | grep Xid."
+        ),
+        "timeout": "Check whether nvidia-smi hangs as well; dmesg | grep Xid, then drain the node and reboot it.",
+        "GpuIsLost": "dmesg | grep Xid, then drain the node: nvidia-smi --gpu-reset, or reboot.",
+        "ResetRequired": "nvidia-smi --gpu-reset, with no process on it; or reboot.",
+    },
+    unknown_error="nvidia-smi may show more; dmesg | grep -i nvidia.",
+    container="In a container: docker run --gpus all.",
+    reset="nvidia-smi --gpu-reset with no process on it, or reboot; if it comes back, replace the GPU.",
+    links="nvidia-smi nvlink -s; with NVSwitch: systemctl status nvidia-fabricmanager, then reset.",
+    clocks="Check cooling and power; nvidia-smi -q -d PERFORMANCE.",
+    partitions=(
+        "MIG",
+        "Give each rank one instance by its MIG-UUID in CUDA_VISIBLE_DEVICES; nvidia-smi -mig 0 disables MIG.",
+    ),
+    persistence="nvidia-smi -pm 1, or run nvidia-persistenced.",
+)
+
+VENDOR = GpuVendor(
+    name="nvidia",
+    title="NVIDIA",
+    library="NVML",
+    probe=probe,
+    visible=VisibleDevices(
+        ("CUDA_VISIBLE_DEVICES",), uuid_prefixes=("GPU-", "MIG-"), order=("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    ),
+    link="nvlink",
+    link_title="NVLink",
+    env_prefixes=("CUDA_",),
+    bus_id=nvidia_proc.bus_id,
+    openable=nvidia_proc.openable_minors,
+    kernel_gpus=nvidia_proc.list_gpus,
+    torch=TorchBackend("cuda", "_cuda_hasPrimaryContext"),  # torch 2.13 has no public function for this
+    # A driver runs what was built for an older CUDA (CUDA's compatibility guide: minor version compatibility).
+    runtime=Runtime("CUDA", lambda software: software.cuda, lambda report: report.cuda_driver),
+    packages=PythonPackages("pynvml", ("pynvml", "nvidia-ml-py"), _judge_packages),
+    advice={
+        "gpu.library": ("NVML failed, so its GPUs are unknown", "run pluto-dist doctor there"),
+        "gpu.lost": ("the GPU does not answer", "look for Xid errors in dmesg; reset the GPU or drain the node"),
+        "env": ("settings of NCCL, CUDA or torch differ", "export the same variables on every node"),
+        "gpu.p2p": ("GPUs there do not reach each other directly", "look at nvidia-smi topo -p2p r there"),
+        "gpu.persistence": ("initializing the driver takes seconds there", "nvidia-smi -pm 1"),
+    },
+    fixes=FIXES,
+)

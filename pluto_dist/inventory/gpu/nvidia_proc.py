@@ -11,25 +11,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from pluto_dist.inventory.gpu.vendor import KernelGpu
 from pluto_dist.inventory.records import DEVICE_LIMIT
 from pluto_dist.inventory.safe_read import value_or_none
 from pluto_dist.serialization.text import record_text
-
-
-@dataclass(frozen=True, slots=True)
-class KernelGpu:
-    """One GPU of the machine, from /proc/driver/nvidia."""
-
-    minor: int
-    """Minor number of its device file; minors need not be in bus order."""
-    bus: str
-    """"0000:18:00.0"."""
-    name: str | None
-    uuid: str | None
 
 
 def list_gpus(root: Path = Path("/")) -> tuple[KernelGpu, ...]:
@@ -44,6 +32,16 @@ def openable_minors(root: Path = Path("/")) -> tuple[int, ...] | None:
     minors = sorted(_minors(root / "dev"))
     allowed = (minor for minor in minors if os.access(root / f"dev/nvidia{minor}", os.R_OK | os.W_OK))
     return tuple(allowed) if minors else None
+
+
+def bus_id(kernels: str) -> str:
+    """NVML's format of a bus id of the kernel's.
+
+    >>> bus_id("0000:2a:00.0")
+    '00000000:2A:00.0'
+    """
+    domain, _, rest = kernels.partition(":")
+    return f"{domain:0>8}:{rest}".upper()
 
 
 def _minors(folder: Path) -> Iterator[int]:

@@ -2,55 +2,68 @@
 
 A process that initializes CUDA allocates some hundred MB on a GPU and can no longer fork, so this module imports and
 initializes nothing; it inspects the torch module that the script has imported. CUDA's current device is per thread, so
-the training thread reads it; everything else may block on the driver and is read in another thread.
+the training thread reads it; everything else may block on the driver and is read in another thread. All of this holds
+for the module of any vendor (``vendor.TorchBackend``).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from pluto_dist.inventory import gpu
+from pluto_dist.inventory.gpu.vendor import TorchBackend
 from pluto_dist.inventory.safe_read import value_or_none
 from pluto_dist.serialization.text import record_text
 
 
 def current_device(torch: Any) -> int | None:
-    """The current device of the calling thread; ``None`` if CUDA is not initialized.
+    """The current device of the calling thread; ``None`` if torch has initialized no GPU.
 
     Args:
         torch: the module, or ``None`` if the process has not imported it.
     """
-    return None if torch is None else value_or_none(lambda: _current(torch.cuda))
+    return None if torch is None else value_or_none(lambda: _current(torch))
 
 
-def _current(cuda: Any) -> int | None:
-    return int(cuda.current_device()) if cuda.is_initialized() else None
+def _current(torch: Any) -> int | None:
+    in_use = next((module for _, module in _backends(torch) if module.is_initialized()), None)
+    return None if in_use is None else int(in_use.current_device())
+
+
+def _backends(torch: Any) -> list[tuple[TorchBackend, Any]]:
+    """The modules of this torch for the registered vendors' GPUs."""
+    named = [vendor.torch for vendor in gpu.VENDORS if vendor.torch is not None]
+    return [(each, getattr(torch, each.module)) for each in named if hasattr(torch, each.module)]
 
 
 def uuid_in_use(torch: Any, current: int, local_rank: int | None) -> str | None:
-    """The UUID of this rank's GPU as CUDA has it, without NVML's "GPU-"; ``None`` if it cannot be determined.
+    """The UUID of this rank's GPU as torch has it, without NVML's "GPU-"; ``None`` if it cannot be determined.
 
     Args:
-        torch: the module, with CUDA initialized.
+        torch: the module, with its GPUs initialized.
         current: the result of ``current_device``.
         local_rank: local rank of this process, if its launcher sets it.
     """
-    return value_or_none(lambda: _uuid(torch.cuda, _device(torch, current, local_rank)))
+    return value_or_none(lambda: _uuid(torch, current, local_rank))
 
 
-def _uuid(cuda: Any, device: int | None) -> str | None:
-    return None if device is None else record_text(str(cuda.get_device_properties(device).uuid))
+def _uuid(torch: Any, current: int, local_rank: int | None) -> str | None:
+    backends = _backends(torch)
+    initialized = (each for each in backends if len(backends) > 1 and each[1].is_initialized())
+    backend, module = next(initialized, backends[0])
+    has_context = getattr(getattr(torch, "_C", None), backend.has_context or "", None)
+    device = _device(module, has_context, current, local_rank)
+    return None if device is None else record_text(str(module.get_device_properties(device).uuid))
 
 
-def _device(torch: Any, current: int, local_rank: int | None) -> int | None:
+def _device(module: Any, has_context: Any, current: int, local_rank: int | None) -> int | None:
     """The current device if one was set, else the only visible one or the only one with a context of this process.
 
     The current device is 0 if none was set. Such a script uses ``cuda:LOCAL_RANK``, as torch's examples do.
     """
-    count = torch.cuda.device_count()
+    count = module.device_count()
     if current or count == 1:
         return current
-    # torch 2.13 has no public function for this; without the private one no context is known.
-    has_context = getattr(torch._C, "_cuda_hasPrimaryContext", None)
     in_use = [device for device in range(count) if has_context and has_context(device)]
     if len(in_use) == 1:
         return in_use[0]

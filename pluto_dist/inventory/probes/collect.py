@@ -4,9 +4,8 @@ GPU libraries are called in a daemon thread, because a stalled driver blocks its
 Such a thread is abandoned, and this process does not call a GPU library again. Host and software are read meanwhile in
 the caller's thread.
 
-To support another vendor, write ``inventory/gpu/<vendor>.py`` with ``probe() -> GpuReport`` and add it to
-``GPU_PROBES``. (The Pluto UI's GPU card, which ``report.sdk_fields`` fills in, exists for NVIDIA only.) AMD's library
-needs the thread as well: ``amdsmi_init`` could block uninterruptibly, even for SIGKILL (ROCm/rocm-systems#8457).
+The vendors are in ``inventory.gpu``. AMD's library needs the thread as well: ``amdsmi_init`` could block
+uninterruptibly, even for SIGKILL (ROCm/rocm-systems#8457).
 """
 
 from __future__ import annotations
@@ -17,19 +16,16 @@ import threading
 import time
 from collections.abc import Callable
 
-from pluto_dist.inventory.gpu import nvidia
-from pluto_dist.inventory.gpu.assignment import VISIBLE_DEVICES
+from pluto_dist.inventory.gpu import probe_gpus, vendor_named
+from pluto_dist.inventory.gpu.vendor import GpuVendor
 from pluto_dist.inventory.probes import host, network, software
 from pluto_dist.inventory.probes.sources import ALL_FAMILIES, Sources
 from pluto_dist.inventory.records import GpuReport, HostReport, NodeInventory
 from pluto_dist.inventory.safe_read import attempt, value_or_none
 from pluto_dist.serialization.text import record_text
 
-GPU_PROBES: tuple[Callable[[], GpuReport], ...] = (nvidia.probe,)
-"""One for each vendor. The first report with GPUs or an error is used: a node has GPUs of one vendor."""
-
-_stalled_pids: set[int] = set()
-"""Holds this process's pid once its GPU library missed the deadline. A forked child has another pid and may try."""
+_stalled: dict[int, str] = {}
+"""The vendor whose library missed the deadline, by this process's pid. A forked child has another pid and may try."""
 
 
 def collect(deadline: float = 2.0, sources: Sources = ALL_FAMILIES) -> NodeInventory:
@@ -48,45 +44,39 @@ def collect(deadline: float = 2.0, sources: Sources = ALL_FAMILIES) -> NodeInven
     ports = value_or_none(network.probe) if "network" in wanted else None
     interpreter = software.probe(sources)
     gpus = _with_host_memory(await_gpus(), machine)
+    visible = vendor_named(gpus.vendor).visible
     return NodeInventory(
         hostname=host.hostname(),
         host=dataclasses.replace(machine, nics=ports or ()),
         software=interpreter,
         gpus=gpus,
-        visible=record_text(sources.environ.get(VISIBLE_DEVICES)) if "gpu" in wanted else None,
+        visible=record_text(visible.listed(sources.environ)) if "gpu" in wanted else None,
         collect_ms=round(1000 * (time.monotonic() - began)),
     )
 
 
 def _start_gpu_probes(deadline: float) -> Callable[[], GpuReport]:
     """Starts the GPU probes; the returned function waits for their report, at most ``deadline`` seconds from now."""
-    timeout = GpuReport(error="timeout")
-    if os.getpid() in _stalled_pids:
-        return lambda: timeout
+    if (name := _stalled.get(os.getpid())) is not None:
+        return lambda: GpuReport(vendor=name, error="timeout")
     until = time.monotonic() + deadline
     reports: list[GpuReport] = []
-    thread = threading.Thread(target=lambda: reports.append(_probe_gpus()), name="pluto-dist-gpu-probe", daemon=True)
+    asked: list[GpuVendor] = []
+    thread = threading.Thread(
+        target=lambda: reports.append(probe_gpus(asked)), name="pluto-dist-gpu-probe", daemon=True
+    )
     _, failure = attempt(thread.start)
     if failure is not None:  # a container's limit on processes includes threads
         return lambda: GpuReport(error=type(failure).__name__)
 
     def wait() -> GpuReport:
         thread.join(max(0.0, until - time.monotonic()))
-        if not reports:
-            _stalled_pids.add(os.getpid())
-        return reports[0] if reports else timeout
+        if reports:
+            return reports[0]
+        stalled = _stalled[os.getpid()] = vendor_named(asked[-1].name if asked else None).name
+        return GpuReport(vendor=stalled, error="timeout")
 
     return wait
-
-
-def _probe_gpus() -> GpuReport:
-    found = GpuReport(count=0)
-    for probe in GPU_PROBES:
-        report, error = attempt(probe)
-        found = report or GpuReport(error=type(error).__name__)
-        if found.error or found.count:
-            break
-    return found
 
 
 def _with_host_memory(gpus: GpuReport, machine: HostReport) -> GpuReport:

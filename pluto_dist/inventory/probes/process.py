@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from pluto_dist.inventory import redaction
 from pluto_dist.inventory.probes import git, packages
-from pluto_dist.inventory.probes.sources import Sources
+from pluto_dist.inventory.probes.sources import Sources, recorded_environment
 from pluto_dist.inventory.records import VARIABLE_LIMIT, Process
 from pluto_dist.inventory.safe_read import value_or_none
 from pluto_dist.serialization.codec import TEXT_LIMIT
@@ -40,7 +40,7 @@ def describe(sources: Sources) -> Callable[[], Process]:
     code = sources.code_folder if "git" in families else None
     await_git = git.start_status(code, sources.environ, GIT_SECONDS) if code else None
     words = redaction.argv(_truncated(sys.orig_argv)) if "argv" in families else ()
-    environ = redaction.environment(sources.environ) if "env" in families else {}
+    environ = recorded_environment(sources.environ) if "env" in families else {}
     process = Process(
         pid=os.getpid() if "argv" in families else None,
         exe=record_text(sys.executable) if "argv" in families else None,

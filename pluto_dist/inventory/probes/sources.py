@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from pluto_dist.inventory import redaction
+from pluto_dist.inventory import gpu, redaction
 from pluto_dist.inventory.probes import git, packages
 from pluto_dist.inventory.safe_read import value_or_none
 from pluto_dist.settings.converters import FAMILIES
 
-NODE_SPECIFIC = re.compile(
-    r".*_(RANK|PORT|FILE|ID|ADDR|COUNT|DIRECTORY)|CUDA_VISIBLE_DEVICES|NCCL_HOSTID|UCX_NET_DEVICES"
-)
-"""Variables of one rank, node or attempt, whose values differ between equally configured nodes."""
+NODE_SPECIFIC = re.compile(r".*_(RANK|PORT|FILE|ID|ADDR|COUNT|DIRECTORY)|NCCL_HOSTID|UCX_NET_DEVICES")
+"""Variables of one rank, node or attempt, whose values differ between equally configured nodes; and the vendors' lists
+of visible devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +48,26 @@ ALL_FAMILIES = Sources()
 """All families, with an empty environment."""
 
 
+def recorded_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of the GPU vendors, NCCL and torch without secrets, sorted by name.
+
+    >>> recorded_environment({"NCCL_DEBUG": "INFO", "NCCL_API_KEY": "x", "HOME": "/root"})
+    {'NCCL_DEBUG': 'INFO'}
+    """
+    return redaction.environment(environ, gpu.environment_prefixes())
+
+
 def environment_hash(environ: Mapping[str, str]) -> str:
-    """A hash of the variables of CUDA, NCCL and torch that should be equal on all nodes.
+    """A hash of the variables of the GPU vendors, NCCL and torch that should be equal on all nodes.
 
     >>> one, other = {"NCCL_DEBUG": "INFO", "TORCHELASTIC_ERROR_FILE": "/tmp/0"}, {"NCCL_DEBUG": "INFO"}
     >>> environment_hash(one) == environment_hash(other) != environment_hash({"NCCL_DEBUG": "WARN"})
     True
     """
-    shown = redaction.environment(environ)
-    return packages.fingerprint(f"{name}={value}" for name, value in shown.items() if not NODE_SPECIFIC.fullmatch(name))
+    lists = {name for vendor in gpu.VENDORS for name in vendor.visible.variables}
+    equal = {
+        name: value
+        for name, value in recorded_environment(environ).items()
+        if name not in lists and not NODE_SPECIFIC.fullmatch(name)
+    }
+    return packages.fingerprint(f"{name}={value}" for name, value in equal.items())

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pluto_dist.inventory.gpu import vendor_named
 from pluto_dist.inventory.records import Gpu, GpuReport, HostReport, NodeInventory, SoftwareReport
 from pluto_dist.inventory.report.sdk_fields import without_none
 from pluto_dist.serialization.codec import Json
@@ -36,11 +37,11 @@ PER_GPU: Mapping[str, str] = {
     "gpu.pcie.width": "pcie_width",
     "gpu.pcie.width_max": "pcie_width_max",
     "gpu.pcie.gen_max": "pcie_gen_max",
-    "gpu.nvlink.links": "nvlinks",
-    "gpu.nvlink.up": "nvlinks_up",
-    "gpu.nvlink.version": "nvlink_version",
+    "gpu.link.links": "nvlinks",
+    "gpu.link.up": "nvlinks_up",
+    "gpu.link.version": "nvlink_version",
 }
-"""Values that all GPUs of a node should share: name in the document, and name in the record."""
+"""Values that all GPUs of a node should share: name in the document ("link" is the vendor's), and in the record."""
 
 Layout = tuple[tuple[Any, ...], ...]
 """For each name in ``LAYOUT``, the value of every GPU by index."""
@@ -80,7 +81,7 @@ class NodeClass:
         """Values of single GPUs that differ from the class: ``{"gpu.power_limit_w": {"3": 600}}``."""
         found: dict[str, dict[str, Json]] = {}
         class_values = dict(self.values)
-        for name, attribute in PER_GPU.items():
+        for name, attribute in _per_gpu(gpus):
             for gpu in gpus.devices:
                 value = _gpu_value(gpu, attribute, self.common_sizes)
                 if value != class_values.get(name) and not (gpu.hidden and value is None):
@@ -110,12 +111,12 @@ def classify(nodes: Mapping[int, NodeInventory]) -> tuple[list[NodeClass], dict[
 
 def _values(inventory: NodeInventory, common_sizes: Mapping[int, int]) -> Values:
     gpus = inventory.gpus
-    values = {
-        "gpu.vendor": gpus.vendor if gpus.count else None,
+    values = {  # in a report without GPUs the default vendor says nothing about the node
+        "gpu.vendor": gpus.vendor if gpus.count or gpus.vendor != GpuReport().vendor else None,
         "gpu.count": gpus.count,
         **{
             name: _most_common(_gpu_value(gpu, attribute, common_sizes) for gpu in gpus.devices)
-            for name, attribute in PER_GPU.items()
+            for name, attribute in _per_gpu(gpus)
         },
         "gpu.driver": gpus.driver,
         "gpu.cuda_driver": gpus.cuda_driver,
@@ -125,6 +126,12 @@ def _values(inventory: NodeInventory, common_sizes: Mapping[int, int]) -> Values
         **_software_values(inventory.software),
     }
     return tuple(without_none(values).items())
+
+
+def _per_gpu(gpus: GpuReport) -> list[tuple[str, str]]:
+    """``PER_GPU`` in the words of a node's vendor."""
+    link = vendor_named(gpus.vendor).link
+    return [(name.replace("gpu.link.", f"gpu.{link}."), attribute) for name, attribute in PER_GPU.items()]
 
 
 def _host_values(host: HostReport, common_sizes: Mapping[int, int]) -> dict[str, Any]:

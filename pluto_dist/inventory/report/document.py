@@ -142,7 +142,7 @@ def _ranks(ranks: Sequence[RankGpu]) -> dict[str, list[Any]]:
 
 
 def _fabric(gpus: GpuReport) -> dict[str, Json]:
-    """The NVLink fabric of the node, if its GPUs have joined the same one."""
+    """The fabric of links that the node is in, if its GPUs have joined the same one."""
     joined = {(gpu.fabric_cluster, gpu.fabric_clique) for gpu in gpus.devices if gpu.fabric_cluster}
     cluster, clique = next(iter(joined)) if len(joined) == 1 else (None, None)
     return sdk_fields.without_none({"cluster": cluster, "clique": clique}) if cluster else {}

@@ -13,19 +13,21 @@ old runs too. An unknown value is not a difference.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pluto_dist.inventory.gpu import vendor_named
+from pluto_dist.inventory.gpu.vendor import Advice, GpuVendor
 from pluto_dist.inventory.records import NO_PERMISSION
 from pluto_dist.serialization.codec import Json
 
 MAX_CHARACTERS = 80  # of one value in a warning
 MISSING, LOST, LIBRARY, HIDDEN = "node", "gpu.lost", "gpu.library", "gpu.hidden"
-ADVICE: dict[str, tuple[str, str]] = {
+ADVICE: dict[str, Advice] = {
     MISSING: ("it did not report before the run began", "look for its host in the job's log"),
-    LIBRARY: ("NVML failed, so its GPUs are unknown", "run pluto-dist doctor there"),
-    LOST: ("the GPU does not answer", "look for Xid errors in dmesg; reset the GPU or drain the node"),
+    LIBRARY: ("the driver's library failed, so its GPUs are unknown", "run pluto-dist doctor there"),
+    LOST: ("the GPU does not answer", "reset the GPU or drain the node"),
     "gpu.count": ("ranks that expect a GPU will not find one", "run pluto-dist doctor there"),
     "gpu.name": ("the slowest GPU sets the pace of every step", "ask the scheduler for one kind of GPU"),
     "gpu.memory": ("the smallest GPU sets the largest batch", "ask the scheduler for one kind of GPU"),
@@ -38,7 +40,7 @@ ADVICE: dict[str, tuple[str, str]] = {
     "cudnn": ("ranks may compute different values", "use one image on all nodes"),
     "gpu.driver": ("speed and errors differ by driver", "upgrade the driver there"),
     "gpu.cuda_driver": ("speed and errors differ by driver", "upgrade the driver there"),
-    "env": ("settings of NCCL, CUDA or torch differ", "export the same variables on every node"),
+    "env": ("settings of NCCL, torch or the GPUs differ", "export the same variables on every node"),
     "gpu.remap_failed": ("its memory has no spare row left", "replace the GPU"),
     "gpu.remap_pending": (
         "a row of its memory will be remapped at the next reset",
@@ -47,9 +49,9 @@ ADVICE: dict[str, tuple[str, str]] = {
     "gpu.ecc_errors": ("its memory had uncorrected errors", "reset the GPU; replace it if that does not help"),
     "gpu.pcie.width": ("data comes to it slower than to the others", "reseat it, or drain the node"),
     "gpu.pcie.gen": ("data comes to it slower than to the others", "reseat it, or drain the node"),
-    "gpu.nvlink.up": ("collectives are as slow as the slowest link", "reset the GPUs, or drain the node"),
-    "gpu.nvlink.links": ("collectives are as slow as the slowest link", "ask the scheduler for one kind of node"),
-    "gpu.p2p": ("GPUs there do not reach each other directly", "look at nvidia-smi topo -p2p r there"),
+    "gpu.link.up": ("collectives are as slow as the slowest link", "reset the GPUs, or drain the node"),
+    "gpu.link.links": ("collectives are as slow as the slowest link", "ask the scheduler for one kind of node"),
+    "gpu.p2p": ("GPUs there do not reach each other directly", "look at the topology there"),
     "gpu.throttle": ("its clocks are reduced", "look at cooling and power there"),
     "gpu.power_limit_w": ("it computes slower than the others", "set the same power limit on all"),
     "gpu.clock_max_mhz.sm": ("it computes slower than the others", "set the same clocks on all"),
@@ -62,7 +64,7 @@ ADVICE: dict[str, tuple[str, str]] = {
     "cpu.model": ("its dataloaders may be slower", "ask the scheduler for one kind of node"),
     "gpu.confidential": ("PCIe transfers are encrypted on some nodes only", "set the same mode on all"),
     "gpu.ecc": ("ECC is on for some GPUs only", "set the same mode on all"),
-    "gpu.persistence": ("initializing the driver takes seconds there", "nvidia-smi -pm 1"),
+    "gpu.persistence": ("initializing the driver takes seconds there", "keep the driver initialized between jobs"),
     HIDDEN: ("the job may not use it", "ask the scheduler for whole nodes, if it should"),
     "gpu.numa": ("ranks there may be bound far from their GPU", "set the same NUMA mode in the firmware of all"),
     "gpu.cpus": ("ranks there may be bound far from their GPU", "set the same NUMA mode in the firmware of all"),
@@ -71,12 +73,17 @@ ADVICE: dict[str, tuple[str, str]] = {
     "kernel": ("", "use one image of the system on all nodes"),
     "os": ("", "use one image of the system on all nodes"),
 }
-"""Why a difference matters and what to do, by field, the most severe first. Fields that are not listed come last."""
+"""Why a difference matters and what to do, by field, the most severe first. Fields that are not listed come last.
+
+A vendor has words of its own for some fields, for "link", and for the faults that only it has (:func:`advice`)."""
+_MORE_SEVERE_THAN = "gpu.throttle"  # the faults that only one vendor has
 
 _NOT_COMPARED = frozenset({"n", "gpu.bus", "disk.total", "disk.type", "memory.swap", "cpu.freq_max_mhz"})
 """Fields that may differ between equal nodes."""
 _PER_GPU = frozenset({"gpu.numa", "gpu.cpus"})
 """Fields that are lists with a value for each GPU; ``None`` for a lost one."""
+_Found = tuple[str, Json, list[tuple[str, Json]]]
+"""A field, its usual value, and the hosts or GPUs with another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +125,35 @@ def differences(document: Mapping[str, Any]) -> tuple[Difference, ...]:
     Args:
         document: the result of ``compose``, or a tracker's copy of it; parts of another structure are ignored.
     """
-    found = [*_faults(document), *_class_differences(document)]
-    severity = {name: place for place, name in enumerate(ADVICE)}
+    table = advice(_vendors(document))
+    found = (
+        Difference(name, usual, tuple(deviating), *table.get(name, ("", "")))
+        for name, usual, deviating in (*_faults(document), *_class_differences(document))
+    )
+    severity = {name: place for place, name in enumerate(table)}
     return tuple(sorted(found, key=lambda each: (severity.get(each.field, len(severity)), each.field)))
 
 
-def _faults(document: Mapping[str, Any]) -> Iterator[Difference]:
+def advice(vendors: Sequence[GpuVendor]) -> dict[str, Advice]:
+    """:data:`ADVICE` in the words of the vendors of a job; of two that differ, in the first one's."""
+    table: dict[str, Advice] = {}
+    for name, words in ADVICE.items():
+        if name == _MORE_SEVERE_THAN:
+            table.update({f"gpu.{fault}": own for vendor in vendors for fault, own in vendor.faults.items()})
+        for vendor in vendors:
+            field = name.replace("gpu.link.", f"gpu.{vendor.link}.")
+            table.setdefault(field, vendor.advice.get(name, words))
+    return table
+
+
+def _vendors(document: Mapping[str, Any]) -> list[GpuVendor]:
+    gpus = [each.get("gpu") for each in _dicts(document.get("node_classes"))]
+    names = [each["vendor"] for each in gpus if isinstance(each, dict) and isinstance(each.get("vendor"), str)]
+    found = map(vendor_named, names) if names else [vendor_named(None)]
+    return list({vendor.name: vendor for vendor in found}.values())
+
+
+def _faults(document: Mapping[str, Any]) -> Iterator[_Found]:
     """Missing nodes, lost GPUs, and the faults of the others."""
     found: dict[str, list[tuple[str, Json]]] = {}
     nodes = _dicts(document.get("nodes"))
@@ -143,10 +173,10 @@ def _faults(document: Mapping[str, Any]) -> Iterator[Difference]:
                     if value is not None and gpu not in dict(found.get(dotted, ())):
                         found.setdefault(dotted, []).append((gpu, value))
     for name, deviating in found.items():
-        yield _difference(name, None, deviating)
+        yield name, None, deviating
 
 
-def _class_differences(document: Mapping[str, Any]) -> Iterator[Difference]:
+def _class_differences(document: Mapping[str, Any]) -> Iterator[_Found]:
     classes = [dict(_flat(each)) for each in _dicts(document.get("node_classes"))]
     members = _members(document, classes)
     for name in dict.fromkeys(name for each in classes for name in each):
@@ -162,7 +192,7 @@ def _class_differences(document: Mapping[str, Any]) -> Iterator[Difference]:
         usual = next(value for _, value, _ in known if _text(value) == most) if 2 * times > counted.total() else None
         others = [(host, value) for host, value, _ in known if usual is None or _text(value) != most]
         shared = usual if usual is not None else _common([value for _, value in others])
-        yield _difference(name, usual, [(host, _deviation(value, shared)) for host, value in others])
+        yield name, usual, [(host, _deviation(value, shared)) for host, value in others]
 
 
 def _filled(by_class: list[Json]) -> list[Json]:
@@ -202,11 +232,6 @@ def _members(document: Mapping[str, Any], classes: list[dict[str, Json]]) -> lis
         return [(str(node.get("host")), node["class"], 1) for node in nodes if 0 <= node["class"] < len(classes)]
     counts = [each.get("n") for each in classes]
     return [(f"{n} nodes", index, n) for index, n in enumerate(counts) if type(n) is int]
-
-
-def _difference(name: str, usual: Json, deviating: list[tuple[str, Json]]) -> Difference:
-    why, fix = ADVICE.get(name, ("", ""))
-    return Difference(name, usual, tuple(deviating), why, fix)
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Json]]:

@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pluto_dist.inventory.gpu import environment_prefixes, vendor_named
 from pluto_dist.inventory.records import Git, Gpu, GpuReport, HostReport, NodeInventory, Process, SoftwareReport
 from pluto_dist.serialization.codec import Json
 
+CUDA = ("CUDA_",)
 NCCL = ("NCCL_", "TORCH_NCCL_", "FI_", "UCX_")
-"""Prefixes of the variables that the SDK (0.0.29) reports as NCCL's environment."""
+"""Prefixes of the variables that the SDK (0.0.29) reports as CUDA's and NCCL's environment."""
+OTHERS = ("TORCHELASTIC_", "PYTORCH_", "OMP_", "TORCH_")
 
 
 def top_level(node: NodeInventory, process: Process | None) -> dict[str, Json]:
@@ -34,15 +37,15 @@ def top_level(node: NodeInventory, process: Process | None) -> dict[str, Json]:
                 "cuda_driver": node.gpus.cuda_driver,
                 "cuda_pytorch": software.cuda,
                 "cudnn_pytorch": _cudnn_number(software.cudnn),
-                "cuda_env": _variables(process, "CUDA_"),
+                "cuda_env": _variables(process, *CUDA),
             }
         ),
         "nccl": without_none({"nccl_pytorch": software.nccl, "nccl_env": _variables(process, *NCCL)}),
-        "env": _variables(process, "TORCHELASTIC_", "PYTORCH_", "OMP_", "TORCH_", but=NCCL),
+        "env": _variables(process, *OTHERS, *environment_prefixes(), but=(*CUDA, *NCCL)),
         "requirements": list(process.requirements),
         "git": _git(process.git),
         "konduktor": _konduktor(dict(process.konduktor)),
-        "gpu": {"nvidia": _nvidia(node.gpus)} if node.gpus.vendor == "nvidia" and node.gpus.count else {},
+        "gpu": _gpu(node.gpus),
     }
     return {name: value for name, value in sections.items() if value}
 
@@ -74,12 +77,16 @@ def _konduktor(names: Mapping[str, str]) -> dict[str, Json]:
     return {**names, "total_gpus": int(counts[0]) * int(counts[1])}
 
 
-def _nvidia(gpus: GpuReport) -> dict[str, Json]:
-    return {
+def _gpu(gpus: GpuReport) -> dict[str, Json]:
+    """The UI has a card for ``gpu.nvidia`` alone; other vendors' are stored in the same form."""
+    if not gpus.count or gpus.vendor != vendor_named(gpus.vendor).name:
+        return {}
+    card = {
         "count": gpus.count,
         "driver": gpus.driver or "unknown",
         "devices": [_device(gpu) for gpu in gpus.devices if gpu.memory],
     }
+    return {gpus.vendor: card}
 
 
 def _device(gpu: Gpu) -> dict[str, Json]:

@@ -181,13 +181,11 @@ def _remarks(node: dict[str, Json]) -> tuple[str, ...]:
 
 def _node_class(index: int, facts: dict[str, Json]) -> NodeClass:
     gpu, cpu, memory = (_mapping(facts.get(name)) for name in ("gpu", "cpu", "memory"))
-    links = _mapping(gpu.get("nvlink"))
     rows = {
         "GPU": " x ".join(filter(None, (text(gpu.get("count")), text(gpu.get("name"))))),
         "GPU memory": size(gpu.get("memory")),
         "driver": text(gpu.get("driver")),
-        "CUDA driver": text(gpu.get("cuda_driver")),
-        "NVLink": " of ".join(filter(None, (text(links.get("up")), text(links.get("links"))))),
+        **_vendor_rows(gpu),
         "power limit": f"{text(gpu['power_limit_w'])} W" if gpu.get("power_limit_w") else "",
         "network": ", ".join(_nics(_sequence(facts.get("nic")))),
         "CPU": text(cpu.get("model")),
@@ -201,6 +199,25 @@ def _node_class(index: int, facts: dict[str, Json]) -> NodeClass:
     return NodeClass(title, tuple((label, value) for label, value in rows.items() if value))
 
 
+def _vendor_rows(gpu: dict[str, Json]) -> dict[str, str]:
+    """Versions and links in the words of the vendor of the GPUs.
+
+    >>> _vendor_rows({"driver": "550.54", "cuda_driver": "12.4", "nvlink": {"up": 17, "links": 18}})
+    {'CUDA driver': '12.4', 'NVLink': '17 of 18'}
+    """
+    versions = {
+        f"{name.removesuffix('_driver').upper()} driver": text(value)
+        for name, value in gpu.items()
+        if name.endswith("_driver")
+    }
+    links = {
+        f"{name.removesuffix('link').upper()}Link": " of ".join(filter(None, map(text, map(each.get, ("up", "links")))))
+        for name, each in ((name, _mapping(value)) for name, value in gpu.items())
+        if {"up", "links"} & each.keys()
+    }
+    return versions | links
+
+
 def _nics(nics: list[Json]) -> list[str]:
     rates: dict[str, int] = {}
     for nic in map(_mapping, nics):
@@ -211,16 +228,17 @@ def _nics(nics: list[Json]) -> list[str]:
 
 def _read_sdk_metadata(top: dict[str, Json]) -> tuple[tuple[Node, ...], tuple[NodeClass, ...]]:
     """The official SDK's metadata: top-level fields about the node that created the run."""
-    nvidia = _mapping(_mapping(top.get("gpu")).get("nvidia"))
-    devices = [_mapping(each) for each in _sequence(nvidia.get("devices"))]
+    cards = [_mapping(card) for card in _mapping(top.get("gpu")).values()]  # by vendor, of which a node has one
+    card = next((each for each in cards if _sequence(each.get("devices"))), {})
+    devices = [_mapping(each) for each in _sequence(card.get("devices"))]
     if not devices:
         return (), ()
     first = devices[0]
     gpu = {
-        "count": nvidia.get("count"),
+        "count": card.get("count"),
         "name": first.get("name"),
         "memory": _mapping(first.get("memory")).get("total"),
-        "driver": nvidia.get("driver"),
+        "driver": card.get("driver"),
     }
     cpu = _mapping(top.get("cpu"))
     facts = {"gpu": gpu, "cpu": cpu, "memory": {"total": _mapping(top.get("memory")).get("virt")}}

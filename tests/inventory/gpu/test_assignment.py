@@ -10,7 +10,7 @@ from inventory.cluster_schema import violations
 from inventory.inventories import h100_node
 from inventory.ui_rules import faults
 from pluto_dist.inventory.gpu.assignment import device_cgroups_differ, gpus_of_ranks, with_hidden_gpus
-from pluto_dist.inventory.gpu.nvidia_proc import KernelGpu
+from pluto_dist.inventory.gpu.vendor import KernelGpu
 from pluto_dist.inventory.records import Gpu, GpuReport, MigInstance, RankGpu, RankView
 from pluto_dist.inventory.report.document import compose
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
-import sys
 import threading
 
 import pytest
 
 from inventory.probes.interpreter import python
+from pluto_dist.inventory import gpu
+from pluto_dist.inventory.gpu import nvidia
 from pluto_dist.inventory.probes.collect import collect
 from pluto_dist.inventory.records import GpuReport
 
@@ -44,7 +46,7 @@ def test_a_crashing_probe_is_an_error_not_a_timeout(monkeypatch):
     def broken() -> GpuReport:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(sys.modules["pluto_dist.inventory.probes.collect"], "GPU_PROBES", (broken,))
+    monkeypatch.setattr(gpu, "VENDORS", (dataclasses.replace(nvidia.VENDOR, probe=broken),))
 
     assert collect(60).gpus == GpuReport(error="ZeroDivisionError")
 
