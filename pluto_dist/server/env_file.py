@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from pluto_dist import private_files
 
 KEY = "PLUTO_API_KEY"
 _URLS = ("PLUTO_URL_API", "PLUTO_URL_APP", "PLUTO_URL_INGEST", "PLUTO_URL_PY")
@@ -56,14 +56,4 @@ def write(path: Path, exports: Mapping[str, str]) -> None:
     Raises:
         OSError: the folder does not exist or is not writable.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    draft = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(export_lines(exports))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    private_files.write(path, export_lines(exports).encode(), durable=True)
