@@ -16,7 +16,6 @@ from pluto_dist.contract.run_ref import is_display_id
 from pluto_dist.errors import PlutoDistError
 from pluto_dist.inventory.report.drift import Difference, differences, shorten
 from pluto_dist.settings import keychain, settings
-from pluto_dist.version import __version__
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,14 +73,14 @@ def _metadata_in(value: Any, source: str) -> dict[str, Any]:
 
 
 def _details(run: str, project: str | None) -> Any:
-    from pluto_dist.client.tracker_client import TrackerClient  # loads requests
+    from pluto_dist.client.tracker_client import TrackerClient, user_agent  # loads requests
 
     try:
         chosen = keychain.with_stored_key(settings.load(dict(os.environ), project=project))
         key = chosen.api_key
         if key is None:
             raise click.ClickException(f"no API key: set PLUTO_API_KEY to a key of {chosen.url_api}")
-        client = TrackerClient(chosen.url_api, chosen.url_py, key, user_agent=f"pluto-dist/{__version__} (nodes)")
+        client = TrackerClient(chosen.url_api, chosen.url_py, key, user_agent=user_agent("nodes"))
         try:
             until = time.monotonic() + TRACKER_SECONDS
             number = int(run) if run.isdigit() else client.number_of(run, chosen.project, deadline=until)

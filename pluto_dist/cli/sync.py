@@ -15,11 +15,10 @@ from pluto_dist.client.offline.entry import Entry
 from pluto_dist.client.offline.queue import RunQueue
 from pluto_dist.client.offline.sync import Synced
 from pluto_dist.client.offline.sync import sync as send
-from pluto_dist.client.tracker_client import TrackerClient
+from pluto_dist.client.tracker_client import TrackerClient, user_agent
 from pluto_dist.contract.run_requests import CreateRunRequest, UpdateStatusRequest
 from pluto_dist.errors import ConfigurationError
 from pluto_dist.settings import keychain, settings
-from pluto_dist.version import __version__
 
 
 @click.command()
@@ -93,7 +92,7 @@ class _Clients:
         if key is None:
             raise ConfigurationError(f"no API key: set PLUTO_API_KEY to a key of {target}")
         if target not in self._clients:
-            client = TrackerClient(target, target, key, user_agent=f"pluto-dist/{__version__} (sync)")
+            client = TrackerClient(target, target, key, user_agent=user_agent("sync"))
             self._stack.callback(client.close)
             self._clients[target] = client
         return self._clients[target]

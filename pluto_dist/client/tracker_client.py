@@ -296,5 +296,9 @@ def from_settings(settings: Settings, who: str) -> TrackerClient | None:
     """
     if settings.mode != "online" or settings.api_key is None:
         return None
-    agent = f"pluto-dist/{__version__} ({who})"
-    return TrackerClient(settings.url_api, settings.url_py, settings.api_key, user_agent=agent)
+    return TrackerClient(settings.url_api, settings.url_py, settings.api_key, user_agent=user_agent(who))
+
+
+def user_agent(who: str) -> str:
+    """The User-Agent of this package: its version, and which process sends."""
+    return f"pluto-dist/{__version__} ({who})"

@@ -26,7 +26,6 @@ from pluto_dist.errors import (
 from pluto_dist.inventory.safe_read import attempt
 from pluto_dist.settings import keychain, settings
 from pluto_dist.settings.settings import Settings
-from pluto_dist.version import __version__
 
 if TYPE_CHECKING:
     from pluto_dist.client.tracker_client import TrackerClient
@@ -127,9 +126,9 @@ def _proxy(url: str) -> str | None:
 
 def _authenticated(facts: TrackerFacts, chosen: Settings, key: Secret, timeout: float) -> TrackerFacts:
     """Sends two requests; the first one includes the time of the connection, the second one is measured."""
-    from pluto_dist.client.tracker_client import TrackerClient
+    from pluto_dist.client.tracker_client import TrackerClient, user_agent
 
-    client = TrackerClient(chosen.url_api, chosen.url_py, key, user_agent=f"pluto-dist/{__version__} (doctor)")
+    client = TrackerClient(chosen.url_api, chosen.url_py, key, user_agent=user_agent("doctor"))
     deadline = time.monotonic() + timeout * ANSWER_SHARE
     try:
         _validate(client, chosen.url_api, deadline)

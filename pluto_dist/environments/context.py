@@ -46,7 +46,7 @@ class LaunchContext:
         hosted_address: host and port at which rank 0 may host a store for all ranks, or ``None``.
         attempt_folder: a folder that the agent makes anew for every attempt; its node's workers share it.
         launch_folder: a folder that `pluto-dist run` made for this node's workers.
-        supervisor: names the process of `pluto-dist run` above this worker, see ``launch_folder``.
+        supervisor: names the process of `pluto-dist run` above this worker, see ``node_state.is_supervised``.
         worker_marks: variables that every worker of this launch has, and its agent (the process that started the
             node's workers) has not, or not with these values; empty if no process belongs to this launch alone.
         restart_count: of this node's agent alone (no two agents need agree), or ``None``.

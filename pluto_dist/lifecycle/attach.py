@@ -49,7 +49,8 @@ def attach(context: RankContext, outcome: Outcome, client: TrackerClient) -> Cre
 
 def _await_slot(context: RankContext, start: float, slot: int) -> tuple[int, ...] | None:
     """Wait until ``slot`` is due; the slowdowns known by then, or ``None`` if the rank's part ends before."""
-    rate, known = context.plan.settings.attach_rate, tuple[int, ...]()
+    rate = context.plan.settings.attach_rate
+    known: tuple[int, ...] = ()
     while True:
         left = start + rate_limit.due(slot, rate, known) - time.monotonic()
         if context.stop.wait(max(0.0, left)):

@@ -64,8 +64,13 @@ def cluster_document(
         nodes[index] = None if entry is None else _inventory(name, entry)
         if entry is not None:
             first_ranks[index] = entry["rank"]
-    leader = topology.node_rank or 0
-    return compose(nodes, leader_node=leader, world_size=topology.world_size, first_ranks=first_ranks, process=process)
+    return compose(
+        nodes,
+        owner_node=topology.node_rank or 0,
+        world_size=topology.world_size,
+        first_ranks=first_ranks,
+        process=process,
+    )
 
 
 def warn_of_drift(document: Mapping[str, Any], answer: CreateRunResponse | None) -> None:

@@ -11,6 +11,7 @@ import json
 
 from pluto_dist.contract.failure import Failure
 from pluto_dist.contract.run_ref import Reference, RunName
+from pluto_dist.contract.validation import parse_document
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.serialization.codec import Record, decode_int, one_of, record_class, required, text_of
 
@@ -67,7 +68,7 @@ def report_failure(state: NodeState, nonce: str, failure: Failure) -> None:
 def read_run(state: NodeState) -> RunReport | None:
     """The run of the node's workers; ``None`` if none is reported, or by another version."""
     try:
-        return RunReport.from_json(json.loads(state.get(_RUN) or "null"))
+        return RunReport.from_json(parse_document(state.get(_RUN) or "null"))
     except ValueError:
         return None
 
@@ -75,6 +76,6 @@ def read_run(state: NodeState) -> RunReport | None:
 def read_failure(state: NodeState, nonce: str) -> Failure | None:
     """The first failure that a worker of the node reported in the attempt with this nonce."""
     try:
-        return Failure.from_json(json.loads(state.get(f"{_FAILURE} {nonce}") or "null"))
+        return Failure.from_json(parse_document(state.get(f"{_FAILURE} {nonce}") or "null"))
     except ValueError:
         return None

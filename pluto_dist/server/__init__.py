@@ -1,8 +1,8 @@
 """The embedded tracker: the hosted tracker's HTTP contract over one SQLite file.
 
-For laptops, air-gapped clusters and tests. It shares ``pluto_dist.contract`` with the client and
-nothing else. ``LocalServer`` is imported on first use, so importing this package is cheap and does
-not need the ``server`` extra.
+For laptops, air-gapped clusters and tests. It imports nothing of the client side; both share ``contract``,
+``serialization`` and ``private_files``. ``LocalServer`` is imported on first use, so importing this package is cheap
+and does not need the ``server`` extra.
 """
 
 from __future__ import annotations

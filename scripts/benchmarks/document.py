@@ -56,7 +56,7 @@ def _job(count: int) -> dict[int, NodeInventory]:
 def _composed(nodes: dict[int, NodeInventory], max_bytes: int = BUDGET) -> dict[str, object]:
     ranks = {node: 8 * node for node in nodes}
     return compose(
-        nodes, leader_node=0, world_size=8 * len(nodes), first_ranks=ranks, process=creator(), max_bytes=max_bytes
+        nodes, owner_node=0, world_size=8 * len(nodes), first_ranks=ranks, process=creator(), max_bytes=max_bytes
     )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from environments.contradictions import assert_is_rejected
 from environments.typical import UUID, UUID_AS_INT, WORKER, worker
 from pluto_dist.environments import detect
 from pluto_dist.environments.topology import Topology
 from pluto_dist.environments.torchrun import is_random
-from pluto_dist.errors import LauncherError
 
 LAUNCH_MODES = {
     # name: (changed variables, rendezvous id, whether it is random, id that torchrun dropped)
@@ -165,7 +165,4 @@ CONTRADICTIONS = {
 @pytest.mark.parametrize(("environ", "words"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
 def test_an_environment_that_contradicts_itself(environ, words):
     """A place that is unknown is an error with the variable and its value; it is never guessed."""
-    with pytest.raises(LauncherError) as caught:
-        detect(environ)
-    assert all(each in str(caught.value) for each in words), str(caught.value)
-    assert "\n" in str(caught.value)
+    assert_is_rejected(environ, words)

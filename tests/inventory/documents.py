@@ -14,9 +14,9 @@ from pluto_dist.inventory.report.document import compose
 
 def compose_job(nodes: Mapping[int, NodeInventory | None], **options: Any) -> dict[str, Any]:
     """The document of ``nodes`` by number; the first one is the creator's by default."""
-    leader = options.pop("leader_node", min(nodes))
+    leader = options.pop("owner_node", min(nodes))
     ranks = {node: 8 * node for node in nodes}
-    return compose(nodes, leader_node=leader, world_size=8 * len(nodes), first_ranks=ranks, **options)
+    return compose(nodes, owner_node=leader, world_size=8 * len(nodes), first_ranks=ranks, **options)
 
 
 def compose_valid(nodes: Mapping[int, NodeInventory | None], **options: Any) -> dict[str, Any]:

@@ -26,9 +26,10 @@ def test_reports_arrive(tmp_path):
     assert read_failure(folder, "another attempt") is None
 
 
-@pytest.mark.parametrize("text", ["", "x", "[]", "{}", '{"run_id": "7"}', '{"run_id": true}'])
+@pytest.mark.parametrize("text", ["", "x", "[]", "{}", '{"run_id": "7"}', '{"run_id": true}', "[" * 8192])
 def test_a_report_that_cannot_be_read_is_none(tmp_path, text):
     """Text that is not a report is none."""
     folder = NodeState(tmp_path)
     folder.set("noted run", text)
-    assert read_run(folder) is None
+    folder.set("noted failure n", text)
+    assert (read_run(folder), read_failure(folder, "n")) == (None, None)

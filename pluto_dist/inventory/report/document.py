@@ -6,7 +6,7 @@ creator in the official SDK's field names, because the Pluto UI parses them stri
 
 >>> from pluto_dist.inventory.records import SoftwareReport
 >>> one = NodeInventory(hostname="a", software=SoftwareReport(torch="2.4.0"))
->>> document = compose({0: one, 1: None}, leader_node=0, world_size=2, first_ranks={0: 0, 1: 1})
+>>> document = compose({0: one, 1: None}, owner_node=0, world_size=2, first_ranks={0: 0, 1: 1})
 >>> document["cluster"]["nodes"], document["cluster"]["nodes_reported"], document["hosts"]
 (2, 1, ['a', '(missing)'])
 >>> document["nodes"]
@@ -34,7 +34,7 @@ MAX_DIFFERENCES = 20
 def compose(
     nodes: Mapping[int, NodeInventory | None],
     *,
-    leader_node: int,
+    owner_node: int,
     world_size: int,
     first_ranks: Mapping[int, int],
     process: Process | None = None,
@@ -44,7 +44,7 @@ def compose(
 
     Args:
         nodes: every node of the job by its number; ``None`` for one that has not reported.
-        leader_node: the node that the top level describes; if it has not reported, only ``process`` is described.
+        owner_node: the node that the top level describes; if it has not reported, only ``process`` is described.
         world_size: number of ranks of the job.
         first_ranks: the lowest global rank of each node, as far as it is known.
         process: the process that creates the run, without secrets.
@@ -53,8 +53,8 @@ def compose(
     """
     reported = {node: inventory for node, inventory in sorted(nodes.items()) if inventory is not None}
     classes, class_of = classify(reported)
-    leader = reported.get(leader_node)
-    document: dict[str, Json] = sdk_fields.top_level(leader or NodeInventory(), process)
+    owner = reported.get(owner_node)
+    document: dict[str, Json] = sdk_fields.top_level(owner or NodeInventory(), process)
     document["cluster"] = _cluster(reported, len(nodes), world_size, len(classes))
     document["hosts"] = [_host(inventory) for _, inventory in sorted(nodes.items())]
     document["node_classes"] = [{"n": each.count, **each.to_json()} for each in classes]

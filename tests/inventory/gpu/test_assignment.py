@@ -133,7 +133,7 @@ def test_hidden_gpus_complete_the_node():
         assert [(gpu.index, gpu.uuid) for gpu in found.devices] == [(gpu.index, gpu.uuid) for gpu in whole.devices]
         assert [gpu.index for gpu in found.devices if not gpu.hidden] == [3 - collector]
         nodes = {n: dataclasses.replace(node, hostname=f"{n}", gpus=gpus) for n, gpus in enumerate((whole, found))}
-        document = compose(nodes, leader_node=1, world_size=8, first_ranks={0: 0, 1: 4})
+        document = compose(nodes, owner_node=1, world_size=8, first_ranks={0: 0, 1: 4})
         assert violations(document) == [] and faults(document) == []
         assert document["cluster"]["gpus"] == 8
         assert document["nodes"][1]["hidden"] == [n for n in range(4) if n != 3 - collector]

@@ -44,7 +44,7 @@ def test_confidential_computing(node):
     """It is a property of the node and of its class."""
     on = node.collect("h100", "confidential=1")
     assert on.gpus.confidential is True
-    document = compose({0: on.inventory}, leader_node=0, world_size=8, first_ranks={0: 0})
+    document = compose({0: on.inventory}, owner_node=0, world_size=8, first_ranks={0: 0})
     assert document["node_classes"][0]["gpu"]["confidential"] is True
 
 
@@ -281,7 +281,7 @@ def test_collecting_twice_initializes_twice(node):
 def test_a_document_of_the_fake_driver(node):
     """A node with a lost GPU and MIG is sent as JSON and composed into a document."""
     inventory = node.collect("mig", "dev.3.nvmlDeviceGetHandleByIndex_v2.rc=15").inventory
-    document = compose({0: inventory}, leader_node=0, world_size=8, first_ranks={0: 0})
+    document = compose({0: inventory}, owner_node=0, world_size=8, first_ranks={0: 0})
 
     (only,) = document["nodes"]
     assert only["bad"] == {"3": "GpuIsLost"} and len(only["gpus"]) == 7

@@ -283,7 +283,7 @@ def test_doctors_words(name, facts, saw, fix):
 def test_the_page():
     """The run's page has the links of its GPUs and their faults; so has one of a document of the vendor's SDK."""
     document = compose(
-        {0: NODE, 1: FAULTY}, leader_node=0, world_size=4, first_ranks={0: 0, 1: 2}, process=Process(pid=1)
+        {0: NODE, 1: FAULTY}, owner_node=0, world_size=4, first_ranks={0: 0, 1: 2}, process=Process(pid=1)
     )
     shown = read_hardware(document)
     rows = dict(shown.classes[0].facts)

@@ -70,7 +70,7 @@ def test_the_document_can_be_stored(nodes, process):
 @pytest.mark.parametrize("leader", [0, 1])
 def test_a_lost_gpu(leader):
     """It is not among the devices, but counted; its node is in the same class as complete nodes."""
-    document = compose_valid({0: h100_node("a", lost=(0,)), 1: h100_node("b")}, leader_node=leader)
+    document = compose_valid({0: h100_node("a", lost=(0,)), 1: h100_node("b")}, owner_node=leader)
 
     card = document["gpu"]["nvidia"]
     assert (card["count"], len(card["devices"])) == (8, 7 + leader)

@@ -19,7 +19,7 @@ def test_the_top_level_describes_the_leaders_node():
     """It has the names and types of the official SDK, and the values of the leader's node."""
     process = Process(pid=7, exe="/usr/bin/python3", cmdline=("train.py",))
     nodes = {0: h100_node("a"), 1: h100_node("leader", power_w={0: 1})}
-    document = compose_valid(nodes, leader_node=1, process=process)
+    document = compose_valid(nodes, owner_node=1, process=process)
 
     assert document["process"] == {"pid": 7, "exe": "/usr/bin/python3", "cmdline": ["train.py"]}
     assert document["platform"]["node"] == document["os_info"]["hostname"] == "leader"
@@ -52,8 +52,8 @@ def test_a_leaders_node_that_did_not_report():
     nodes = {0: None, 1: h100_node("b")}
     of_job = {"cluster", "hosts", "node_classes", "nodes", "drift"}
 
-    assert set(compose_valid(nodes, leader_node=0)) == of_job
-    known = compose_valid(nodes, leader_node=0, process=creator())
+    assert set(compose_valid(nodes, owner_node=0)) == of_job
+    known = compose_valid(nodes, owner_node=0, process=creator())
     assert set(known) == of_job | {"process", "requirements", "git", "cuda", "nccl", "env"}
 
 

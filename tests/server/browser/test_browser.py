@@ -23,7 +23,7 @@ WAIT_S = 20
 
 LOST = dataclasses.replace(h100_node("node-1", power_w={3: 600}, lost=(5,)), ranks=(RankGpu(8, 0), RankGpu(9, 6)))
 METADATA = compose(
-    {0: h100_node("node-0"), 1: LOST, 2: None}, leader_node=0, world_size=24, first_ranks={0: 0, 1: 8, 2: 16}
+    {0: h100_node("node-0"), 1: LOST, 2: None}, owner_node=0, world_size=24, first_ranks={0: 0, 1: 8, 2: 16}
 )
 CONFIG = {"lr": 0.001, "model": {"name": "resnet-50", "layers": [3, 4, 6, 3]}, "amp": True, "note": "<b>plain</b>"}
 
