@@ -14,7 +14,7 @@ from pluto_dist import private_files
 from pluto_dist.private_files import NotPrivateError
 
 # A child that a process forks while it holds the lock, as a DataLoader's worker does.
-HOLDER = """
+HOLDER = r"""
 import os, sys, time
 from pathlib import Path
 from pluto_dist import private_files
@@ -25,12 +25,12 @@ child = os.fork()
 if child == 0:
     if sys.argv[2] == "the child unlocks":
         private_files.unlock(descriptor)
-    print("forked", flush=True)
+    os.write(1, b"forked\n")  # one write: print() under PYTHONUNBUFFERED makes two, which mix with the parent's
     time.sleep(30)
     os._exit(0)
 if sys.argv[2] == "the parent unlocks":
     private_files.unlock(descriptor)
-    print("unlocked", flush=True)
+    os.write(1, b"unlocked\n")
 if sys.argv[2] == "the parent ends":
     time.sleep(0.5)
     os._exit(0)

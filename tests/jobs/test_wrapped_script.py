@@ -230,7 +230,7 @@ def test_trouble_with_the_tracker(tracker, torchrun, trouble):
     environ = {
         "no key": {"PLUTO_API_KEY": ""},
         "a wrong key": tracker.environ() | {"PLUTO_API_KEY": "mlps_wrong"},
-        "no tracker": tracker.environ() | {"PLUTO_URL_API": "http://127.0.0.1:9", "PLUTO_DIST_TIMEOUT": "2"},
+        "no tracker": tracker.environ() | {"PLUTO_URL_API": "http://127.0.0.1:9", "PLUTO_DIST_TIMEOUT": "30"},
         "a wrong variable": tracker.environ() | {"PLUTO_DIST_TIMEOUT": "soon"},
     }[trouble]
     job = start(torchrun, command(torchrun.write("from reporting import report\nreport()\n")), environ)
