@@ -1,0 +1,80 @@
+"""All rows, outermost first. A request passes those before it reaches the embedded tracker."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from hosted.layer import Row
+from hosted.rows.answers import Details, History, ListItems, Notes, SixteenDigits
+from hosted.rows.creation import AtLimit, BurnedNumbers, CreatorsMetadata, LostConfigKeys, ProjectRace
+from hosted.rows.liveness import CancelStays, CoalescedHeartbeats, MonitorRow, Times, TriggerAtPy
+from hosted.rows.refusals import (
+    ConfigUpdateShapes,
+    NoEmbeddedEndpoints,
+    NumbersOutOfRange,
+    ResumeShapes,
+    UnstorableCreate,
+    UnstorableStatus,
+)
+from hosted.rows.status import (
+    CreateWakes,
+    DatesEvents,
+    LaterChangesMoveUpdatedAt,
+    LoggerSettingsMerged,
+    NullClears,
+    Precedence,
+    Refreshes,
+    ResumeWakes,
+    UpdatedAfterStatus,
+)
+
+
+def all_rows(times: Times) -> tuple[Row, ...]:
+    return (
+        TriggerAtPy(),
+        NoEmbeddedEndpoints(),
+        # What is wrong with the request itself.
+        ResumeShapes(),
+        NumbersOutOfRange(),
+        # Races: these rows wait.
+        ProjectRace(),
+        BurnedNumbers(),
+        AtLimit(),
+        UnstorableCreate(),
+        UnstorableStatus(),
+        ConfigUpdateShapes(),
+        LostConfigKeys(),
+        UpdatedAfterStatus(),
+        # From here on a request is handled at once.
+        Refreshes(),
+        ResumeWakes(),
+        CreateWakes(),
+        Precedence(),
+        NullClears(),
+        LoggerSettingsMerged(),
+        DatesEvents(),
+        LaterChangesMoveUpdatedAt(),
+        CreatorsMetadata(),
+        CancelStays(),
+        CoalescedHeartbeats(times),
+        MonitorRow(),
+        SixteenDigits(),
+        Details(),
+        ListItems(),
+        History(),
+        Notes(),
+    )
+
+
+NAMES = frozenset(row.name for row in all_rows(Times()))
+
+
+def chosen(times: Times, without: Collection[str]) -> tuple[Row, ...]:
+    """The rows that act: those that are on, and those that undo what the embedded tracker does by itself.
+
+    Raises:
+        ValueError: no row has one of these names.
+    """
+    if unknown := set(without) - NAMES:
+        raise ValueError(f"no row is called {sorted(unknown)}; there are {sorted(NAMES)}")
+    return tuple(row for row in all_rows(times) if row.native == (row.name in without))
