@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pluto_dist.contract.run_requests import ResumeRunRequest
+from pluto_dist.contract.validation import unstorable
 from pluto_dist.server.db import run_queries
 from pluto_dist.server.db.database import Database
 from pluto_dist.server.db.display_id import parse
@@ -48,7 +49,7 @@ class Facts:
 
     def run(self, run: Any, organization: str | None = None) -> StoredRun | None:
         """The run with this id; with ``organization``, only if it is that organization's."""
-        if not isinstance(run, (int, float)) or run != run or abs(run) >= 2**63 or run != int(run):
+        if not isinstance(run, (int, float)) or not -(2**63) < run < 2**63 or run != int(run):
             return None
         found = self.database.execute(
             "SELECT runs.*, projects.organization FROM runs JOIN projects ON projects.id = runs.project_id "
@@ -71,7 +72,7 @@ class Facts:
 
     def named(self, organization: str, project: str, external_id: str | None) -> StoredRun | None:
         """The run with this external id."""
-        if external_id is None:
+        if external_id is None or unstorable(external_id) or unstorable(project):
             return None
         found = run_queries.find_by_external_id(self.database, organization, project, external_id)
         return None if found is None else self.run(found.id)

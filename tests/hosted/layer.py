@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hosted.facts import Facts
 from pluto_dist.contract.validation import Record, issues
 from pluto_dist.server.routes.auth import Authenticator
+from pluto_dist.server.settings import BODY_LIMIT
 from pluto_dist.server.transport.responses import ResponseError
 
 Service = Literal["web", "py"]
@@ -72,6 +73,7 @@ class Call:
 
     Attributes:
         service: which of the two services its address is.
+        media_type: that of its body.
         body: its JSON object; ``None`` if it has none.
         organization: that of its key; ``None`` if the key is not valid.
         facts: the database of the tracker.
@@ -81,6 +83,7 @@ class Call:
     method: str
     path: str
     query: dict[str, str]
+    media_type: str
     body: dict[str, Any] | None
     organization: str | None
     facts: Facts
@@ -168,9 +171,15 @@ class HostedLayer:
 
     async def _answer(self, scope: Scope, service: Service, receive: Receive, send: Send) -> None:
         content = await _content(receive)
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         call = Call(
-            service, scope["method"], scope["path"], query, _object(content), self._organization(scope), self._facts
+            service,
+            scope["method"],
+            scope["path"],
+            dict(parse_qsl(scope["query_string"].decode("latin-1"))),
+            dict(scope["headers"]).get(b"content-type", b"").decode("latin-1").lower(),
+            _object(content),
+            self._organization(scope),
+            self._facts,
         )
 
         async def embedded(passed: Call) -> Answer:
@@ -217,15 +226,17 @@ def _bound(row: Row, proceed: Proceed) -> Proceed:
 
 
 async def _content(receive: Receive) -> bytes:
-    content = b""
+    parts: list[bytes] = []
     while True:
         message = await receive()
-        content += message.get("body", b"")
+        parts.append(message.get("body", b""))
         if message["type"] != "http.request" or not message.get("more_body"):
-            return content
+            return b"".join(parts)
 
 
 def _object(content: bytes) -> dict[str, Any] | None:
+    if len(content) > BODY_LIMIT:
+        return None  # the embedded tracker refuses it
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):

@@ -9,6 +9,7 @@ from hosted.rows.answers import Details, History, ListItems, Notes, SixteenDigit
 from hosted.rows.creation import AtLimit, BurnedNumbers, CreatorsMetadata, LostConfigKeys, ProjectRace
 from hosted.rows.liveness import CancelStays, CoalescedHeartbeats, MonitorRow, Times, TriggerAtPy
 from hosted.rows.refusals import (
+    BodiesWithoutType,
     ConfigUpdateShapes,
     NoEmbeddedEndpoints,
     NumbersOutOfRange,
@@ -34,6 +35,7 @@ def all_rows(times: Times) -> tuple[Row, ...]:
         TriggerAtPy(),
         NoEmbeddedEndpoints(),
         # What is wrong with the request itself.
+        BodiesWithoutType(),
         ResumeShapes(),
         NumbersOutOfRange(),
         # Races: these rows wait.

@@ -8,7 +8,8 @@ from typing import Any
 
 from hosted.layer import Answer, Call, Proceed, Row, answer, failure
 from hosted.rows.status import called_run, document
-from pluto_dist.contract.run_requests import CreateRunRequest, UpdateConfigRequest
+from pluto_dist.contract.run_requests import NAME_LIMIT, CreateRunRequest, UpdateConfigRequest
+from pluto_dist.contract.validation import unstorable
 from pluto_dist.server.db.display_id import prefix_of
 from pluto_dist.server.db.documents import merge, parse
 from pluto_dist.server.db.records import now_ms
@@ -31,9 +32,8 @@ class ProjectRace(Row):
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         wanted = creates(call)
-        if wanted is None or call.facts.has_project(wanted[0], name := wanted[1]["projectName"]):
-            return await proceed(call)
-        if len(name) > 255 or "\x00" in name:
+        name = "" if wanted is None else wanted[1]["projectName"]
+        if wanted is None or len(name) > NAME_LIMIT or unstorable(name) or call.facts.has_project(wanted[0], name):
             return await proceed(call)
         await asyncio.sleep(PROJECT_S)
         if call.facts.has_project(wanted[0], name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from dataclasses import dataclass
@@ -145,13 +146,7 @@ class Monitor:
             "last_update_time": iso(last),
         }
         facts.database.execute(
-            "UPDATE runs SET status = 'FAILED', status_updated = ?, status_metadata = json(?) WHERE id = ?",
-            (at, _text(metadata), run),
+            "UPDATE runs SET status = 'FAILED', status_updated = ?, status_metadata = ? WHERE id = ?",
+            (at, json.dumps(metadata), run),
         )
         facts.add_change(run, RUNNING, "FAILED", at, "stale-monitor", metadata)
-
-
-def _text(value: dict[str, object]) -> str:
-    import json
-
-    return json.dumps(value)

@@ -8,7 +8,7 @@ from typing import Any
 
 from hosted.layer import NO_ROUTE, Answer, Call, Proceed, Row, answer, failure, refused
 from hosted.rows.creation import creates
-from hosted.rows.status import called_run, clears
+from hosted.rows.status import called_run
 from pluto_dist.contract.run_requests import (
     LATEST_MS,
     NAME_LIMIT,
@@ -17,11 +17,18 @@ from pluto_dist.contract.run_requests import (
     UpdateConfigRequest,
     UpdateStatusRequest,
 )
-from pluto_dist.contract.validation import parse_document, unstorable, unstorable_in
+from pluto_dist.contract.validation import Record, parse_document, unstorable, unstorable_in
+from pluto_dist.server.db.records import allows_transition
 
 DEPTH = 124  # of nested arrays and objects in JSONB
 INT4, INT8 = 2**31, 2**63
 _DISPLAY_ID = re.compile(r"[A-Za-z0-9]+-(\d+)")
+_BY_RUN: tuple[tuple[str, type[Record]], ...] = (
+    ("resume", ResumeRunRequest),
+    ("status/update", UpdateStatusRequest),
+    ("config/update", UpdateConfigRequest),
+    ("trigger", TriggerRequest),
+)
 
 
 def unstorable_document(text: Any) -> bool:
@@ -49,31 +56,14 @@ class UnstorableStatus(Row):
     measured = "facts 11.3"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
-        body = call.body or {}
-        documents = [body.get(name) for name in ("statusMetadata", "loggerSettings")]
-        if (
-            called_run(call) is None
-            or not call.is_post("status/update")
-            or not any(map(unstorable_document, documents))
-        ):
+        run, body = called_run(call), call.body or {}
+        documents = {name: body.get(name) for name in ("statusMetadata", "loggerSettings")}
+        bad = [name for name, text in documents.items() if unstorable_document(text)]
+        if not call.is_post("status/update") or run is None or not bad:
             return await proceed(call)
-        # Everything else comes first: the ends of lower precedence and the documents that are no JSON.
-        others = {
-            name: None
-            for name, text in zip(("statusMetadata", "loggerSettings"), documents, strict=True)
-            if unstorable_document(text)
-        }
-        run = called_run(call)
-        if run is not None and run.status != body["status"] and body["status"] != "RUNNING":
-            order = ("RUNNING", "COMPLETED", "TERMINATED", "CANCELLED", "FAILED")
-            if order.index(body["status"]) < order.index(run.status):
-                return await proceed(call.with_body(**others))
-        try:
-            for text in documents:
-                parse_document(text or "null")
-        except ValueError:
-            if any(isinstance(text, str) and not unstorable_document(text) for text in documents):
-                return await proceed(call)
+        is_ignored = not allows_transition(run.status, body["status"])
+        if is_ignored or any(_is_no_json(text or "null") for text in documents.values()):
+            return await proceed(call.with_body(**dict.fromkeys(bad)))
         return failure()
 
 
@@ -87,29 +77,30 @@ class UnstorableCreate(Row):
         if wanted is None:
             return await proceed(call)
         organization, body = wanted
-        project, external_id = body["projectName"], body.get("externalId")
-        dates = [body.get(name) or 0 for name in ("createdAt", "updatedAt")]
-        if any(unstorable(text or "") for text in (project, external_id)) or len(project) > NAME_LIMIT:
-            return failure()
         if called_run(call) is not None:
-            config = body.get("config")
-            if config and config != "null" and _is_no_json(config):
-                return failure()
-            return await proceed(call.with_body(config=None) if unstorable_document(config) else call)
-        if any(at > LATEST_MS for at in dates):
+            return await self._resumed(call, proceed)
+        texts = (body["projectName"], body.get("externalId") or "")
+        dates = [body.get(name) or 0 for name in ("createdAt", "updatedAt")]
+        if any(map(unstorable, texts)) or len(body["projectName"]) > NAME_LIMIT or max(dates) > LATEST_MS:
             return failure()
-        texts = [body["runName"], *(body.get("tags") or ())]
         documents = [body.get(name) for name in ("config", "systemMetadata", "loggerSettings")]
-        if (
-            max(len(body["runName"]), len(external_id or "")) > NAME_LIMIT
-            or any(map(unstorable, texts))
-            or any(map(unstorable_document, documents))
-        ):
-            if call.facts.at_limit or any(text and _is_no_json(text) for text in documents):
-                return await proceed(call)
-            call.facts.burn_number(organization, project)
-            return failure("Failed to create run")
-        return await proceed(call)
+        if not _holds_unstorable(body, documents) or any(text and _is_no_json(text) for text in documents):
+            return await proceed(call)
+        call.facts.burn_number(organization, body["projectName"])
+        return failure("Failed to create run")
+
+    async def _resumed(self, call: Call, proceed: Proceed) -> Answer:
+        """Nothing but the config is looked at."""
+        config = (call.body or {}).get("config")
+        if config and config != "null" and _is_no_json(config):
+            return failure()
+        return await proceed(call.with_body(config=None) if unstorable_document(config) else call)
+
+
+def _holds_unstorable(body: dict[str, Any], documents: list[Any]) -> bool:
+    texts = [body["runName"], *(body.get("tags") or ())]
+    is_long = max(len(body["runName"]), len(body.get("externalId") or "")) > NAME_LIMIT
+    return is_long or any(map(unstorable, texts)) or any(map(unstorable_document, documents))
 
 
 def _is_no_json(text: str) -> bool:
@@ -122,31 +113,32 @@ def _is_no_json(text: str) -> bool:
 
 class NumbersOutOfRange(Row):
     name = "500 for numbers out of range"
-    does = "a display id beyond int4, a runId beyond int8 or with a fraction: 500"
-    measured = "facts 4, 11.4"
+    does = "a display id beyond int4, a runId beyond int8 or with a fraction, a fork with a fraction: 500"
+    measured = "facts 1, 4, 11.4"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         if call.organization is None:
             return await proceed(call)
-        numbers: list[Any] = []
-        body = call.body or {}
-        if (
-            (call.is_post("resume") and call.fits(ResumeRunRequest))
-            or (call.is_post("status/update") and call.fits(UpdateStatusRequest))
-            or (call.is_post("config/update") and call.fits(UpdateConfigRequest))
-            or (call.is_post("trigger") and call.fits(TriggerRequest))
-        ):
-            numbers.append(body.get("runId"))
+        numbers, display_id = _numbers_in_body(call), None
         last = call.path.rpartition("/")[2]
-        if call.is_get("details/") and not call.is_get("details/by-display-id/"):
-            numbers.append(_number(last))
-        display_id = body.get("displayId") if call.is_post("resume") and call.fits(ResumeRunRequest) else None
         if call.is_get("details/by-display-id/"):
             display_id = last
+        elif call.is_get("details/"):
+            numbers.append(_number(last))
+        elif call.is_post("resume") and call.fits(ResumeRunRequest):
+            display_id = (call.body or {}).get("displayId")
         found = _DISPLAY_ID.fullmatch(display_id or "")
-        if (found and int(found[1]) >= INT4) or any(_is_out_of_range(number) for number in numbers):
+        if (found and int(found[1]) >= INT4) or any(map(_is_out_of_range, numbers)):
             return failure()
         return await proceed(call)
+
+
+def _numbers_in_body(call: Call) -> list[Any]:
+    body = call.body or {}
+    if creates(call) is not None:
+        is_fork = body.get("forkRunId") and body.get("forkStep") is not None and called_run(call) is None
+        return [body["forkRunId"], body["forkStep"]] if is_fork else []
+    return [body.get("runId")] if any(call.is_post(path) and call.fits(record) for path, record in _BY_RUN) else []
 
 
 def _number(text: str) -> float | None:
@@ -171,16 +163,17 @@ class ResumeShapes(Row):
         if not call.is_post("resume") or call.body is None:
             return await proceed(call)
         body = call.body
-        for name, expected in (
-            ("runId", "number"),
-            *((n, "string") for n in ("displayId", "externalId", "projectName")),
-        ):
+        for name in ("runId", "displayId", "externalId", "projectName"):
             if name in body and body[name] is None:
-                return refused(name, expected, "null")
+                return refused(name, "number" if name == "runId" else "string", "null")
         if body.get("externalId") == "" and not {"runId", "displayId"} & body.keys():
             if not body.get("projectName"):
                 return answer(400, {"error": "projectName is required when using externalId"})
             return answer(404, {"error": "Run not found"})
+        if any(
+            isinstance(text, str) and unstorable(text) for text in (body.get("externalId"), body.get("projectName"))
+        ):
+            return failure()
         return await proceed(call)
 
 
@@ -195,14 +188,26 @@ class ConfigUpdateShapes(Row):
         config = call.body.get("config", "")
         if config is None:
             return refused("config", "string", "null")
-        if not call.fits(UpdateConfigRequest) or call.facts.run(call.body["runId"], call.organization) is None:
-            return await proceed(call)
-        if not config or config == "null":
-            return answer(200, {"success": True})
-        if unstorable_document(config):
+        if call.fits(UpdateConfigRequest) and call.facts.run(call.body["runId"], call.organization) is not None:
+            if not config or config == "null":
+                return answer(200, {"success": True})
+            if unstorable_document(config):
+                return failure()
+            if not _is_no_json(config) and not isinstance(parse_document(config), dict):
+                return answer(400, {"error": "Invalid config JSON: expected an object"})
+        return await proceed(call)
+
+
+class BodiesWithoutType(Row):
+    name = "500 without a JSON Content-Type"
+    does = "a body whose Content-Type is not JSON is not validated: 500"
+    measured = "facts 1"
+
+    async def answer(self, call: Call, proceed: Proceed) -> Answer:
+        is_json = re.match(r"application/([a-z.+-]*\+)?json\b", call.media_type)
+        is_concerned = call.path in ("/api/runs/create", "/api/runs/resume", "/api/runs/status/update")
+        if is_concerned and call.method == "POST" and call.organization is not None and not is_json:
             return failure()
-        if not _is_no_json(config) and not isinstance(parse_document(config), dict):
-            return answer(400, {"error": "Invalid config JSON: expected an object"})
         return await proceed(call)
 
 
@@ -215,14 +220,3 @@ class NoEmbeddedEndpoints(Row):
         if re.fullmatch(r"/api/runs/([^/]+/attempts|data)", call.path):
             return NO_ROUTE
         return await proceed(call)
-
-
-__all__ = [
-    "ConfigUpdateShapes",
-    "NoEmbeddedEndpoints",
-    "NumbersOutOfRange",
-    "ResumeShapes",
-    "UnstorableCreate",
-    "UnstorableStatus",
-    "clears",
-]

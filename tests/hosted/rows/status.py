@@ -151,7 +151,7 @@ class LoggerSettingsMerged(Row):
 
 class DatesEvents(Row):
     name = "statusUpdated dates the event"
-    does = "statusUpdated of a status update is the time of its event and the run's statusUpdated"
+    does = "statusUpdated of a status update is the time of its event in the history"
     measured = "facts 11.10; web/server/lib/run-status.ts"
     native = True
 
