@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -29,6 +30,7 @@ from pluto_dist.contract.run_requests import (
     CreateRunResponse,
     ResumeRunRequest,
     RunState,
+    StatusEvent,
     SuccessResponse,
     TriggerRequest,
     TriggerResponse,
@@ -45,6 +47,7 @@ from pluto_dist.errors import (
     TrackerUnavailableError,
     UnexpectedAnswerError,
 )
+from pluto_dist.log import logger
 from pluto_dist.settings.settings import Settings
 from pluto_dist.version import __version__
 
@@ -130,6 +133,35 @@ class TrackerClient:
         except ContractError as error:
             raise UnexpectedAnswerError(f"{self._url_api} answered details of run {run_id} that are {error}") from error
 
+    def find(self, external_id: str, project: str, *, deadline: float) -> RunState | None:
+        """The run of ``project`` with this external id, which is left as it is; ``None`` if none is found.
+
+        Only runs are found whose config has the id, as runs of this package have; the hosted tracker indexes configs
+        a moment later, and may leave one out.
+        """
+        query = {"projectName": project, "filter": json.dumps({"config.pluto_dist.run_id": external_id}), "limit": "5"}
+        try:
+            listed = self._ask("GET", f"{self._url_api}/api/runs/list?{urlencode(query)}", None, deadline)
+        except RequestRefusedError as error:
+            logger.debug("runs cannot be looked up: %s", error)
+            return None
+        runs = listed.get("runs") if isinstance(listed, dict) else None
+        for number in [run.get("id") for run in (runs if isinstance(runs, list) else ()) if isinstance(run, dict)]:
+            state = self.details(number, deadline=deadline) if type(number) is int else None
+            if state is not None and state.external_id == external_id:
+                return replace(state, run_id=number)
+        return None
+
+    def status_history(self, run_id: int, *, deadline: float) -> tuple[StatusEvent, ...]:
+        """The changes of a run's status in their order; empty if the tracker does not list them."""
+        try:
+            body = self._ask("GET", f"{self._url_api}/api/runs/status/history?runId={run_id}", None, deadline)
+        except RequestRefusedError as error:
+            if error.status == 404:
+                return ()
+            raise
+        return StatusEvent.all_of(body)
+
     def everything(self, run_id: int, *, deadline: float) -> Any:
         """The details of a run as they come; RequestRefusedError with status 404 if there is none."""
         return self._ask("GET", f"{self._url_api}/api/runs/details/{run_id}", None, deadline)
@@ -173,6 +205,10 @@ class TrackerClient:
     def pause(self, seconds: float) -> None:
         """Wait, unless :meth:`stop` ends it."""
         self._stopped.wait(seconds)
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped.is_set()
 
     def stop(self) -> None:
         """End whatever wait a call is in; later calls make one try each."""

@@ -122,8 +122,13 @@ class RunState:
         status: one of :data:`STATUSES`.
         config: the run's config as it is stored.
         status_updated: when the status last changed; ``None`` if the tracker does not return it.
-        last_sign: the last heartbeat (the hosted tracker does not return it, 2026) or change.
+        last_sign: the last heartbeat or change.
         status_metadata: what came with the status.
+        heartbeat: the last heartbeat; ``None`` if there was none, and on the hosted tracker, which does not show it
+            (2026).
+        run_id: the tracker's number; ``None`` if it does not return it.
+        display_id: what people call the run.
+        external_id: the id with which it was created.
     """
 
     status: str
@@ -131,6 +136,10 @@ class RunState:
     status_updated: float | None = None
     last_sign: float | None = None
     status_metadata: Json = None
+    heartbeat: float | None = None
+    run_id: int | None = None
+    display_id: str | None = None
+    external_id: str | None = None
 
     @classmethod
     def from_details(cls, body: Json) -> RunState:
@@ -141,9 +150,54 @@ class RunState:
         """
         if not isinstance(body, dict) or not isinstance(body.get("status"), str):
             raise ContractError("run", (Issue(("status",), "Required"),))
-        signs = [at for name in ("heartbeatAt", "updatedAt") if (at := _seconds(body.get(name))) is not None]
-        changed = _seconds(body.get("statusUpdated"))
-        return cls(body["status"], body.get("config"), changed, max(signs, default=None), body.get("statusMetadata"))
+        heartbeat, updated = _seconds(body.get("heartbeatAt")), _seconds(body.get("updatedAt"))
+        names = {name: body.get(key) for name, key in (("display_id", "displayId"), ("external_id", "externalId"))}
+        return cls(
+            status=body["status"],
+            config=body.get("config"),
+            status_updated=_seconds(body.get("statusUpdated")),
+            last_sign=max((at for at in (heartbeat, updated) if at is not None), default=None),
+            status_metadata=body.get("statusMetadata"),
+            heartbeat=heartbeat,
+            run_id=body["id"] if type(body.get("id")) is int else None,
+            **{name: value if isinstance(value, str) else None for name, value in names.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StatusEvent:
+    """One change of a run's status, as ``GET /api/runs/status/history`` lists it.
+
+    Attributes:
+        number: of the event; later ones have higher numbers, whatever their times.
+        from_status: ``None`` for the run's creation.
+        to_status: one of :data:`STATUSES`.
+        source: "api", "resume", "stale-monitor" (the tracker ended a silent run), ...
+        at: seconds since 1970; an end of the past has its own time.
+    """
+
+    number: int
+    from_status: str | None
+    to_status: str
+    source: str
+    at: float
+
+    @classmethod
+    def all_of(cls, body: Json) -> tuple[StatusEvent, ...]:
+        """The events in the answer's body, in order of their numbers; what is none is left out."""
+        listed = body.get("events") if isinstance(body, dict) else None
+        found = (cls._of(each) for each in (listed if isinstance(listed, list) else ()))
+        return tuple(sorted((event for event in found if event is not None), key=lambda event: event.number))
+
+    @classmethod
+    def _of(cls, body: Json) -> StatusEvent | None:
+        if not isinstance(body, dict) or not str(body.get("id")).isdecimal():
+            return None
+        source, before, after, at = (body.get(name) for name in ("source", "fromStatus", "toStatus", "createdAt"))
+        moment = _seconds(at)
+        if after not in STATUSES or before not in (None, *STATUSES) or moment is None:
+            return None
+        return cls(int(body["id"]), before, after, str(source), moment)
 
 
 def _seconds(moment: Json) -> float | None:

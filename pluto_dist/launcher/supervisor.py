@@ -8,11 +8,13 @@ and take over if not. Whatever fails here, the training goes on.
 from __future__ import annotations
 
 import dataclasses
+import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pluto_dist.client.claims import answer_claims
 from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.client.offline.replay import earlier
 from pluto_dist.client.tracker_client import TrackerClient
@@ -91,7 +93,10 @@ class Supervisor:
         """Send a heartbeat if it is this node's turn; the run's status, if the tracker was asked."""
         deadline = time.monotonic() + END_SECONDS
         if run.node_rank == 0:
-            return client.heartbeat(run.run_id, deadline=deadline).status
+            status = client.heartbeat(run.run_id, deadline=deadline).status
+            if run.continues_job:
+                answer_claims(client, run.run_id, run.launch, socket.gethostname(), deadline=deadline)
+            return status
         if turn % CHECK_EVERY:
             return None
         state = client.details(run.run_id, deadline=deadline)

@@ -136,9 +136,9 @@ def create_as_owner(
     mine: Outcome | None = None
     told = channel.outcome()  # another rank was faster, or found that the ranks disagree
     if told is None:
-        if creation.prior is None:
-            channel.begin()
         mine = replace(_try_to_create(context, creation), at=time.time())
+        if creation.prior is None and mine.kind == "offline":
+            channel.begin()
         is_for_rank_zero = mine.kind == "offline" and not _is_owner(context, mine, mine)
         told = mine if is_for_rank_zero else _publish(context, creation, mine)
     is_owner = _is_owner(context, mine, told)
@@ -162,7 +162,7 @@ def _try_to_create(context: RankContext, creation: CreationContext) -> Outcome:
             done = outbox.flush(client, plan.deadline, attach_anyway=True)
             answer = None if done is None else done.answer
         else:
-            answer = create(plan, creation, client)
+            answer = create(context, creation, client)
     except (TrackerUnavailableError, UnexpectedAnswerError) as error:
         return Outcome("offline", resumed=joined, message=str(error))
     except PlutoDistError as error:

@@ -11,6 +11,7 @@ import json
 import math
 import time
 
+from pluto_dist.client.claims import answer_claims
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts
 from pluto_dist.contract.run_requests import UpdateConfigRequest
@@ -78,12 +79,15 @@ class Heartbeat:
                 return  # the store ended with the owner or its agent, and with it this attempt
 
     def _send(self) -> None:
-        outbox = self._context.outbox
-        if not is_supervised(self._context.plan):  # else the launcher sends them
+        context, outbox = self._context, self._context.outbox
+        if not is_supervised(context.plan):  # else the launcher sends them
             self._handle(self._client.heartbeat(self._run_id, deadline=status_deadline()).status)
         if outbox.has_pending:
             outbox.flush(self._client, status_deadline())
-        self._context.channel.count("beats")
+        context.channel.count("beats")
+        if context.plan.continues_job and not is_supervised(context.plan):
+            token, host = context.membership.token, context.plan.host
+            answer_claims(self._client, self._run_id, token, host, deadline=status_deadline())
 
     def _handle(self, status: str | None) -> None:
         silent, self._answered = time.monotonic() - self._answered, time.monotonic()

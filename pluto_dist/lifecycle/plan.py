@@ -10,7 +10,7 @@ from pluto_dist.contract.run_ref import Reference, RunName
 from pluto_dist.contract.run_requests import CreateRunRequest
 from pluto_dist.environments.context import LaunchContext
 from pluto_dist.environments.topology import Topology
-from pluto_dist.identity import Decision
+from pluto_dist.identity import Decision, Named
 from pluto_dist.settings.settings import Settings
 
 
@@ -51,6 +51,11 @@ class Plan:
     @property
     def is_rank_zero(self) -> bool:
         return self.context.topology.is_rank_zero
+
+    @property
+    def continues_job(self) -> bool:
+        """Whether this launch continues the run of its job (``resume``), in which another launch may be alive."""
+        return isinstance(self.decision, Named) and self.decision.derived
 
     @property
     def deadline(self) -> float:

@@ -49,6 +49,7 @@ def report_run(context: RankContext, outcome: Outcome) -> None:
         kind=name.reference.kind,
         value=name.reference.value,
         launch=membership.token,
+        continues_job=plan.continues_job,
     )
     worker_reports.report_run(membership.node_state, report)
 

@@ -13,7 +13,16 @@ from pluto_dist.contract.failure import Failure
 from pluto_dist.contract.run_ref import Reference, RunName
 from pluto_dist.contract.validation import parse_document
 from pluto_dist.rendezvous.node_state import NodeState
-from pluto_dist.serialization.codec import Record, decode_int, one_of, record_class, required, text_of
+from pluto_dist.serialization.codec import (
+    Record,
+    decode_bool,
+    decode_int,
+    one_of,
+    optional,
+    record_class,
+    required,
+    text_of,
+)
 
 _RUN, _FAILURE = "noted run", "noted failure"
 _TRACEBACK_LIMIT = 2500  # characters; a text of a node's state has at most 8,192
@@ -35,6 +44,7 @@ class RunReport(Record):
         kind: how the run is referred to: "external id", "number" or "display id".
         value: that reference.
         launch: the launch's token.
+        continues_job: whether a later launch of the job may ask whether this one is alive (``contract.claims``).
     """
 
     run_id: int = required(decode_int)
@@ -47,6 +57,7 @@ class RunReport(Record):
     kind: str = required(one_of("external id", "number", "display id"))
     value: str = required(_text)
     launch: str = required(_text)
+    continues_job: bool = optional(decode_bool, False)
 
     @property
     def name(self) -> RunName:
