@@ -136,3 +136,16 @@ class HostedTracker:
         """Cancel a run as its page does: the next heartbeat, and every later one, finds it CANCELLED."""
         with closing(Database(self.db)) as database:
             Facts(database).cancel(run)
+
+    def status_changes(self, run: int) -> list[tuple[str | None, str]]:
+        """Every recorded change of a run's status, from and to, oldest first."""
+        with closing(Database(self.db)) as database:
+            rows = database.execute(
+                "SELECT from_status, to_status FROM status_changes WHERE run_id = ? ORDER BY id", (run,)
+            )
+            return [tuple(row) for row in rows.fetchall()]
+
+    def heartbeat_at(self, run: int) -> int | None:
+        """When the last heartbeat on record came, in milliseconds since 1970."""
+        with closing(Database(self.db)) as database:
+            return database.execute("SELECT heartbeat_at FROM runs WHERE id = ?", (run,)).fetchone()[0]

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from hosted.layer import Row
 from hosted.rows.answers import Details, History, ListItems, Notes, SixteenDigits
-from hosted.rows.creation import AtLimit, BurnedNumbers, CreatorsMetadata, LostConfigKeys, ProjectRace
+from hosted.rows.creation import AtLimit, BurnedNumbers, CreatorsMetadata, FirstEvent, LostConfigKeys, ProjectRace
 from hosted.rows.liveness import CancelStays, CoalescedHeartbeats, MonitorRow, Times, TriggerAtPy
 from hosted.rows.refusals import (
     BodiesWithoutType,
@@ -46,6 +46,7 @@ def all_rows(times: Times) -> tuple[Row, ...]:
         UnstorableStatus(),
         ConfigUpdateShapes(),
         LostConfigKeys(),
+        LaterChangesMoveUpdatedAt(),
         UpdatedAfterStatus(),
         # From here on a request is handled at once.
         Refreshes(),
@@ -55,8 +56,8 @@ def all_rows(times: Times) -> tuple[Row, ...]:
         NullClears(),
         LoggerSettingsMerged(),
         DatesEvents(),
-        LaterChangesMoveUpdatedAt(),
         CreatorsMetadata(),
+        FirstEvent(),
         CancelStays(),
         CoalescedHeartbeats(times),
         MonitorRow(),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from hosted.layer import Answer, Call, Proceed, Row, answer, encoded
@@ -16,6 +18,7 @@ DETAILS = (
     *("forkedFromRunId", "forkStep", "logNames"),
 )
 LISTED = ("id", "name", "number", "displayId", "status", "tags", "createdAt")
+_PRINTED_WHOLE = 1e21  # JavaScript writes larger numbers with an exponent
 NOTES_LIMIT = 1000  # characters
 _SOURCES = {"create": "api", "update": "api"}
 
@@ -23,7 +26,7 @@ _SOURCES = {"create": "api", "update": "api"}
 class Details(Row):
     name = "details without heartbeats"
     does = "details have no heartbeats, attaches, history or address"
-    measured = "facts 4; web/server/routes/runs-openapi.ts"
+    measured = "section 4; web/server/routes/runs-openapi.ts"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         found = await proceed(call)
@@ -35,7 +38,7 @@ class Details(Row):
 class ListItems(Row):
     name = "short items of /list"
     does = "items of /list have projectName, but neither externalId nor config nor updatedAt"
-    measured = "facts 11.11; web/server/routes/runs-openapi.ts"
+    measured = "section 11.11; web/server/routes/runs-openapi.ts"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         found = await proceed(call)
@@ -48,8 +51,8 @@ class ListItems(Row):
 
 class SixteenDigits(Row):
     name = "numbers have 16 digits"
-    does = "numbers in documents come back rounded to 16 digits"
-    measured = "facts 1, 11.8"
+    does = "numbers in documents come back rounded to 16 digits, and those without a fraction as integers"
+    measured = "section 1, 11.8"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         found = await proceed(call)
@@ -63,13 +66,16 @@ def rounded(value: Any) -> Any:
         return {name: rounded(each) for name, each in value.items()}
     if isinstance(value, list):
         return [rounded(each) for each in value]
-    return float(f"{value:.16g}") if isinstance(value, float) else value
+    if not isinstance(value, float):
+        return value
+    digits = f"{value:.16g}"
+    return int(Decimal(digits)) if value.is_integer() and abs(value) < _PRINTED_WHOLE else float(digits)
 
 
 class History(Row):
     name = "status/history"
     does = "GET /status/history has every change with fromStatus, toStatus, source and what came with it"
-    measured = "facts 11.12; web/server/routes/runs-openapi.ts"
+    measured = "section 11.12; web/server/routes/runs-openapi.ts"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         if call.is_get("status/history"):
@@ -115,6 +121,7 @@ def _event(run: int, row: Any) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
 class _NotesRequest(Record):
     run_id: int = contract_field("runId", "number", required=True)
     notes: str | None = contract_field("notes", "string", required=True, nullable=True)
@@ -123,7 +130,7 @@ class _NotesRequest(Record):
 class Notes(Row):
     name = "notes/update"
     does = "POST /notes/update takes up to 1,000 characters; null or empty clears"
-    measured = "facts 11.12; web/server/routes/runs-openapi.ts"
+    measured = "section 11.12; web/server/routes/runs-openapi.ts"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         if not call.is_post("notes/update") or call.body is None:

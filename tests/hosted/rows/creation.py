@@ -28,7 +28,7 @@ def creates(call: Call) -> tuple[str, dict[str, Any]] | None:
 class ProjectRace(Row):
     name = "500 in the race for a new project"
     does = "requests that race to make a project row: all but the first are 500"
-    measured = "facts 2"
+    measured = "section 2"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         wanted = creates(call)
@@ -48,7 +48,7 @@ class ProjectRace(Row):
 class BurnedNumbers(Row):
     name = "burned run numbers"
     does = "each request that loses the race for a new externalId takes a run number, which is lost"
-    measured = "facts 2"
+    measured = "section 2"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         wanted = creates(call)
@@ -63,7 +63,7 @@ class BurnedNumbers(Row):
 class AtLimit(Row):
     name = "organization at limit"
     does = "a new run of an organization over its limit is refused: 400 Organization is at limit; resumes are not"
-    measured = "facts 11.9; web/server/routes/runs-openapi.ts"
+    measured = "section 11.9; web/server/routes/runs-openapi.ts"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         if call.facts.at_limit and creates(call) is not None and called_run(call) is None:
@@ -74,7 +74,7 @@ class AtLimit(Row):
 class LostConfigKeys(Row):
     name = "config keys lost in concurrent merges"
     does = "a merge into the config is read, then written, without a lock; every one moves updatedAt"
-    measured = "facts 3; web/server/routes/runs-openapi.ts"
+    measured = "section 3; web/server/routes/runs-openapi.ts"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         run = None
@@ -97,7 +97,7 @@ class LostConfigKeys(Row):
 class CreatorsMetadata(Row):
     name = "systemMetadata of the creator alone"
     does = "systemMetadata, loggerSettings and tags of a request that resumes are dropped, for good"
-    measured = "facts 3"
+    measured = "section 3"
     native = True
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
@@ -105,4 +105,22 @@ class CreatorsMetadata(Row):
         found = await proceed(call)
         if run is not None and (sent := document((call.body or {}).get("systemMetadata"))) is not None:
             call.facts.set(run.id, system_metadata=json.dumps(sent))
+        return found
+
+
+class FirstEvent(Row):
+    name = "createdAt dates the first event"
+    does = "createdAt given at create is the time of the first event in the history, too"
+    measured = "web/server/lib/run-status.ts"
+
+    async def answer(self, call: Call, proceed: Proceed) -> Answer:
+        wanted = creates(call)
+        found = await proceed(call)
+        if wanted is not None and wanted[1].get("createdAt") is not None and found.status == 200:
+            created = found.json
+            if not created["resumed"]:
+                call.facts.database.execute(
+                    "UPDATE status_changes SET at = ? WHERE run_id = ?",
+                    (int(wanted[1]["createdAt"]), created["runId"]),
+                )
         return found

@@ -53,7 +53,7 @@ def _depth(text: str) -> int:
 class UnstorableStatus(Row):
     name = "500 for what JSONB cannot hold"
     does = "a NUL, a lone surrogate or nesting of 124 in statusMetadata or loggerSettings: 500, nothing is written"
-    measured = "facts 11.3"
+    measured = "section 11.3"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         run, body = called_run(call), call.body or {}
@@ -70,7 +70,7 @@ class UnstorableStatus(Row):
 class UnstorableCreate(Row):
     name = "500 for a run that cannot be stored"
     does = "what Postgres cannot hold in a new run: 500 Failed to create run, and the number is lost; a resume drops it"
-    measured = "facts 1"
+    measured = "section 1"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         wanted = creates(call)
@@ -114,7 +114,7 @@ def _is_no_json(text: str) -> bool:
 class NumbersOutOfRange(Row):
     name = "500 for numbers out of range"
     does = "a display id beyond int4, a runId beyond int8 or with a fraction, a fork with a fraction: 500"
-    measured = "facts 1, 4, 11.4"
+    measured = "section 1, 4, 11.4"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         if call.organization is None:
@@ -157,7 +157,7 @@ def _is_out_of_range(number: float | None) -> bool:
 class ResumeShapes(Row):
     name = "shapes of /resume"
     does = 'an id that is null counts as given and is refused by type; externalId "" is looked for: 404'
-    measured = "facts 11.11; web/server/routes/runs-openapi.ts"
+    measured = "section 11.11; web/server/routes/runs-openapi.ts"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         if not call.is_post("resume") or call.body is None:
@@ -180,7 +180,7 @@ class ResumeShapes(Row):
 class ConfigUpdateShapes(Row):
     name = "shapes of config/update"
     does = "an array or a scalar is refused with 'expected an object', null by type; what JSONB cannot hold is 500"
-    measured = "facts 11.11; web/server/routes/runs-openapi.ts"
+    measured = "section 11.11; web/server/routes/runs-openapi.ts"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         if not call.is_post("config/update") or call.body is None:
@@ -201,7 +201,7 @@ class ConfigUpdateShapes(Row):
 class BodiesWithoutType(Row):
     name = "500 without a JSON Content-Type"
     does = "a body whose Content-Type is not JSON is not validated: 500"
-    measured = "facts 1"
+    measured = "section 1"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         is_json = re.match(r"application/([a-z.+-]*\+)?json\b", call.media_type)

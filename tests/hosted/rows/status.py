@@ -40,7 +40,7 @@ def accepted(call: Call, answer: Answer, run: StoredRun | None) -> StoredRun | N
 class UpdatedAfterStatus(Row):
     name = "updatedAt after statusUpdated"
     does = "a change of status writes statusUpdated, then updatedAt 1 to 17 ms later"
-    measured = "facts 11.1; web/server/lib/run-status.ts"
+    measured = "section 11.1; web/server/lib/run-status.ts"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         run = called_run(call)
@@ -61,7 +61,7 @@ class UpdatedAfterStatus(Row):
 class Refreshes(Row):
     name = "RUNNING again refreshes statusUpdated"
     does = "an update to the status it has: RUNNING refreshes statusUpdated, an end keeps it; updatedAt moves"
-    measured = "facts 11.1; web/server/lib/run-status.ts"
+    measured = "section 11.1; web/server/lib/run-status.ts"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         before = called_run(call)
@@ -94,21 +94,21 @@ class _Wakes(Row):
 class ResumeWakes(_Wakes):
     name = "resume wakes"
     does = "POST /resume of an ended run sets it RUNNING"
-    measured = "facts 4, 11.2; web/server/routes/runs-openapi.ts"
+    measured = "section 4, 11.2; web/server/routes/runs-openapi.ts"
     path = "resume"
 
 
 class CreateWakes(_Wakes):
     name = "create wakes"
     does = "POST /create with the externalId of an ended run sets it RUNNING"
-    measured = "facts 4; web/server/routes/runs-openapi.ts"
+    measured = "section 4; web/server/routes/runs-openapi.ts"
     path = "create"
 
 
 class Precedence(Row):
     name = "precedence of ends"
     does = "an end of lower precedence than the stored one is answered 200 and ignored, also after the monitor's FAILED"
-    measured = "facts 4, 11.5; web/server/lib/run-status.ts"
+    measured = "section 4, 11.5; web/server/lib/run-status.ts"
     native = True
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
@@ -122,7 +122,7 @@ class Precedence(Row):
 class NullClears(Row):
     name = "null clears statusMetadata"
     does = 'statusMetadata null (or the document "null") clears what is stored; absent or "" leaves it'
-    measured = "facts 11.6; web/server/routes/runs-openapi.ts"
+    measured = "section 11.6; web/server/routes/runs-openapi.ts"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         before = called_run(call)
@@ -152,7 +152,7 @@ class LoggerSettingsMerged(Row):
 class DatesEvents(Row):
     name = "statusUpdated dates the event"
     does = "statusUpdated of a status update is the time of its event in the history"
-    measured = "facts 11.10; web/server/lib/run-status.ts"
+    measured = "section 11.10; web/server/lib/run-status.ts"
     native = True
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
@@ -164,7 +164,7 @@ class DatesEvents(Row):
 class LaterChangesMoveUpdatedAt(Row):
     name = "updatedAt is overwritten"
     does = "updatedAt given at create holds until the run's next change of any kind"
-    measured = "facts 11.10; web/server/prisma/schema.prisma"
+    measured = "section 11.10; web/server/prisma/schema.prisma"
     native = True
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
