@@ -10,10 +10,22 @@ from hypothesis import HealthCheck, settings
 
 from fakenvml.build import compile_fake
 from fakenvml.node import FakeNode
+from hosted import columns
+from pluto_dist.server import LocalServer
 
 # Without time limits: the first text that hypothesis makes takes seconds.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    columns.parametrize(metafunc)
+
+
+@pytest.fixture
+def tracker_class() -> columns.TrackerClass:
+    """The tracker to start; the mark both_trackers makes it two."""
+    return LocalServer
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -118,7 +118,7 @@ class Row:
     Attributes:
         name: what it is switched off by.
         does: what the hosted tracker does.
-        measured: where that was seen: the section of the measurements, or the file of the server's source at commit 3e89082.
+        measured: the section of the measurements, or the file of the server's source at commit 3e89082.
         native: the embedded tracker does it, too. The row then acts where it is switched off: it undoes it.
     """
 

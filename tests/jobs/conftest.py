@@ -17,13 +17,13 @@ from cluster import RENDEZVOUS
 from running import FORWARDED, Recorded, Torchrun, Tracker
 from two_hosts import Host, two_hosts, why_not
 
-from pluto_dist.server import LocalServer
+from hosted.columns import TrackerClass
 from pluto_dist.server.api_keys import mint
 
 
 @pytest.fixture
-def tracker() -> Iterator[Tracker]:
-    with LocalServer() as server:
+def tracker(tracker_class: TrackerClass) -> Iterator[Tracker]:
+    with tracker_class() as server:
         yield Tracker(server)
 
 

@@ -22,6 +22,8 @@ from typing import Any
 import requests
 import trustme
 
+from hosted.columns import AnyTracker, TrackerClass
+from hosted.tracker import HostedTracker
 from pluto_dist.server import LocalServer
 
 Answer = Callable[["Asked"], None]
@@ -127,16 +129,20 @@ FAULTS = (*LISTENER, *ANSWERS)
 
 @dataclass
 class FaultyTracker:
-    """The embedded tracker behind a server whose ``fault`` (a name of :data:`FAULTS`, or "") can be set at any time.
+    """A tracker behind a server whose ``fault`` (a name of :data:`FAULTS`, or "") can be set at any time.
 
     Attributes:
+        target: the address behind it.
         tls: whether it speaks https, with certificates of ``authority``.
+        py: the one before the hosted tracker's other address, with the same faults.
     """
 
-    behind: LocalServer
+    behind: AnyTracker
+    target: str
     tls: bool = False
     authority: trustme.CA = field(default_factory=trustme.CA)
     stranger: trustme.CA = field(default_factory=trustme.CA)
+    py: FaultyTracker | None = None
     asked: int = 0
     _fault: str = ""
     _since: int = 0
@@ -156,6 +162,8 @@ class FaultyTracker:
     @fault.setter
     def fault(self, name: str) -> None:
         assert name in ("", *FAULTS)
+        if self.py is not None:
+            self.py.fault = name
         before, self._fault, self._since = self._fault, name, self.asked
         self._healed.set()  # whoever is stalled by the last fault is let go
         self._healed = threading.Event()
@@ -167,10 +175,14 @@ class FaultyTracker:
     def environ(self, bundle: Path) -> dict[str, str]:
         """What points a job at it; ``bundle`` is where the authority's certificate goes."""
         self.authority.cert_pem.write_to_path(str(bundle))
-        key = self.behind.api_key
-        return {"PLUTO_API_KEY": key, "PLUTO_URL_API": self.url, "REQUESTS_CA_BUNDLE": str(bundle), "NO_PROXY": "*"}
+        found = {"PLUTO_API_KEY": self.behind.api_key, "PLUTO_URL_API": self.url, "NO_PROXY": "*"}
+        if self.py is not None:
+            found["PLUTO_URL_PY"] = self.py.url
+        return found | {"REQUESTS_CA_BUNDLE": str(bundle)}
 
     def close(self) -> None:
+        if self.py is not None:
+            self.py.close()
         self._closing.set()
         self._healed.set()
         if self._fault != "refuses":
@@ -240,7 +252,7 @@ class FaultyTracker:
             kept = {n: headers[n] for n in ("authorization", "content-type", "user-agent") if n in headers}
             with requests.Session() as session:
                 session.trust_env = False
-                answer = session.request(method, self.behind.url + path, data=body, headers=kept, timeout=20)
+                answer = session.request(method, self.target + path, data=body, headers=kept, timeout=20)
             kind = f"Content-Type: {answer.headers.get('Content-Type', 'text/plain')}"
             return whole(answer.status_code, answer.content, kind, f"Date: {answer.headers['Date']}")
 
@@ -252,9 +264,12 @@ def _pass_on(asked: Asked) -> None:
 
 
 @contextmanager
-def faulty_tracker(*, tls: bool = False) -> Iterator[FaultyTracker]:
-    with LocalServer() as behind:
-        tracker = FaultyTracker(behind, tls=tls)
+def faulty_tracker(tracker_class: TrackerClass = LocalServer, *, tls: bool = False) -> Iterator[FaultyTracker]:
+    with tracker_class() as behind:
+        tracker = FaultyTracker(behind, behind.url, tls=tls)
+        if isinstance(behind, HostedTracker):
+            authorities = {"authority": tracker.authority, "stranger": tracker.stranger}
+            tracker.py = FaultyTracker(behind, behind.py_url, tls=tls, **authorities)
         try:
             yield tracker
         finally:

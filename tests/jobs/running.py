@@ -7,13 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from pluto_dist.server import LocalServer
+from hosted.columns import AnyTracker
+from hosted.tracker import HostedTracker
+from pluto_dist.server.db.database import ORGANIZATION, Database
+from pluto_dist.server.db.run_queries import details
+from pluto_dist.server.routes.runs import details_json
 
 # torch 2.13 asks the name server for the name of every socket it connects or accepts, loopback included, and its
 # store answers nobody meanwhile: 5 s where no name server answers. These jobs do without one.
@@ -23,9 +28,9 @@ FORWARDED = ("Authorization", "Content-Type", "User-Agent")
 
 @dataclass
 class Tracker:
-    """The embedded tracker, asked as anyone may ask it."""
+    """A tracker, asked as anyone may ask it."""
 
-    server: LocalServer
+    server: AnyTracker
 
     def environ(self) -> dict[str, str]:
         return self.server.environ()
@@ -40,7 +45,26 @@ class Tracker:
     def runs(self, project: str) -> list[dict[str, Any]]:
         """All runs of ``project``, whole, oldest first."""
         listed = self._get("/api/runs/list", projectName=project)["runs"]
-        return [self._get(f"/api/runs/details/{run['id']}") for run in reversed(listed)]
+        return [self.run(run["id"]) for run in reversed(listed)]
+
+    def run(self, run: int) -> dict[str, Any]:
+        """A run as the tracker shows it, with what its database has beside: attaches, history, heartbeat."""
+        with closing(Database(self.server.db)) as database:
+            found = details(database, ORGANIZATION, run)
+        assert found is not None
+        return details_json(found) | self._get(f"/api/runs/details/{run}")
+
+    def cancel(self, run: int) -> None:
+        """Cancel a run as the tracker's page does."""
+        if isinstance(self.server, HostedTracker):
+            self.server.cancel(run)
+        else:
+            self.post("/api/runs/status/update", {"runId": run, "status": "CANCELLED"})
+
+    @property
+    def cancelled(self) -> list[str]:
+        """The history of a run that was cancelled: the hosted tracker has no event for it."""
+        return ["RUNNING"] if isinstance(self.server, HostedTracker) else ["RUNNING", "CANCELLED"]
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         answer = requests.post(self.server.url + path, json=body, headers=self._headers(), timeout=10)

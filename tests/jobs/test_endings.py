@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers, pytest.mark.timeout(240)]
 
 SCRIPT = """
 import os, resource, signal, sys, time
@@ -214,6 +214,7 @@ SIGNALS = [
 ]
 
 
+@pytest.mark.both_trackers(by_default=True)
 @pytest.mark.parametrize(("name", "way", "wanted"), SIGNALS)
 def test_the_agent_is_told_to_stop(tracker, torchrun, name, way, wanted):
     """Preemption and ctrl-C: the run is TERMINATED, whatever restarts are left, and the job ends soon."""
@@ -260,10 +261,11 @@ def cancel(tracker) -> float:
     """Cancel the run in the tracker, as its page does; when."""
     (run,) = tracker.runs("endings")
     began = time.monotonic()
-    tracker.post("/api/runs/status/update", {"runId": run["id"], "status": "CANCELLED"})
+    tracker.cancel(run["id"])
     return began
 
 
+@pytest.mark.both_trackers(by_default=True)
 def test_a_cancel_in_the_tracker(tracker, torchrun):
     """The job stops within seconds, with its own exit code and message; no restart revives the run."""
     process = start(torchrun, tracker, "run", "waits", restarts=3)
@@ -274,7 +276,7 @@ def test_a_cancel_in_the_tracker(tracker, torchrun):
     seconds = time.monotonic() - began
     (run,) = tracker.runs("endings")
     history, _ = row("cancelled in the tracker, restarts left", "run", run, job.returncode, seconds)
-    assert history == ["RUNNING", "CANCELLED"], job.output
+    assert (run["status"], history) == ("CANCELLED", tracker.cancelled), job.output
     assert job.returncode == 77
     assert "was cancelled in the tracker" in job.output
     assert {report["attempt"] for report in job.reports} == {0}
@@ -294,6 +296,6 @@ def test_a_cancel_without_the_launcher(tracker, torchrun, way):
     job = torchrun.finish(process)
     (run,) = tracker.runs("endings")
     history, _ = row("cancelled in the tracker, restarts left", way, run, job.returncode, time.monotonic() - began)
-    assert history == ["RUNNING", "CANCELLED"], job.output
+    assert (run["status"], history) == ("CANCELLED", tracker.cancelled), job.output
     assert job.returncode == 0
     assert job.output.count("was cancelled in the tracker") == 1

@@ -15,7 +15,7 @@ from datetime import timedelta
 import pytest
 from test_ways_to_start import free_port
 
-pytestmark = pytest.mark.multiprocess
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 
 RANK = """
 import os, sys

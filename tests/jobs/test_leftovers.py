@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.multiprocess
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 
 LOOK_AROUND = """
 import atexit, gc, os, sys, threading

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 from test_ways_to_start import C10D, free_port
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers, pytest.mark.timeout(400)]
 
 SCRIPT = """
 import time, pluto_dist

@@ -9,7 +9,7 @@ import sys
 import pytest
 from test_ways_to_start import REPORT, check_one_run, run_python
 
-pytestmark = pytest.mark.multiprocess
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 
 # As root in a container, on fewer cores than ranks; the options that Debian's Open MPI 4.1 and MPICH 4.0 need there.
 MPIRUN = {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from running import NO_RESOLVER
 
-pytestmark = pytest.mark.multiprocess
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 
 INIT = "import pluto_dist\nrun = pluto_dist.init(project='noise', timeout=20)\n"
 TORCHS_OWN = re.compile(r"\[W.* \[c10d\] The hostname of the client socket cannot be retrieved")

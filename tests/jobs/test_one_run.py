@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.multiprocess
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 
 INIT_AND_REPORT = """
 import pluto_dist
@@ -56,6 +56,7 @@ def test_jobs_that_share_a_rendezvous_id_stay_apart(tracker, torchrun):
     assert len(tracker.runs("fresh")) == 2
 
 
+@pytest.mark.both_trackers(by_default=True)
 def test_the_same_id_again_is_a_new_run_unless_resume_is_asked_for(tracker, torchrun):
     """The same job started twice with id 123: two runs; with resume=True: one, and the second knows it resumed."""
     options = ("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--rdzv-id=123")
@@ -132,6 +133,7 @@ def test_several_runs_one_after_the_other(tracker, torchrun):
         assert {report["id"] for report in job.reports if report["n"] == n} == {runs[n]["id"]}
 
 
+@pytest.mark.both_trackers(by_default=True)
 def test_one_rank_gives_the_signs_of_life(tracker, torchrun):
     """One heartbeat an interval for the whole job, none before the first interval and none after the end."""
     job = torchrun(

@@ -17,7 +17,9 @@ from faults import FaultyTracker, faulty_tracker
 from offline import ended, kept, sync
 from running import Torchrun, Tracker
 
-pytestmark = pytest.mark.multiprocess
+from hosted.columns import TrackerClass
+
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 
 JOB = """
 import os, time, torch, torch.distributed as dist, pluto_dist
@@ -38,8 +40,8 @@ dist.destroy_process_group()
 
 
 @pytest.fixture
-def tracker() -> Iterator[FaultyTracker]:
-    with faulty_tracker() as faulty:
+def tracker(tracker_class: TrackerClass) -> Iterator[FaultyTracker]:
+    with faulty_tracker(tracker_class) as faulty:
         faulty.fault = "refuses"
         yield faulty
 

@@ -13,7 +13,9 @@ from faults import FAULTS, FaultyTracker, faulty_tracker
 from offline import ended, kept, sync
 from running import Job, Torchrun, Tracker
 
-pytestmark = pytest.mark.multiprocess
+from hosted.columns import TrackerClass
+
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 
 STEPS = 300
 TRAIN = """
@@ -58,9 +60,9 @@ TABLE = [
 
 
 @pytest.fixture
-def tracker(request: pytest.FixtureRequest) -> Iterator[FaultyTracker]:
+def tracker(request: pytest.FixtureRequest, tracker_class: TrackerClass) -> Iterator[FaultyTracker]:
     fault = request.node.callspec.params["fault"]
-    with faulty_tracker(tls="certificate" in fault) as faulty:
+    with faulty_tracker(tracker_class, tls="certificate" in fault) as faulty:
         yield faulty
 
 

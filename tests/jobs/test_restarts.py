@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.multiprocess
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 
 RESTARTED = """
 import os, signal, sys, time
@@ -38,6 +38,7 @@ if attempt == 0:
 """
 
 
+@pytest.mark.both_trackers(by_default=True)
 @pytest.mark.parametrize(
     ("victim", "when", "how"),
     [

@@ -19,7 +19,7 @@ import pytest
 import requests
 from running import FORWARDED, Tracker
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers, pytest.mark.timeout(240)]
 TIMEOUT = 10.0
 
 

@@ -23,7 +23,7 @@ from test_ways_to_start import check_one_run, free_port, run_python
 
 from fakenvml import build
 
-pytestmark = pytest.mark.multiprocess
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 
 # A rank's report needs its number, which srun's tasks have under another name, and torchrun's workers have.
 SCRIPT = """

@@ -20,7 +20,9 @@ from offline import SYNC, ended, kept, spool_of, start_sync, sync
 from running import Torchrun, Tracker
 from two_hosts import Host, ask
 
-pytestmark = pytest.mark.multiprocess
+from hosted.columns import TrackerClass
+
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 
 JOBS = """
 import os, sys, pluto_dist
@@ -40,8 +42,8 @@ for n in range(first, first + count):
 
 
 @pytest.fixture
-def tracker() -> Iterator[FaultyTracker]:
-    with faulty_tracker() as faulty:
+def tracker(tracker_class: TrackerClass) -> Iterator[FaultyTracker]:
+    with faulty_tracker(tracker_class) as faulty:
         yield faulty
 
 
@@ -64,7 +66,7 @@ def all_runs(tracker: FaultyTracker, project: str) -> list[dict[str, Any]]:
         page = get("/api/runs/list", projectName=project, limit=200, offset=len(listed))
         listed += page["runs"]
         if len(listed) >= page["total"]:
-            return [get(f"/api/runs/details/{run['id']}") for run in listed]
+            return [Tracker(tracker.behind).run(run["id"]) for run in listed]
 
 
 @pytest.mark.parametrize("jobs", [24, pytest.param(200, marks=pytest.mark.exhaustive)])
@@ -229,6 +231,7 @@ def wait_for(file: Path) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.both_trackers(by_default=True)
 @pytest.mark.parametrize("seconds", [4, pytest.param(120, marks=pytest.mark.exhaustive)])
 @pytest.mark.timeout(300)
 def test_a_tracker_that_is_away_for_a_while(
@@ -293,6 +296,7 @@ def test_a_tracker_that_appears_after_the_job_started(
     assert job.output.count("the tracker answers") == 1
 
 
+@pytest.mark.both_trackers(by_default=True)
 @pytest.mark.parametrize("launcher", [pytest.param("torchrun", marks=pytest.mark.exhaustive), "pluto-dist run"])
 @pytest.mark.parametrize("how", [pytest.param("ends", marks=pytest.mark.exhaustive), "fails"])
 def test_a_tracker_that_never_appears(

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.multiprocess
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 
 
 def test_a_wrong_key_is_the_same_error_on_every_rank(tracker, torchrun):

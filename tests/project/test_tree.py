@@ -193,6 +193,7 @@ NO_MIRROR = {
     "compatibility": "files and messages of an earlier version",
     "fakenvml": "the fake driver, and its own test",
     "fuzz": "requests made from the OpenAPI document",
+    "hosted": "the hosted tracker as it was measured, over the embedded one",
     "jobs": "real jobs: torchrun, mpirun, srun",
     "project": "the tree, the documentation, the scripts",
     "properties": "laws over generated launches",
