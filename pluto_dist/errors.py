@@ -14,7 +14,7 @@
     │   ├── AuthenticationError             401: the API key is missing, wrong, revoked or expired
     │   ├── RequestRefusedError             400 and other 4xx: the request itself is wrong
     │   ├── UnexpectedAnswerError           not the contract's answer: HTML, a redirect, other types
-    │   └── TrackerUnavailableError         no answer, 408, 429 or 5xx, for as long as was allowed
+    │   └── TrackerUnavailableError         no answer, 408, 429 or 5xx; or the organization is at its limit
     └── RunError                            the run exists, and cannot be used like this
         ├── RunExistsError                  resume=False, and another launch began this run
         ├── RunInUseError                   resume, and another launch of the job is alive in the run
@@ -87,7 +87,7 @@ class UnexpectedAnswerError(TrackerError):
 
 
 class TrackerUnavailableError(TrackerError):
-    """No usable answer (no connection, 408, 429, 5xx) for as long as was allowed.
+    """No usable answer (no connection, 408, 429, 5xx) for as long as was allowed; or the organization is at its limit.
 
     ``retry_after`` is how many seconds the tracker asked to be left alone, 0 where it did not say.
     """

@@ -61,6 +61,20 @@ def asked(answer: Answer | None) -> Callable[[], object]:
     return ask
 
 
+def heartbeat(answer: Answer) -> Callable[[], object]:
+    """A heartbeat that gets this answer."""
+
+    def send() -> object:
+        with Misbehaving(answer) as server:
+            client = TrackerClient("http://127.0.0.1:1", server.url, Secret("mlps_k"), user_agent="test")
+            try:
+                return client.heartbeat(7, deadline=time.monotonic() + 5)
+            finally:
+                client.close()
+
+    return send
+
+
 def two_names() -> object:
     store = LocalStore()
     for rank, host, name in ((0, "node-a", "monday"), (1, "node-b", "tuesday")):
@@ -117,6 +131,8 @@ ZOD = {"success": False, "error": {"name": "ZodError", "issues": [{"path": ["tag
 CASES: dict[str, Callable[[], object]] = {
     "one argument": given(timeout=-1),
     "many arguments": given({"PLUTO_URL_API": "nowhere"}, name="n" * 300, tags=["group:a", "group:b"], mode="later"),
+    "an id that no run can have": given({"PLUTO_RUN_ID": "JOB-20261128093000"}),
+    "a number that no run can have": given(run_id="20261128093000123456789", fork_run_id="X-9999999999", fork_step=1),
     "a config of no kind": given(config=[1, 2]),
     "a config that is no file": given(config="absent.yaml"),
     "RANK alone": launched({"RANK": "3"}),
@@ -134,7 +150,9 @@ CASES: dict[str, Callable[[], object]] = {
         and Membership(store, Member(0, "0", "n", "a"), NOTHING).agree_on_token(None, 0)
     ),
     "wrong key": asked(reply_json({"error": "Unauthorized", "message": "Key not found"}, 401)),
-    "refused, shape A": asked(reply_json({"error": "Organization is at limit"}, 400)),
+    "refused, shape A": asked(reply_json({"error": "A run can have at most one group:* tag."}, 400)),
+    "no room": asked(reply_json({"error": "Organization is at limit"}, 400)),
+    "no heartbeats": heartbeat(reply(404, b"404 Not Found")),
     "refused, shape C": asked(reply_json(ZOD, 400)),
     "redirected": asked(reply(307, Location="https://pluto.example.com/api/runs/create")),
     "a web page": asked(reply(200, b"<!doctype html><title>Pluto</title>", Content_Type="text/html")),

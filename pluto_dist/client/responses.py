@@ -42,7 +42,11 @@ def retry_after(response: requests.Response) -> float:
 
 
 def error_text(content: bytes) -> str:
-    """The message in any of the server's three error shapes, or the beginning of another answer."""
+    """The message in any of the server's error shapes, or the beginning of another answer.
+
+    >>> error_text(b'{"error": "Unauthorized", "message": "Key not found"}'), error_text(b'{"detail": "Run not found"}')
+    ('Unauthorized: Key not found', 'Run not found')
+    """
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):
@@ -51,8 +55,8 @@ def error_text(content: bytes) -> str:
     if isinstance(error, dict) and isinstance(error.get("issues"), list):
         found = [i for i in error["issues"] if isinstance(i, dict) and isinstance(i.get("path"), list)]
         return "; ".join(f"{'.'.join(map(str, i['path']))}: {i.get('message')}" for i in found)[:1000]
-    detail = body.get("message") if isinstance(body, dict) else None
-    return ": ".join(str(part)[:500] for part in (error, detail) if part) or repr(body)[:200]
+    parts = (error, body.get("message"), body.get("detail")) if isinstance(body, dict) else ()  # detail: FastAPI's
+    return ": ".join(str(part)[:500] for part in parts if part) or repr(body)[:200]
 
 
 def origin(url: str) -> str:

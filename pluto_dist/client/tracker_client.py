@@ -5,6 +5,7 @@ sleeps only on an event, so that its owner can stop it at once.
 
 Retried until the deadline: no connection, 408, 429 (Retry-After obeyed) and 5xx, with urllib3's exponential
 backoff and full jitter. Retried twice: 401, which the hosted server answers now and then to a good key.
+Not sent: an id that no run can have, to which the server answers 500. Sent as ``contract.storable`` makes it: all else.
 Never followed: redirects, because a redirected POST arrives as a GET, and GET /api/runs/create answers 200
 with a run that does not exist.
 """
@@ -25,7 +26,9 @@ from urllib3.util.retry import Retry
 
 from pluto_dist.client import responses
 from pluto_dist.client.deadline import DeadlineAdapter
+from pluto_dist.contract.run_ref import impossible
 from pluto_dist.contract.run_requests import (
+    AT_LIMIT,
     CreateRunRequest,
     CreateRunResponse,
     ResumeRunRequest,
@@ -38,7 +41,8 @@ from pluto_dist.contract.run_requests import (
     UpdateStatusRequest,
 )
 from pluto_dist.contract.secret import Secret, is_header_word
-from pluto_dist.contract.validation import ContractError, Record
+from pluto_dist.contract.storable import storable, storable_name
+from pluto_dist.contract.validation import ContractError, Json, Record
 from pluto_dist.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -57,6 +61,8 @@ REQUEST_SECONDS = 10.0  # one try; the server takes 0.1 s, and 1.6 s for 20 MB o
 ANSWER_LIMIT = 8 << 20
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _UNAUTHORIZED_TRIES = 3
+HEARTBEAT_PATH = "/api/runs/trigger"
+_LINE_BREAK = "\n"  # an f-string takes no backslash before Python 3.12
 
 
 class BearerAuth(AuthBase):
@@ -118,6 +124,8 @@ class TrackerClient:
 
     def resume(self, request: ResumeRunRequest, *, deadline: float, retry: bool = True) -> CreateRunResponse:
         """Attach to a run that exists; RequestRefusedError with status 404 if it does not."""
+        for named in (request.display_id, request.run_id, request.external_id):
+            _refuse_impossible(named)
         return self._post("/api/runs/resume", request, CreateRunResponse, deadline, retry)
 
     def details(self, run_id: int, *, deadline: float) -> RunState | None:
@@ -164,6 +172,7 @@ class TrackerClient:
 
     def everything(self, run_id: int, *, deadline: float) -> Any:
         """The details of a run as they come; RequestRefusedError with status 404 if there is none."""
+        _refuse_impossible(run_id)
         return self._ask("GET", f"{self._url_api}/api/runs/details/{run_id}", None, deadline)
 
     def number_of(self, display_id: str, project: str, *, deadline: float) -> int:
@@ -172,7 +181,9 @@ class TrackerClient:
         Raises:
             RequestRefusedError: with status 404 if there is none, 409 if there are several.
         """
-        path = f"/api/runs/details/by-display-id/{quote(display_id)}?{urlencode({'projectName': project})}"
+        _refuse_impossible(display_id)
+        query = urlencode({"projectName": storable_name(project)})
+        path = f"/api/runs/details/by-display-id/{quote(display_id)}?{query}"
         try:
             details = self._ask("GET", self._url_api + path, None, deadline)
         except RequestRefusedError as error:
@@ -194,9 +205,25 @@ class TrackerClient:
         self._change("/api/runs/config/update", request, deadline)
 
     def heartbeat(self, run_id: int, *, deadline: float) -> TriggerResponse:
-        """Send a heartbeat of the run; the answer has its status."""
-        answer = self._ask("POST", f"{self._url_py}/api/runs/trigger", TriggerRequest(run_id), deadline)
-        return self._record(TriggerResponse, answer, self._url_py)
+        """Send a heartbeat of the run; the answer has its status.
+
+        Raises:
+            RequestRefusedError: with status 404, the tracker has no such run.
+            UnexpectedAnswerError: the address does not take heartbeats, whatever else it is.
+            TrackerUnavailableError: no answer.
+        """
+        try:
+            answer = self._ask("POST", self._url_py + HEARTBEAT_PATH, TriggerRequest(run_id), deadline)
+            return self._record(TriggerResponse, answer, self._url_py)
+        except TrackerUnavailableError:
+            raise
+        except TrackerError as error:
+            if isinstance(error, RequestRefusedError) and "Run not found" in str(error):
+                raise
+            raise UnexpectedAnswerError(
+                f"heartbeats are not taken: {str(error).partition(_LINE_BREAK)[0]}\n"
+                "Set PLUTO_URL_PY to the address of the tracker's py service; its web service takes none."
+            ) from error
 
     def validate(self, *, deadline: float) -> Any:
         """The server's answer about the key, at the first try."""
@@ -238,10 +265,10 @@ class TrackerClient:
 
     def _ask(self, method: str, url: str, request: Record | None, deadline: float, retry: bool = True) -> Any:
         policy = Retry(total=None, backoff_factor=0.2, backoff_max=8, backoff_jitter=0.5)
-        unauthorized = 0
+        unauthorized, body = 0, None if request is None else storable(request).to_json()
         while True:
             try:
-                return self._try(method, url, request, deadline)
+                return self._try(method, url, body, deadline)
             except AuthenticationError:
                 unauthorized += 1
                 if unauthorized == _UNAUTHORIZED_TRIES or self._stopped.is_set() or not retry:
@@ -254,9 +281,8 @@ class TrackerClient:
                     raise failure.final from None
             self._stopped.wait(min(wait, max(0.0, deadline - time.monotonic())))
 
-    def _try(self, method: str, url: str, request: Record | None, deadline: float) -> Any:
+    def _try(self, method: str, url: str, body: Json, deadline: float) -> Any:
         seconds = max(0.1, min(REQUEST_SECONDS, deadline - time.monotonic()))
-        body = None if request is None else request.to_json()
         try:
             with (
                 self._adapter.within(seconds),
@@ -286,6 +312,11 @@ class TrackerClient:
             after = responses.retry_after(response)
             told = f"{responses.origin(url)} answered HTTP {status}: {text}\nIf it goes on, ask who runs that server."
             raise _TryAgainError(TrackerUnavailableError(told, after), after)
+        if status == 400 and text.startswith(AT_LIMIT):
+            raise TrackerUnavailableError(
+                f"{responses.origin(url)} takes no new run (HTTP 400: {text}).\n"
+                "Delete data of the organization in the tracker, or have its limit raised."
+            )
         if status != 200:
             path = urlsplit(url).path
             advice = "Correct what it names; what init() was given is sent as it is."
@@ -306,9 +337,10 @@ class TrackerClient:
         cause = error.args[0] if error.args else error
         text = str(getattr(cause, "reason", cause)) or type(error).__name__
         reason = self._masked(text).rpartition("): ")[2]  # without urllib3's "HTTPConnection(host=...): "
+        variable = "PLUTO_URL_PY" if url == self._url_py + HEARTBEAT_PATH else "PLUTO_URL_API"
         return TrackerUnavailableError(
             f"{responses.origin(url)} cannot be reached ({reason[:300]}).\n"
-            "Check PLUTO_URL_API, and HTTPS_PROXY and NO_PROXY if there is a proxy."
+            f"Check {variable}, and HTTPS_PROXY and NO_PROXY if there is a proxy."
         )
 
     def _masked(self, text: str) -> str:
@@ -336,5 +368,16 @@ def from_settings(settings: Settings, who: str) -> TrackerClient | None:
 
 
 def user_agent(who: str) -> str:
-    """The User-Agent of this package: its version, and which process sends."""
-    return f"pluto-dist/{__version__} ({who})"
+    """The User-Agent of this package: its version, and which process sends; a host's name may be any bytes.
+
+    >>> user_agent("rank 0 of 1; n\\xf6de\\n").partition(" ")[2]
+    '(rank 0 of 1; n?de?)'
+    """
+    shown = "".join(character if character.isascii() and character.isprintable() else "?" for character in who)
+    return f"pluto-dist/{__version__} ({shown})"
+
+
+def _refuse_impossible(named: str | int | None) -> None:
+    """RequestRefusedError, as the tracker should answer, if no run can have this id."""
+    if named is not None and (why := impossible(str(named))):
+        raise RequestRefusedError(f"{str(named)[:100]!r} {why}", 400)

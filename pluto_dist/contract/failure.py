@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from typing import Any
 
 from pluto_dist.contract.secret import Secret
 from pluto_dist.serialization.codec import (
+    LARGEST_INTEGER,
     Record,
-    decode_float,
     decode_int,
     decode_signed,
     optional,
@@ -21,6 +22,28 @@ REASON_LIMIT = 500  # characters
 TRACEBACK_LIMIT = 4000  # characters, from its end
 
 
+def now_ms() -> int:
+    """This moment in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def time_of(fields: Any) -> int | None:
+    """When the failure in a run's statusMetadata was, in milliseconds since 1970; ``None`` if that is not known.
+
+    >>> time_of({"at_ms": 1500}), time_of({"at": 1.5}), time_of({"at": True}), time_of(None)
+    (1500, 1500, None, None)
+    """
+    if not isinstance(fields, dict):
+        return None
+    at = fields.get("at_ms")
+    if type(at) is int:
+        return at
+    seconds = fields.get("at")  # of an earlier version
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not abs(seconds) < LARGEST_INTEGER:
+        return None
+    return round(1000 * seconds)
+
+
 @record_class
 class Failure(Record):
     """Why a rank, an attempt or a run failed.
@@ -29,7 +52,7 @@ class Failure(Record):
         reason: one line: the exception with its message, or the signal or exit code in words; "" if not known.
         host: name of the node.
         rank: global rank; ``None`` if no rank failed (the launcher did).
-        at: seconds since 1970, by the clock of ``host``.
+        at_ms: when, in whole milliseconds since 1970 by the clock of ``host``; trackers return a float changed.
         exitcode: of the process; negative is the number of the signal that killed it.
         traceback: the end of the exception's traceback.
     """
@@ -37,7 +60,7 @@ class Failure(Record):
     reason: str = required(text_of(4 * REASON_LIMIT))
     host: str = required(text_of(1024))
     rank: int | None = optional(decode_int)
-    at: float | None = optional(decode_float)
+    at_ms: int | None = optional(decode_int)
     exitcode: int | None = optional(decode_signed)
     traceback: str | None = optional(text_of(4 * TRACEBACK_LIMIT))
 

@@ -7,8 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pluto_dist.contract.run_requests import ResumeRunRequest
+from pluto_dist.contract.run_requests import NAME_LIMIT, ResumeRunRequest
+from pluto_dist.contract.validation import LARGEST_WHOLE, unstorable
 
+LARGEST_IN_PROJECT = 2**31 - 1  # the number in a display id: a column of four bytes
 _DISPLAY_ID = re.compile(r"[A-Z0-9]{1,4}-[0-9]+")
 
 
@@ -57,6 +59,29 @@ def is_display_id(value: Any) -> bool:
     return isinstance(value, str) and _DISPLAY_ID.fullmatch(value) is not None
 
 
+def impossible(run_id: str) -> str | None:
+    """Why no run can have this id; ``None`` if one can. The hosted tracker answers 500 to such an id.
+
+    >>> impossible("JOB-20261128093000")
+    'is read as a display id (such as DIG-7), and no run has a number above 2,147,483,647'
+    >>> impossible("JOB-2026"), impossible("20261128093000"), impossible("run-20261128093000123456789")
+    (None, None, None)
+    """
+    if bad := unstorable(run_id):
+        return f"contains {bad}"
+    kind = reference(run_id).kind
+    if kind == "external id":
+        excess = len(run_id) > NAME_LIMIT
+        return f"has {len(run_id)} characters; at most {NAME_LIMIT} can be stored" if excess else None
+    read_as, largest = "the tracker's own number of a run", LARGEST_WHOLE
+    if kind == "display id":
+        read_as, largest = "a display id (such as DIG-7)", LARGEST_IN_PROJECT
+    digits = run_id.rpartition("-")[2].lstrip("0")
+    if len(digits) <= len(str(largest)) and int(digits or "0") <= largest:
+        return None
+    return f"is read as {read_as}, and no run has a number above {largest:,}"
+
+
 @dataclass(frozen=True, slots=True)
 class RunName:
     """Which run of which tracker, as far as it can be known without asking: the tracker's API, and how it is named."""
@@ -69,14 +94,14 @@ class RunName:
     def folder(self) -> str:
         """A file name of its own for every run; names are data, so no path is made of them."""
         parts = (self.origin, self.project, self.reference.kind, self.reference.value)
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+        return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def resume_request(name: RunName) -> ResumeRunRequest:
     """How the run is named to ``/api/runs/resume``."""
     reference = name.reference
     if reference.kind == "number":
-        return ResumeRunRequest(run_id=int(reference.value))
+        return ResumeRunRequest(run_id=int(reference.value.lstrip("0") or "0"))
     if reference.kind == "display id":
         return ResumeRunRequest(display_id=reference.value, project_name=name.project)
     return ResumeRunRequest(external_id=reference.value, project_name=name.project)

@@ -16,10 +16,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
-from pluto_dist.contract.validation import ContractError, Issue, Json, Record, contract_field, unstorable, unstorable_in
+from pluto_dist.contract.validation import (
+    LARGEST_WHOLE,
+    ContractError,
+    Issue,
+    Json,
+    Record,
+    contract_field,
+    unstorable,
+    unstorable_in,
+)
 
 STATUSES = ("RUNNING", "COMPLETED", "FAILED", "TERMINATED", "CANCELLED")
 NAME_LIMIT = 255  # characters, not bytes: run name, project name, external id
+PRECEDENCE = ("COMPLETED", "TERMINATED", "CANCELLED", "FAILED")  # of ends: the tracker ignores one before the run's own
+AT_LIMIT = "Organization is at limit"  # the error of a create while the organization may store nothing more
 LATEST_MS = 253_402_300_799_999  # the last millisecond of the year 9999; the server cannot store a later one
 
 
@@ -27,17 +38,17 @@ LATEST_MS = 253_402_300_799_999  # the last millisecond of the year 9999; the se
 class CreateRunRequest(Record):
     """``POST /api/runs/create``. Times in milliseconds since 1970; JSON documents travel as strings."""
 
-    run_name: str = contract_field("runName", "string", required=True)
-    project_name: str = contract_field("projectName", "string", required=True)
-    external_id: str | None = contract_field("externalId", "string", nullable=True, min_length=1)
+    run_name: str = contract_field("runName", "string", required=True, is_name=True)
+    project_name: str = contract_field("projectName", "string", required=True, is_name=True)
+    external_id: str | None = contract_field("externalId", "string", nullable=True, min_length=1, is_name=True)
     tags: tuple[str, ...] | None = contract_field("tags", "array", nullable=True)
-    logger_settings: str | None = contract_field("loggerSettings", "string", nullable=True)
-    system_metadata: str | None = contract_field("systemMetadata", "string", nullable=True)
-    config: str | None = contract_field("config", "string", nullable=True)
-    created_at: float | None = contract_field("createdAt", "number", nullable=True, date_ms=True)
-    updated_at: float | None = contract_field("updatedAt", "number", nullable=True, date_ms=True)
-    fork_run_id: float | None = contract_field("forkRunId", "number", nullable=True)
-    fork_step: float | None = contract_field("forkStep", "number", nullable=True)
+    logger_settings: str | None = contract_field("loggerSettings", "string", nullable=True, is_document=True)
+    system_metadata: str | None = contract_field("systemMetadata", "string", nullable=True, is_document=True)
+    config: str | None = contract_field("config", "string", nullable=True, is_document=True)
+    created_at: int | None = contract_field("createdAt", "number", nullable=True, date_ms=True)
+    updated_at: int | None = contract_field("updatedAt", "number", nullable=True, date_ms=True)
+    fork_run_id: int | None = contract_field("forkRunId", "number", nullable=True)
+    fork_step: int | None = contract_field("forkStep", "number", nullable=True)
     inherit_config: bool | None = contract_field("inheritConfig", "boolean", nullable=True)
     inherit_tags: bool | None = contract_field("inheritTags", "boolean", nullable=True)
 
@@ -65,24 +76,34 @@ class ResumeRunRequest(Record):
 
     run_id: int | None = contract_field("runId", "number", nullable=True)
     display_id: str | None = contract_field("displayId", "string", nullable=True)
-    external_id: str | None = contract_field("externalId", "string", nullable=True, min_length=1)
-    project_name: str | None = contract_field("projectName", "string", nullable=True)
+    external_id: str | None = contract_field("externalId", "string", nullable=True, min_length=1, is_name=True)
+    project_name: str | None = contract_field("projectName", "string", nullable=True, is_name=True)
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateStatusRequest(Record):
-    """``POST /api/runs/status/update``. ``status_metadata`` is a JSON document as a string."""
+    """``POST /api/runs/status/update``.
+
+    Attributes:
+        run_id: the tracker's number.
+        status: one of :data:`STATUSES`.
+        status_metadata: a JSON document as a string; ``None`` clears what an earlier end left.
+        logger_settings: the same, merged into what is stored; ``None`` leaves it.
+        status_updated: when the status changed, in milliseconds since 1970; ``None`` is now.
+    """
 
     run_id: int = contract_field("runId", "number", required=True)
     status: str = contract_field("status", "string", required=True, choices=STATUSES)
-    status_metadata: str | None = contract_field("statusMetadata", "string", nullable=True)
-    logger_settings: str | None = contract_field("loggerSettings", "string", nullable=True)
-    status_updated: float | None = contract_field("statusUpdated", "number", nullable=True, date_ms=True)
+    status_metadata: str | None = contract_field(
+        "statusMetadata", "string", nullable=True, is_document=True, spells_null=True
+    )
+    logger_settings: str | None = contract_field("loggerSettings", "string", nullable=True, is_document=True)
+    status_updated: int | None = contract_field("statusUpdated", "number", nullable=True, date_ms=True)
 
     @classmethod
-    def of(cls, run_id: int, status: str, document: Json = None) -> UpdateStatusRequest:
-        """The request that sends ``document``, unless it is ``None``, with the status."""
-        return cls(run_id, status, None if document is None else json.dumps(document))
+    def of(cls, run_id: int, status: str, document: Json = None, at_ms: int | None = None) -> UpdateStatusRequest:
+        """The request that sends ``document``, unless it is ``None``, with the status, which changed ``at_ms``."""
+        return cls(run_id, status, None if document is None else json.dumps(document), status_updated=at_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +111,7 @@ class UpdateConfigRequest(Record):
     """``POST /api/runs/config/update``: merged into the stored config, key by key, later wins."""
 
     run_id: int = contract_field("runId", "number", required=True)
-    config: str | None = contract_field("config", "string", required=True, nullable=True)
+    config: str | None = contract_field("config", "string", required=True, nullable=True, is_document=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +254,9 @@ def refusals(request: CreateRunRequest) -> tuple[str, ...]:
     for name, at in (("createdAt", request.created_at), ("updatedAt", request.updated_at)):
         if at is not None and at > LATEST_MS:
             found.append(f"{name} is {at:.0f} ms, which is after the year 9999")
+    for name, number in (("forkRunId", request.fork_run_id), ("forkStep", request.fork_step)):
+        if number is not None and not (abs(number) <= LARGEST_WHOLE and number == int(number)):  # NaN neither
+            found.append(f"{name} is {number}; it must be a whole number of at most 2**53 - 1")
     if request.fork_run_id and request.fork_step is None:
         found.append("forkStep is required when forkRunId is provided")
     return tuple(found)

@@ -17,6 +17,7 @@ JsonType = Literal["string", "number", "boolean", "array"]
 
 
 TAG_LIMIT = 50
+LARGEST_WHOLE = 2**53 - 1  # the API's numbers are doubles
 
 
 _LATEST_DATE_MS = 8_640_000_000_000_000  # the last millisecond an ECMAScript Date can hold
@@ -24,7 +25,20 @@ _LATEST_DATE_MS = 8_640_000_000_000_000  # the last millisecond an ECMAScript Da
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One field in the contract: its JSON name, type and limits."""
+    """One field in the contract: its JSON name, type and limits.
+
+    Attributes:
+        json: the name in JSON.
+        type: of the JSON value.
+        nullable: whether null is allowed.
+        min_length: of a string.
+        date_ms: whether it is a time in whole milliseconds since 1970.
+        whole: whether it is a whole number from 0.
+        choices: all values that are allowed.
+        is_name: whether it is stored in a column of limited length.
+        is_document: whether the string is a JSON document.
+        spells_null: whether a request spells out null, which clears what is stored; absent leaves it.
+    """
 
     json: str
     type: JsonType
@@ -33,6 +47,9 @@ class Rule:
     date_ms: bool = False
     whole: bool = False
     choices: tuple[str, ...] = ()
+    is_name: bool = False
+    is_document: bool = False
+    spells_null: bool = False
 
 
 def contract_field(name: str, type: JsonType, *, required: bool = False, **limits: Any) -> Any:
@@ -67,15 +84,15 @@ R = TypeVar("R", bound="Record")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A JSON object of the contract. ``None`` means absent."""
+    """A JSON object of the contract. ``None`` means absent, except where the rule of the field spells out null."""
 
     nulls: ClassVar[bool] = False  # answers spell out their nulls, requests leave them out
 
     def to_json(self) -> dict[str, Json]:
         out: dict[str, Json] = {}
-        for attribute, rule, _ in _rules(type(self)):
+        for attribute, rule, _ in rules(type(self)):
             value = getattr(self, attribute)
-            if value is not None or self.nulls:
+            if value is not None or self.nulls or rule.spells_null:
                 out[rule.json] = list(value) if isinstance(value, tuple) else value
         return out
 
@@ -89,18 +106,19 @@ class Record:
         if found := issues(cls, body):
             raise ContractError(cls.__name__, found)
         values = {}
-        for attribute, rule, _ in _rules(cls):
+        for attribute, rule, _ in rules(cls):
             value = body.get(rule.json)
             if isinstance(value, list):
                 value = tuple(value)
-            values[attribute] = int(value) if rule.whole and value is not None else value
+            is_whole = rule.whole or rule.date_ms
+            values[attribute] = int(value) if is_whole and value is not None else value
         return cls(**values)
 
 
 _RULES: dict[type[Record], tuple[tuple[str, Rule, bool], ...]] = {}
 
 
-def _rules(record: type[Record]) -> tuple[tuple[str, Rule, bool], ...]:
+def rules(record: type[Record]) -> tuple[tuple[str, Rule, bool], ...]:
     """Attribute, rule, and whether the field must be there, for each field of ``record``."""
     if record not in _RULES:
         _RULES[record] = tuple(
@@ -115,7 +133,7 @@ def issues(record: type[Record], body: Json) -> tuple[Issue, ...]:
     if not isinstance(body, dict):
         return (_wrong_type((), "object", body),)
     found: list[Issue] = []
-    for _, rule, required in _rules(record):
+    for _, rule, required in rules(record):
         if rule.json not in body:
             if required:
                 detail = {"code": "invalid_type", "expected": rule.type, "received": "undefined"}

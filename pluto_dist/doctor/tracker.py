@@ -1,4 +1,4 @@
-"""Checks the tracker: API key, connection, contract, authentication, latency and clock.
+"""Checks the tracker: API key, connection, contract, authentication, heartbeats, latency and clock.
 
 ``probe`` resolves the name, connects, and sends authenticated requests, each with a share of the timeout. The checks
 are pure; one that does not apply because an earlier one failed refers to it and is not another problem.
@@ -20,6 +20,7 @@ from pluto_dist.errors import (
     AuthenticationError,
     ConfigurationError,
     PlutoDistError,
+    RequestRefusedError,
     TrackerError,
     UnexpectedAnswerError,
 )
@@ -49,6 +50,8 @@ class TrackerFacts:
         addresses: the addresses of ``peer``.
         unreachable: why there is no connection to it.
         failure: the error of the request.
+        heartbeat_url: the origin that takes heartbeats.
+        heartbeat_failure: the error of a heartbeat.
         is_answered: whether there was any response.
         round_trip: seconds.
         skew: seconds that the tracker's clock is ahead of this machine's; ``None`` if its response has no date.
@@ -62,6 +65,8 @@ class TrackerFacts:
     addresses: tuple[str, ...] = ()
     unreachable: str = ""
     failure: PlutoDistError | None = None
+    heartbeat_url: str = ""
+    heartbeat_failure: PlutoDistError | None = None
     is_answered: bool = False
     round_trip: float | None = None
     skew: float | None = None
@@ -76,7 +81,7 @@ def probe(machine: Machine) -> TrackerFacts:
     unused = "--offline was given" if machine.offline else ""
     if chosen.mode != "online":
         unused = f"PLUTO_DIST_MODE is {chosen.mode}"
-    facts = TrackerFacts(unused, key_source=source, url=chosen.url_api)
+    facts = TrackerFacts(unused, key_source=source, url=chosen.url_api, heartbeat_url=chosen.url_py)
     if unused:
         return facts
     facts = _connected(facts, machine.timeout)
@@ -125,24 +130,37 @@ def _proxy(url: str) -> str | None:
 
 
 def _authenticated(facts: TrackerFacts, chosen: Settings, key: Secret, timeout: float) -> TrackerFacts:
-    """Sends two requests; the first one includes the time of the connection, the second one is measured."""
+    """Sends two requests, of which the second one is measured without the time of the connection; and a heartbeat."""
     from pluto_dist.client.tracker_client import TrackerClient, user_agent
 
     client = TrackerClient(chosen.url_api, chosen.url_py, key, user_agent=user_agent("doctor"))
-    deadline = time.monotonic() + timeout * ANSWER_SHARE
+    deadline, server_time = time.monotonic() + timeout * ANSWER_SHARE, 0.0
     try:
         _validate(client, chosen.url_api, deadline)
         began = time.monotonic()
         client.validate(deadline=deadline)
         facts = replace(facts, round_trip=time.monotonic() - began)
+        server_time = client.server_time
+        facts = replace(facts, heartbeat_failure=_heartbeat_failure(client, deadline))
     except TrackerError as error:
         facts = replace(facts, failure=error)
     finally:
         client.close()
-    server_time = client.server_time
+    server_time = server_time or client.server_time
     # An HTTP date has whole seconds; without one, the client has this machine's time, with its fraction.
     skew = server_time + 0.5 - time.time() if server_time and server_time == int(server_time) else None
     return replace(facts, is_answered=server_time > 0, skew=skew)
+
+
+def _heartbeat_failure(client: TrackerClient, deadline: float) -> PlutoDistError | None:
+    """Why a heartbeat would not be taken; asks with one of a run that no tracker has, which changes nothing."""
+    try:
+        client.heartbeat(0, deadline=deadline)
+    except RequestRefusedError:
+        return None
+    except TrackerError as error:
+        return error
+    return None
 
 
 def _validate(client: TrackerClient, url: str, deadline: float) -> None:
@@ -217,6 +235,16 @@ def key_accepted(facts: TrackerFacts) -> Finding:
     return ok("accepted") if facts.failure is None and facts.is_answered else _skipped(facts)
 
 
+def heartbeats(facts: TrackerFacts) -> Finding:
+    """Whether the service that takes heartbeats, which may have another address, is where the settings say."""
+    if facts.round_trip is None:
+        return _skipped(facts)
+    if facts.heartbeat_failure is None:
+        return ok("taken" if facts.heartbeat_url == facts.url else f"taken by {facts.heartbeat_url}")
+    saw, _, fix = str(facts.heartbeat_failure).partition("\n")
+    return problem(saw, fix or "Check PLUTO_URL_PY.")
+
+
 def round_trip(facts: TrackerFacts) -> Finding:
     if facts.round_trip is None:
         return _skipped(facts)
@@ -251,6 +279,7 @@ GROUP = CheckGroup(
         ("tracker", reachable),
         ("tracker's answer", contract),
         ("key accepted", key_accepted),
+        ("heartbeats", heartbeats),
         ("round trip", round_trip),
         ("clock", clock),
     ),

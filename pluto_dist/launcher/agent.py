@@ -14,7 +14,6 @@ import socket
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from pluto_dist.client import tracker_client
-from pluto_dist.contract.failure import Failure
+from pluto_dist.contract.failure import Failure, now_ms
 from pluto_dist.environments.torchrun import FOLDER_VARIABLE, SUPERVISOR_VARIABLE
 from pluto_dist.launcher import root_cause
 from pluto_dist.launcher.oom import OomKillCounts, count_oom_kills
@@ -73,11 +72,11 @@ def run(parsed: argparse.Namespace, settings: Settings) -> None:
         except SignalException as error:
             if supervisor.cancelled:
                 sys.exit(_cancelled(supervisor))
-            supervisor.end("TERMINATED", Failure(f"{error.sigval.name} to the launcher", host, at=time.time()))
+            supervisor.end("TERMINATED", Failure(f"{error.sigval.name} to the launcher", host, at_ms=now_ms()))
             raise
         except Exception as error:  # whatever it is goes on to the caller, after the run is ended
             reason = f"the launcher failed: {type(error).__name__}: {error}"
-            supervisor.end("FAILED", Failure(reason[:500], host, at=time.time()))
+            supervisor.end("FAILED", Failure(reason[:500], host, at_ms=now_ms()))
             raise
         supervisor.end("COMPLETED")
 
@@ -117,11 +116,11 @@ def _failure(rank: int, failure: ProcessFailure, host: str) -> Failure:
     return Failure(reason, host, rank, _time_of(failure), failure.exitcode, trace)
 
 
-def _time_of(failure: ProcessFailure) -> float:
-    """When a worker failed: the time of its error file, since torch's own is in whole seconds."""
+def _time_of(failure: ProcessFailure) -> int:
+    """When a worker failed, in ms: the time of its error file, since torch's own is in whole seconds."""
     with suppress(OSError):  # no error file: it was killed
-        return Path(failure.error_file).stat().st_mtime
-    return float(failure.timestamp)
+        return Path(failure.error_file).stat().st_mtime_ns // 1_000_000
+    return int(1000 * failure.timestamp)
 
 
 @contextmanager

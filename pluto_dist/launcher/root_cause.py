@@ -3,7 +3,7 @@
 Pure. The agent knows exit codes and signals, a worker's error file or report has the exception, the kernel's counters
 show out-of-memory kills.
 
->>> find([Failure("", "a", rank=1, at=5.0, exitcode=-9)], oom="its cgroup reached its limit").reason
+>>> find([Failure("", "a", rank=1, at_ms=5000, exitcode=-9)], oom="its cgroup reached its limit").reason
 'killed by SIGKILL, probably by the out-of-memory killer (its cgroup reached its limit)'
 """
 
@@ -30,8 +30,8 @@ def find(failures: Sequence[Failure], *, oom: str | None = None, reported: Failu
     """
     # The agent ends the others of its node with SIGTERM, so a worker that ended otherwise was before them.
     own = [failure for failure in failures if failure.exitcode != -signal.SIGTERM] or failures
-    first = min(own, key=lambda failure: (failure.at or 0.0, failure.rank or 0))
-    if reported is not None and (reported.rank == first.rank or (reported.at or 0.0) < (first.at or 0.0)):
+    first = min(own, key=lambda failure: (failure.at_ms or 0, failure.rank or 0))
+    if reported is not None and (reported.rank == first.rank or (reported.at_ms or 0) < (first.at_ms or 0)):
         exitcode = next((each.exitcode for each in failures if each.rank == reported.rank), None)
         return dataclasses.replace(reported, exitcode=exitcode)
     return dataclasses.replace(

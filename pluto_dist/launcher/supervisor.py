@@ -15,10 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pluto_dist.client.claims import answer_claims
+from pluto_dist.client.ending import report_end
+from pluto_dist.client.heartbeats import HeartbeatSender
 from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.client.offline.replay import earlier
 from pluto_dist.client.tracker_client import TrackerClient
-from pluto_dist.contract.failure import Failure
+from pluto_dist.contract.failure import Failure, now_ms
 from pluto_dist.contract.run_requests import RunState, UpdateStatusRequest
 from pluto_dist.errors import PlutoDistError, TrackerUnavailableError, UnexpectedAnswerError
 from pluto_dist.launcher.root_cause import Status
@@ -67,12 +69,13 @@ class Supervisor:
 
     def _watch(self) -> None:
         client, turn = self._new_client(), 0
+        sender = None if client is None else HeartbeatSender(client)
         while not self._stop.wait(self._heartbeat if self.run else min(1.0, self._heartbeat)):
             self._read_reports(client)
-            if client is None or self.run is None or not self.run.run_id:  # the workers recover what is offline
-                continue
+            if client is None or sender is None or self.run is None or not self.run.run_id:
+                continue  # the workers recover what is offline
             try:
-                status = self._check(client, self.run, turn)
+                status = self._check(client, sender, self.run, turn)
             except PlutoDistError as error:
                 logger.debug("a heartbeat was not taken: %s", error)
             else:
@@ -89,11 +92,11 @@ class Supervisor:
             self._report_or_keep(client, before, "COMPLETED", None)  # the script finished one run and began the next
         self.run = run or before
 
-    def _check(self, client: TrackerClient, run: RunReport, turn: int) -> str | None:
+    def _check(self, client: TrackerClient, sender: HeartbeatSender, run: RunReport, turn: int) -> str | None:
         """Send a heartbeat if it is this node's turn; the run's status, if the tracker was asked."""
         deadline = time.monotonic() + END_SECONDS
         if run.node_rank == 0:
-            status = client.heartbeat(run.run_id, deadline=deadline).status
+            status = sender.send(run.run_id, deadline=deadline)
             if run.continues_job:
                 answer_claims(client, run.run_id, run.launch, socket.gethostname(), deadline=deadline)
             return status
@@ -121,6 +124,8 @@ class Supervisor:
         self.run = read_run(self._folder) or self.run
         if self.run is None or (status == "COMPLETED" and self.run.node_rank != 0):
             return failure
+        if failure is not None and failure.at_ms is None:
+            failure = dataclasses.replace(failure, at_ms=now_ms())
         client = self._new_client()
         try:
             return self._report_or_keep(client, self.run, status, failure)
@@ -151,16 +156,17 @@ class Supervisor:
 
     def _report(self, client: TrackerClient, run: RunReport, status: Status, failure: Failure | None) -> Failure | None:
         for _ in range(SETTLE_TRIES):
-            state = client.details(run.run_id, deadline=time.monotonic() + END_SECONDS)
+            deadline = time.monotonic() + END_SECONDS
+            state = client.details(run.run_id, deadline=deadline)
             if state is None:
                 return failure
             if failure is not None and state.status in ("FAILED", "TERMINATED"):
-                if earlier(state.status_metadata, failure.at or 0.0):
+                if earlier(state.status_metadata, failure.at_ms or 0):
                     recorded = Failure.of_status(state.status_metadata)
-                    return dataclasses.replace(recorded, at=failure.at) if recorded else failure
+                    return dataclasses.replace(recorded, at_ms=failure.at_ms) if recorded else failure
             elif state.status == status:
                 return failure
-            client.update_status(_end(run, status, failure), deadline=time.monotonic() + END_SECONDS)
+            report_end(client, _end(run, status, failure), deadline=deadline, state=state)
             if status == "COMPLETED":
                 return failure
             time.sleep(SETTLE_SECONDS)
@@ -168,4 +174,5 @@ class Supervisor:
 
 
 def _end(run: RunReport, status: Status, failure: Failure | None) -> UpdateStatusRequest:
-    return UpdateStatusRequest.of(run.run_id, status, None if failure is None else failure.to_json())
+    document = None if failure is None else failure.to_json()
+    return UpdateStatusRequest.of(run.run_id, status, document, run.updated_at)

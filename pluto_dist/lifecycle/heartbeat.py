@@ -1,8 +1,7 @@
 """Heartbeats of a run, sent by its owner, and by another rank if the owner falls silent.
 
 Under `pluto-dist run` the launcher sends them, between attempts too, and the owner only counts, so that the other ranks
-see that it is alive. The answer to a heartbeat is how a cancel reaches the job, and how the owner learns that the
-tracker has ended the run during an outage: the run is then reopened.
+see that it is alive. The answer to a heartbeat is how a cancel reaches the job.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import math
 import time
 
 from pluto_dist.client.claims import answer_claims
+from pluto_dist.client.heartbeats import HeartbeatSender
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts
 from pluto_dist.contract.run_requests import UpdateConfigRequest
@@ -23,7 +23,6 @@ from pluto_dist.lifecycle.supervision import is_supervised
 from pluto_dist.log import logger
 
 MISSED_HEARTBEATS = 3.5  # after so many, and 5 s, another rank takes over
-OUTAGE_SECONDS = 30.0  # after so long without an answer, a run that the tracker has ended meanwhile is reopened
 _SLICE = 0.5  # how often the owner looks for late nodes
 
 
@@ -38,7 +37,7 @@ class Heartbeat:
 
     def __init__(self, context: RankContext, client: TrackerClient, run_id: int) -> None:
         self._context, self._client, self._run_id = context, client, run_id
-        self._answered = time.monotonic()
+        self._sender = HeartbeatSender(client)
         self._cancelled = False
 
     def run(self, gathered: frozenset[str]) -> None:
@@ -81,18 +80,13 @@ class Heartbeat:
     def _send(self) -> None:
         context, outbox = self._context, self._context.outbox
         if not is_supervised(context.plan):  # else the launcher sends them
-            self._handle(self._client.heartbeat(self._run_id, deadline=status_deadline()).status)
+            status = self._sender.send(self._run_id, deadline=status_deadline())
+            if status == "CANCELLED" and not self._cancelled:
+                self._cancelled = True
+                logger.warning("the run was cancelled in the tracker; this job goes on until you stop it")
         if outbox.has_pending:
             outbox.flush(self._client, status_deadline())
         context.channel.count("beats")
         if context.plan.continues_job and not is_supervised(context.plan):
             token, host = context.membership.token, context.plan.host
             answer_claims(self._client, self._run_id, token, host, deadline=status_deadline())
-
-    def _handle(self, status: str | None) -> None:
-        silent, self._answered = time.monotonic() - self._answered, time.monotonic()
-        if status == "CANCELLED" and not self._cancelled:
-            self._cancelled = True
-            logger.warning("the run was cancelled in the tracker; this job goes on until you stop it")
-        elif status in ("FAILED", "TERMINATED", "COMPLETED") and silent > OUTAGE_SECONDS:
-            self._context.outbox.reopen(self._client, status_deadline())

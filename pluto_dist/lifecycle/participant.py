@@ -211,7 +211,8 @@ class Participant:
             if step.is_mine_to_report(status) and recorded and outcome is not None and self._context is not None:
                 run_id = outcome.answer.run_id if outcome.answer else 0
                 client = None if outcome.kind == "error" else self._new_client()  # a refused key stays refused
-                request = UpdateStatusRequest.of(run_id, status, None if failure is None else failure.to_json())
+                document, updated_at = None if failure is None else failure.to_json(), self.plan.request.updated_at
+                request = UpdateStatusRequest.of(run_id, status, document, updated_at)
                 step.report(client, self._context.outbox, request)
         self._disconnect()
 

@@ -7,9 +7,8 @@ killed a moment later, and a launcher that knows of no run ends none.
 from __future__ import annotations
 
 import dataclasses
-import time
 
-from pluto_dist.contract.failure import Failure
+from pluto_dist.contract.failure import Failure, now_ms
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.rendezvous import node_state, worker_reports
@@ -50,11 +49,12 @@ def report_run(context: RankContext, outcome: Outcome) -> None:
         value=name.reference.value,
         launch=membership.token,
         continues_job=plan.continues_job,
+        updated_at=plan.request.updated_at,
     )
     worker_reports.report_run(membership.node_state, report)
 
 
 def report_failure(plan: Plan, membership: Membership, failure: Failure) -> None:
     """Report why this rank ends, since the launcher sees only its exit code."""
-    failure = dataclasses.replace(failure, at=time.time())
+    failure = dataclasses.replace(failure, at_ms=now_ms())
     worker_reports.report_failure(membership.node_state, node_state.attempt_nonce(plan.context), failure)

@@ -45,6 +45,7 @@ class RunReport(Record):
         value: that reference.
         launch: the launch's token.
         continues_job: whether a later launch of the job may ask whether this one is alive (``contract.claims``).
+        updated_at: the last change of a run of the past, in milliseconds since 1970, which is when it ended.
     """
 
     run_id: int = required(decode_int)
@@ -58,6 +59,7 @@ class RunReport(Record):
     value: str = required(_text)
     launch: str = required(_text)
     continues_job: bool = optional(decode_bool, False)
+    updated_at: int | None = optional(decode_int)
 
     @property
     def name(self) -> RunName:
@@ -67,7 +69,7 @@ class RunReport(Record):
 
 def report_run(state: NodeState, report: RunReport) -> None:
     """Report which run the workers are in."""
-    state.set(_RUN, json.dumps(dataclasses.asdict(report)))
+    state.set(_RUN, json.dumps(report.to_json()))
 
 
 def report_failure(state: NodeState, nonce: str, failure: Failure) -> None:

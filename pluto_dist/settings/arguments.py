@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pluto_dist.contract.run_ref import is_display_id
+from pluto_dist.contract.run_ref import impossible, is_display_id, reference
 from pluto_dist.contract.run_requests import CreateRunRequest, refusals
+from pluto_dist.contract.storable import storable
 from pluto_dist.contract.validation import issues
 from pluto_dist.errors import ConfigurationError
 from pluto_dist.serialization.encode import encode
@@ -111,7 +112,10 @@ def _request(given: Arguments, project: str, problems: list[str]) -> CreateRunRe
         problems.append(f"tags= must be a list of strings; it is {given.tags!r:.100}")
         tags = None
     fork_run_id = given.fork_run_id
-    if isinstance(fork_run_id, str) and fork_run_id.isascii() and fork_run_id.isdigit():
+    if isinstance(fork_run_id, str) and (why := impossible(fork_run_id)):
+        problems.append(f"fork_run_id= {why}; it is {fork_run_id[:200]!r}")
+        fork_run_id = None
+    elif isinstance(fork_run_id, str) and reference(fork_run_id).kind == "number":
         fork_run_id = int(fork_run_id)
     elif is_display_id(fork_run_id):
         fork_run_id = None
@@ -127,15 +131,13 @@ def _request(given: Arguments, project: str, problems: list[str]) -> CreateRunRe
         inherit_config=given.inherit_config,
         inherit_tags=given.inherit_tags,
     )
-    # The settings check the external id: they know whether it is an argument or a variable.
+    # The settings check the run id: they know whether it is an argument or a variable.
     found = issues(CreateRunRequest, request.to_json())
     problems.extend(f"{'.'.join(map(str, issue.path))}: {issue.message}" for issue in found)
     if found:
         return None
-    if isinstance(given.run_id, str):
-        request = dataclasses.replace(request, external_id=given.run_id or None)
     problems.extend(refusals(request))
-    return dataclasses.replace(request, external_id=None)
+    return storable(request)
 
 
 def _document(argument: str, value: Any, problems: list[str]) -> str | None:

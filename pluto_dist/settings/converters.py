@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pluto_dist.contract.run_ref import impossible, reference
 from pluto_dist.contract.secret import is_header_word
 
 FAMILIES = ("argv", "env", "git", "gpu", "host", "network", "packages", "software")
@@ -20,6 +21,16 @@ def nonempty_text(value: str) -> str:
     if not value:
         raise ValueError("must not be empty")
     return value
+
+
+def run_id(value: str) -> str:
+    if not value:
+        raise ValueError("must not be empty")
+    if (why := impossible(value)) is None:
+        return value
+    if reference(value).kind != "external id":
+        why += f": for an id of your own, put a word in front of it ({f'run-{value}'[:100]!r})"
+    raise ValueError(why)
 
 
 def url(value: str) -> str:

@@ -31,6 +31,7 @@ from pluto_dist.settings.converters import (
     nonempty_text,
     one_of,
     positive_number,
+    run_id,
     url,
 )
 
@@ -100,7 +101,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("url_app", ("PLUTO_URL_APP", "MLOP_URL_APP"), url, None, "address of its pages, if another"),
     Variable("url_py", ("PLUTO_URL_PY", "MLOP_URL_PY"), url, None, "address for heartbeats, if another"),
     Variable("project", ("PLUTO_PROJECT", "MLOP_PROJECT"), nonempty_text, "pluto", "created if it does not exist"),
-    Variable("run_id", ("PLUTO_RUN_ID", "MLOP_RUN_ID"), nonempty_text, None, "the run's external id, used verbatim"),
+    Variable("run_id", ("PLUTO_RUN_ID", "MLOP_RUN_ID"), run_id, None, "the run's external id, used verbatim"),
     Variable("resume", ("PLUTO_DIST_RESUME",), boolean, None, "`1`: continue the run of an earlier launch"),
     Variable(
         "mode",
@@ -231,7 +232,7 @@ def _converted(variable: Variable, given: Any) -> Any:
     if variable.convert is positive_number and isinstance(given, (int, float)) and not isinstance(given, bool):
         return positive_number(str(given))
     if variable.setting == "run_id" and isinstance(given, int) and not isinstance(given, bool):
-        return str(given)  # the SDK takes the tracker's own number as an int
+        return run_id(str(given))  # the SDK takes the tracker's own number as an int
     if variable.convert is metadata_families and isinstance(given, (bool, Mapping)):
         return enabled_families(given)
     if not isinstance(given, str):

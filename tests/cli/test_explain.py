@@ -46,6 +46,13 @@ def test_an_error_that_init_would_raise():
     assert json.loads(output)["error"] == "LauncherError"
 
 
+def test_an_id_that_no_run_can_have():
+    """The variable is named, before any rank is started."""
+    code, output = invoke("--env", "-", given="PLUTO_RUN_ID=JOB-20261128093000\n")
+    assert code == 1
+    assert "ConfigurationError: PLUTO_RUN_ID is read as a display id" in output
+
+
 def test_a_missing_file():
     """The error names the file and the reason."""
     code, output = invoke("--env", "/nowhere/environ")

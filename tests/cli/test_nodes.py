@@ -65,3 +65,14 @@ def test_errors(arguments, text, message):
     done = nodes_command(*arguments, text=text)
     assert done.returncode == 1
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("run", ["JOB-20261128093000", "20261128093000123456789"])
+def test_an_id_that_no_run_can_have(monkeypatch, run):
+    """It is an error at once, without a request: the tracker would answer 500, as in an outage."""
+    monkeypatch.setenv("PLUTO_API_KEY", "mlps_k")
+    monkeypatch.setenv("PLUTO_URL_API", "http://127.0.0.1:9")
+    done = nodes_command(run)
+    assert done.returncode == 1
+    assert f"{run!r} is read as" in done.stderr
+    assert "cannot be reached" not in done.stderr

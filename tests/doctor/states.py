@@ -26,6 +26,7 @@ TRACKER = TrackerFacts(
     url="https://pluto.example.com",
     peer="https://pluto.example.com",
     addresses=("192.0.2.7",),
+    heartbeat_url="https://pluto-py.example.com",
     is_answered=True,
     round_trip=0.031,
     skew=-0.2,

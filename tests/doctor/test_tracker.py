@@ -16,6 +16,7 @@ import pytest
 import trustme
 
 from client.misbehaving import Misbehaving, reply, reply_json, stall
+from client.picky import PickyTracker
 from doctor.states import REFUSED, TRACKER, assert_finding, ids
 from pluto_dist.doctor import Finding, Machine, examine, tracker
 from pluto_dist.doctor.tracker import TrackerFacts
@@ -24,6 +25,7 @@ from pluto_dist.server import LocalServer
 
 UNANSWERED = replace(TRACKER, is_answered=False, round_trip=None, skew=None)
 UNREACHABLE = replace(UNANSWERED, unreachable="no connection to port 443 (Connection refused)")
+NO_HEARTBEATS = replace(TRACKER, heartbeat_failure=UnexpectedAnswerError("not taken\nSet PLUTO_URL_PY"))
 
 
 def failing(reason: str) -> TrackerFacts:
@@ -47,6 +49,10 @@ TABLE = [
     ("key accepted", TRACKER, "ok", "accepted"),
     ("key accepted", REFUSED, "problem", "401"),
     ("key accepted", failing("HTTP 503"), "not applicable", "see tracker's answer"),
+    ("heartbeats", TRACKER, "ok", "taken by https://pluto-py.example.com"),
+    ("heartbeats", replace(TRACKER, heartbeat_url=TRACKER.url), "ok", "taken"),
+    ("heartbeats", NO_HEARTBEATS, "problem", "not taken"),
+    ("heartbeats", REFUSED, "not applicable", "see tracker's answer"),
     ("round trip", TRACKER, "ok", "31 ms"),
     ("round trip", replace(TRACKER, round_trip=1.9), "warning", "1900 ms"),
     ("clock", TRACKER, "ok", "agrees"),
@@ -86,6 +92,19 @@ def test_the_embedded_tracker():
     assert {finding.verdict for finding in good.values()} == {"ok"}
     assert {name for name, finding in bad.items() if finding.verdict == "problem"} == {"key accepted"}
     assert KEY not in str(bad)
+
+
+def test_heartbeats_have_an_address_of_their_own():
+    """The address that the settings name is asked; one that is the web service's, or nobody's, is the only problem."""
+    with PickyTracker(takes_heartbeats=False) as web:
+        key = web.behind.api_key
+        wrong = findings(web.url, key)
+        right = findings(web.url, key, PLUTO_URL_PY=web.behind.url)
+        nobody = findings(web.url, key, PLUTO_URL_PY="http://127.0.0.1:1")
+    assert {finding.verdict for finding in right.values()} == {"ok"}
+    for found in (wrong, nobody):
+        assert {name for name, finding in found.items() if finding.verdict != "ok"} == {"heartbeats"}
+        assert "PLUTO_URL_PY" in found["heartbeats"].fix
 
 
 @pytest.mark.parametrize(

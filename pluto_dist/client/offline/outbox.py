@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from pluto_dist.client.ending import report_end
 from pluto_dist.client.offline.entry import REQUESTS, Entry, Request, next_ms
 from pluto_dist.client.offline.queue import RunQueue
 from pluto_dist.client.offline.replay import Replayed, attach, replay
@@ -65,7 +66,7 @@ class Outbox:
         if isinstance(request, CreateRunRequest):
             request = replace(request, created_at=now if request.created_at is None else request.created_at)
         elif isinstance(request, UpdateStatusRequest):
-            request = replace(request, status_updated=request.status_updated or now)
+            request = replace(request, status_updated=now if request.status_updated is None else request.status_updated)
         kind = next(kind for kind, record in REQUESTS.items() if isinstance(request, record))
         self._last = Entry(self.name, self._launch, kind, next_ms(), request, key, fork_of)
         if not self._queue.enqueue(self._last):
@@ -125,16 +126,8 @@ class Outbox:
         self._has_pending = not self._queue.is_empty
         return None if self._has_pending else done
 
-    def reopen(self, client: TrackerClient, deadline: float) -> None:
-        """Set the run to RUNNING again, which the tracker has ended because it had no heartbeat.
-
-        Raises:
-            TrackerError: the tracker refused.
-        """
-        attach(self.name, client, deadline=deadline)
-
     def _send(self, client: TrackerClient, request: UpdateConfigRequest | UpdateStatusRequest, deadline: float) -> None:
         if isinstance(request, UpdateStatusRequest):
-            client.update_status(request, deadline=deadline)
+            report_end(client, request, deadline=deadline)
         else:
             client.update_config(request, deadline=deadline)

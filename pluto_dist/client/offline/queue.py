@@ -149,7 +149,8 @@ def _write(folder: Path, entry: Entry) -> None:
     content = json.dumps(entry.to_json()).encode()
     if len(content) > FILE_LIMIT:
         raise OSError(f"a request of {len(content)} bytes is too large to be kept")
-    name = f"{entry.at:016d}-{quote(socket.gethostname(), safe='')[:64]}-{os.getpid()}-{secrets.token_hex(8)}.json"
+    host = quote(socket.gethostname(), safe="", errors="replace")[:64]
+    name = f"{entry.at:016d}-{host}-{os.getpid()}-{secrets.token_hex(8)}.json"
     for _ in range(10):
         with suppress(FileNotFoundError):  # a sync that found the folder empty has just removed it
             private_files.make_folder(folder.parent)

@@ -12,10 +12,12 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pluto_dist.client.ending import report_end
 from pluto_dist.client.offline.entry import Entry
 from pluto_dist.client.offline.queue import RunQueue
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts
+from pluto_dist.contract.failure import Failure, time_of
 from pluto_dist.contract.run_ref import RunName, resume_request
 from pluto_dist.contract.run_requests import (
     CreateRunRequest,
@@ -137,7 +139,7 @@ def _create(entry: Entry, request: CreateRunRequest, known: _Known) -> None:
 
 def _numbered(entry: Entry, config: str | None, state: RunState | None) -> str | None:
     """The config with its attempt's record numbered after those of the tracker; ``None`` if that changes nothing."""
-    document: Any = json.loads(config or "{}")
+    document = _document(config)
     mine = attempts.recorded(document).get(entry.key)
     theirs = {} if state is None else attempts.recorded(state.config)
     after = None if mine is None else attempts.after({k: v for k, v in theirs.items() if k != entry.key}, mine)
@@ -149,38 +151,33 @@ def _numbered(entry: Entry, config: str | None, state: RunState | None) -> str |
 
 def _end(entry: Entry, request: UpdateStatusRequest, known: _Known) -> list[str]:
     """Send the end, unless the run has one that takes precedence."""
-    client, deadline = known.client, known.deadline
     state = known.state(request.run_id)
     if state is None:
         raise RequestRefusedError(f"the tracker has no run {request.run_id}", 404)
     last = attempts.newest(attempts.recorded(state.config))
     if last is not None and last.get("launch") != entry.launch:
         return [f"{request.status} not told: a later launch has gone on with the run"]
-    if state.status == "CANCELLED":
-        return [f"{request.status} not told: the run was cancelled in the tracker"]
-    cause = json.loads(request.status_metadata or "null")
-    at = cause.get("at") if isinstance(cause, dict) else None
-    theirs = state.status_metadata if _is_of_a_job(state.status_metadata) else None
+    at = time_of(_document(request.status_metadata))
+    theirs = state.status_metadata if Failure.of_status(state.status_metadata) is not None else None
     is_first = request.status in _ENDS_BY_FAILURE and at is not None and not earlier(theirs, at)
     if theirs is not None and not is_first:
         if state.status in _ENDS_BY_FAILURE:
             return [] if state.status == request.status else [f"{request.status} not told: {state.status} came first"]
         if known.revived:
             request = replace(request, status="FAILED", status_metadata=json.dumps(theirs))
-    if state.status not in ("RUNNING", request.status):
-        # The tracker ends a run without heartbeats (after 150 s, hosted); an end of lower precedence would not replace
-        # it.
-        client.update_status(UpdateStatusRequest(request.run_id, "RUNNING"), deadline=deadline)
-    client.update_status(request, deadline=deadline)
+    if not report_end(known.client, request, deadline=known.deadline, state=state):
+        return [f"{request.status} not told: the run was cancelled in the tracker"]
     return []
 
 
-def _is_of_a_job(metadata: Any) -> bool:
-    """Whether a job wrote the metadata of its end; the tracker, which ends a silent run, writes none of this kind."""
-    return isinstance(metadata, dict) and isinstance(metadata.get("reason"), str) and "host" in metadata
+def _document(text: str | None) -> Any:
+    try:
+        return json.loads(text or "null")
+    except (ValueError, RecursionError):  # the request is sent without it
+        return None
 
 
-def earlier(recorded: Any, at: float) -> bool:
-    """Whether the failure that a tracker has on record is no later than ``at`` (seconds since 1970)."""
-    when = recorded.get("at") if isinstance(recorded, dict) else None
-    return isinstance(when, (int, float)) and not isinstance(when, bool) and when <= at
+def earlier(recorded: Any, at_ms: int) -> bool:
+    """Whether the failure that a tracker has on record is no later than ``at_ms``."""
+    when = time_of(recorded)
+    return when is not None and when <= at_ms
