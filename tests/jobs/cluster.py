@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from two_hosts import Host
+from running import whole
+from two_hosts import Host, ask
 
 QUICK = "--rdzv-conf=join_timeout=60,last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=3"
 C10D = ("--rdzv-backend=c10d", "--rdzv-id=none", QUICK)
@@ -66,6 +67,11 @@ class Cluster:
             assert time.monotonic() < until, f"{self.reports()}\n{self.logs()}"
             time.sleep(0.1)
         return self.reports()
+
+    def run(self, number: int) -> dict[str, Any]:
+        """A run as the tracker on the first host shows it, and what only its database has."""
+        shown = ask(self.hosts[0], self.environ, f"/api/runs/details/{number}")
+        return whole(self.folder / "tracker.db", shown)
 
     def kill_worker(self, host: int, local_rank: int) -> None:
         (self.folder / "reports" / f"kill-{self.hosts[host].name}-{local_rank}").touch()

@@ -18,6 +18,7 @@ from running import FORWARDED, Recorded, Torchrun, Tracker
 from two_hosts import Host, two_hosts, why_not
 
 from hosted.columns import TrackerClass
+from hosted.tracker import HostedTracker
 from pluto_dist.server.api_keys import mint
 
 
@@ -89,16 +90,22 @@ def hosts() -> Iterator[tuple[Host, Host]]:
 
 
 @pytest.fixture
-def tracker_on_host(hosts, tmp_path) -> Iterator[dict[str, str]]:
+def tracker_on_host(hosts, tmp_path, tracker_class) -> Iterator[dict[str, str]]:
     """A tracker on the first host, which logs into tracker.log; the environment that points at it from both."""
     key = mint()
     (tmp_path / "key").write_text(key)
+    is_hosted = tracker_class is HostedTracker
     command = [sys.executable, "-c", "from pluto_dist.cli import main; main()", "server"]
+    if is_hosted:
+        command = [sys.executable, "-m", "hosted", "--py-port", "8001"]
     command += ["--host", hosts[0].address, "--port", "8000", "--db", str(tmp_path / "tracker.db")]
     with (tmp_path / "tracker.log").open("w") as log:
         command += ["--api-key-file", str(tmp_path / "key")]
-        process = hosts[0].start(command, dict(os.environ), tmp_path, output=log)
-    yield {"PLUTO_API_KEY": key, "PLUTO_URL_API": f"http://{hosts[0].address}:8000"}
+        environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        process = hosts[0].start(command, environ, tmp_path, output=log)
+    url = f"http://{hosts[0].address}"
+    py = {"PLUTO_URL_PY": f"{url}:8001"} if is_hosted else {}
+    yield {"PLUTO_API_KEY": key, "PLUTO_URL_API": f"{url}:8000", **py}
     process.kill()
     process.wait(10)
 

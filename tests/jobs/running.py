@@ -26,6 +26,14 @@ NO_RESOLVER = {"RES_OPTIONS": "attempts:0"}
 FORWARDED = ("Authorization", "Content-Type", "User-Agent")
 
 
+def whole(db: Path, shown: dict[str, Any]) -> dict[str, Any]:
+    """The details of a run that a tracker shows, and what only its database has: attaches, history, heartbeat."""
+    with closing(Database(db)) as database:
+        found = details(database, ORGANIZATION, shown["id"])
+    assert found is not None
+    return details_json(found) | shown
+
+
 @dataclass
 class Tracker:
     """A tracker, asked as anyone may ask it."""
@@ -48,11 +56,8 @@ class Tracker:
         return [self.run(run["id"]) for run in reversed(listed)]
 
     def run(self, run: int) -> dict[str, Any]:
-        """A run as the tracker shows it, with what its database has beside: attaches, history, heartbeat."""
-        with closing(Database(self.server.db)) as database:
-            found = details(database, ORGANIZATION, run)
-        assert found is not None
-        return details_json(found) | self._get(f"/api/runs/details/{run}")
+        """A run as the tracker shows it, and what only its database has."""
+        return whole(self.server.db, self._get(f"/api/runs/details/{run}"))
 
     def cancel(self, run: int) -> None:
         """Cancel a run as the tracker's page does."""

@@ -14,7 +14,7 @@ import pytest
 from cluster import C10D, Cluster
 from two_hosts import ask
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers, pytest.mark.timeout(300)]
 
 LAUNCHER = (sys.executable, "-c", "from pluto_dist.cli import main; main()", "run", "--project=hosts")
 WORKER = """
@@ -61,7 +61,7 @@ def cluster(request: pytest.FixtureRequest, hosts, tracker_on_host, tmp_path) ->
 def the_run(cluster: Cluster, codes: list[int], seconds: float) -> dict[str, Any]:
     """The job's one run; its row is printed."""
     (listed,) = ask(cluster.hosts[0], cluster.environ, "/api/runs/list?projectName=hosts")["runs"]
-    run = ask(cluster.hosts[0], cluster.environ, f"/api/runs/details/{listed['id']}")
+    run = cluster.run(listed["id"])
     history = " -> ".join(change["to"] for change in run["statusHistory"])
     cause = {name: value for name, value in (run["statusMetadata"] or {}).items() if name != "traceback"}
     print(f"ROW | {cluster.name} | {history} | {json.dumps(cause)} | exit codes {codes} | {seconds:.1f} s")

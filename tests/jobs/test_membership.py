@@ -14,7 +14,7 @@ import pytest
 from cluster import C10D, Cluster
 from two_hosts import ask
 
-pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers, pytest.mark.timeout(300)]
 
 
 def more(value: int) -> Any:
@@ -59,7 +59,7 @@ def attempts(run: dict[str, Any]) -> list[dict[str, Any]]:
 def the_one_run(cluster: Cluster) -> dict[str, Any]:
     """The project's only run; every report names it."""
     (listed,) = ask(cluster.hosts[0], cluster.environ, "/api/runs/list?projectName=hosts")["runs"]
-    run = ask(cluster.hosts[0], cluster.environ, f"/api/runs/details/{listed['id']}")
+    run = cluster.run(listed["id"])
     assert {report["id"] for report in cluster.reports()} == {run["id"]}, cluster.reports()
     lived = " -> ".join(f"{'+'.join(record['hosts'])} ({record['world_size']})" for record in attempts(run))
     history = " ".join(change["to"] for change in run["statusHistory"])

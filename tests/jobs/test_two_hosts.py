@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import requests
+from running import whole
 from two_hosts import Host, ask
 
-pytestmark = pytest.mark.multiprocess
+pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 
 SCRIPT = """
 import os, signal, socket, time
@@ -62,7 +63,7 @@ def test_both_hosts_are_in_one_run(hosts, tracker_on_host, tmp_path, victim):
 
     assert codes == [0, 0], output
     (listed,) = ask(hosts[0], environ, "/api/runs/list?projectName=hosts")["runs"]
-    run = ask(hosts[0], environ, f"/api/runs/details/{listed['id']}")
+    run = whole(tmp_path / "tracker.db", ask(hosts[0], environ, f"/api/runs/details/{listed['id']}"))
     reports = [requests.models.complexjson.loads(f.read_text()) for f in (tmp_path / "reports").glob("*.json")]
     assert {report["id"] for report in reports} == {run["id"]}
     assert sorted(report["rank"] for report in reports if not report["again"]) == [0, 1, 2, 3]

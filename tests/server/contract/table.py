@@ -29,7 +29,14 @@ def target(environ: Mapping[str, str]) -> Iterator[Target]:
     if url := environ.get(URL):
         yield Target(url.rstrip("/"), environ[KEY])
         return
-    with LocalServer() as server, closing(Database(server.db)) as database:
+    with LocalServer() as server, target_of(server) as asked:
+        yield asked
+
+
+@contextmanager
+def target_of(server: LocalServer) -> Iterator[Target]:
+    """A server in this process, with further keys."""
+    with closing(Database(server.db)) as database:
         keys = {name: f"mlps_{name.replace(' ', '-')}" for name in ("another organization", "revoked", "expired")}
         database.add_key(keys["another organization"], organization="another")
         database.add_key(keys["revoked"])
