@@ -72,12 +72,12 @@ class CreateRunResponse(Record):
 
 @dataclass(frozen=True, slots=True)
 class ResumeRunRequest(Record):
-    """``POST /api/runs/resume``: exactly one of the three ids; an external id needs its project."""
+    """``POST /api/runs/resume``: exactly one of the three ids, none of them null; an external id needs its project."""
 
-    run_id: int | None = contract_field("runId", "number", nullable=True)
-    display_id: str | None = contract_field("displayId", "string", nullable=True)
-    external_id: str | None = contract_field("externalId", "string", nullable=True, min_length=1, is_name=True)
-    project_name: str | None = contract_field("projectName", "string", nullable=True, is_name=True)
+    run_id: int | None = contract_field("runId", "number")
+    display_id: str | None = contract_field("displayId", "string")
+    external_id: str | None = contract_field("externalId", "string", is_name=True)
+    project_name: str | None = contract_field("projectName", "string", is_name=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class UpdateConfigRequest(Record):
     """``POST /api/runs/config/update``: merged into the stored config, key by key, later wins."""
 
     run_id: int = contract_field("runId", "number", required=True)
-    config: str | None = contract_field("config", "string", required=True, nullable=True, is_document=True)
+    config: str = contract_field("config", "string", required=True, is_document=True)
 
 
 @dataclass(frozen=True, slots=True)

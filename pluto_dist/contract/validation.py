@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
@@ -44,6 +43,7 @@ class Rule:
     type: JsonType
     nullable: bool = False
     min_length: int | None = None
+    max_length: int | None = None
     date_ms: bool = False
     whole: bool = False
     choices: tuple[str, ...] = ()
@@ -156,11 +156,19 @@ def _value_issues(rule: Rule, value: Json) -> list[Issue]:
         return found
     if rule.min_length and len(value) < rule.min_length:
         return [_beyond(path, "string", "minimum", 1, "String must contain at least 1 character(s)")]
+    if rule.max_length and _utf16_length(value) > rule.max_length:
+        message = f"String must contain at most {rule.max_length} character(s)"
+        return [_beyond(path, "string", "maximum", rule.max_length, message)]
     return _number_issues(path, value, latest=rule.date_ms) if rule.whole or rule.date_ms else []
 
 
+def _utf16_length(text: str) -> int:
+    """The length in UTF-16 code units, as the server's validator, which is JavaScript, counts it."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
 def _number_issues(path: tuple[str | int, ...], value: float, *, latest: bool) -> list[Issue]:
-    if not math.isfinite(value) or value != int(value):
+    if isinstance(value, float) and not value.is_integer():  # so are NaN and infinity
         detail = {"code": "invalid_type", "expected": "integer", "received": "float"}
         return [Issue(path, "Expected integer, received float", detail)]
     if value < 0:

@@ -160,7 +160,7 @@ def _attach_by_reference(context: RankContext, creation: CreationContext, client
         refuse_cancelled(known)
     answer = client.resume(resume_request(context.run_name), deadline=plan.deadline)
     context.channel.begin()
-    merged = UpdateConfigRequest(answer.run_id, create_request(plan, creation, known).config)
+    merged = UpdateConfigRequest(answer.run_id, create_request(plan, creation, known).config or "{}")
     client.update_config(merged, deadline=plan.deadline)
     return answer
 

@@ -12,6 +12,7 @@ NAME_LIMIT = 1000  # characters of a log name, a file name or a type
 # The largest page of each list.
 RUNS_PER_PAGE = 200
 POINTS_PER_PAGE = 10_000
+RAW_POINTS_PER_PAGE = 50_000
 LINES_PER_PAGE = 10_000
 DATA_PER_PAGE = 1000
 

@@ -226,8 +226,16 @@ def folders_of(spool: Path, names: set[str]) -> dict[str, str]:
 
 
 def test_the_old_database_gives_the_old_answers(opened: Opened):
-    """Runs, lists, metrics, console lines, data and files are the same as in the answers of the old version."""
-    for path, expected in ANSWERS.items():
+    """Runs, lists, metrics, console lines, data and files are the same as in the answers of the old version.
+
+    A listed run has the hosted tracker's fields only; the old version had more.
+    """
+    more = {"externalId", "updatedAt", "config", "url"}
+    for path, answer in ANSWERS.items():
+        expected = answer
+        if path.startswith("/api/runs/list"):
+            runs = [{name: value for name, value in run.items() if name not in more} for run in answer["runs"]]
+            expected = {**answer, "runs": runs}
         actual = without_address(opened.tracker.get(path), opened.tracker.url)
         assert contains(actual, expected), path
     (file,) = opened.tracker.get("/api/runs/files", projectName="digits", runId=1)["files"]

@@ -57,7 +57,7 @@ SMALLEST: dict[type[Record], dict[str, Any]] = {
     },
     ResumeRunRequest: {},
     UpdateStatusRequest: {"runId": 1, "status": "RUNNING"},
-    UpdateConfigRequest: {"runId": 1, "config": None},
+    UpdateConfigRequest: {"runId": 1, "config": "{}"},
     SuccessResponse: {"success": True},
     TriggerRequest: {"runId": 1},
     TriggerResponse: {},

@@ -35,6 +35,7 @@ OTHER_VARIABLES = {
     "PLUTO_DIST_SERVER_KEY": "pluto_dist/cli/server.py",
     "PLUTO_DIST_CONTRACT_URL": "tests/server/contract/table.py",
     "PLUTO_DIST_CONTRACT_KEY": "tests/server/contract/table.py",
+    "PLUTO_DIST_CONTRACT_PY": "tests/server/contract/table.py",
     "PLUTO_DIST_WRITE_SNAPSHOTS": "tests/cli/test_help.py",
     "PLUTO_URL_": "pluto_dist/server/env_file.py",  # `PLUTO_URL_*`
 }

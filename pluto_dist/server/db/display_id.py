@@ -20,9 +20,10 @@ from sqids import Sqids
 from pluto_dist.server.settings import LARGEST_INTEGER
 
 _SEPARATORS = re.compile(r"[-_.\s]+")
-_DISPLAY_ID = re.compile(r"(?P<prefix>.+)-(?P<number>[0-9]{1,15})", re.DOTALL)
+_DISPLAY_ID = re.compile(r"(?P<prefix>.+)-(?P<number>[0-9]+)", re.DOTALL)
 _SQIDS = Sqids()
 _MIN_LENGTH, _MAX_LENGTH = 3, 4  # of a prefix, if the project's name has as many characters
+_DIGITS = 11  # as many make a number too large for a run; int() takes no more than 4,300
 
 
 def prefix_of(project: str) -> str:
@@ -40,9 +41,12 @@ def display_id(prefix: str, number: int) -> str:
 
 
 def parse(text: str) -> tuple[str, int] | None:
-    """Prefix (in upper case) and number of a display id; ``None`` if ``text`` is no display id."""
+    """Prefix (in upper case) and number of a display id; ``None`` if ``text`` is no display id.
+
+    Of a number that is too large for a run, only the first digits are read.
+    """
     found = _DISPLAY_ID.fullmatch(text)
-    return (found["prefix"].upper(), int(found["number"])) if found else None
+    return (found["prefix"].upper(), int(found["number"].lstrip("0")[:_DIGITS] or "0")) if found else None
 
 
 def sqid_of_run(run: int) -> str:
@@ -51,13 +55,13 @@ def sqid_of_run(run: int) -> str:
 
 
 def decode_sqid(sqid: str) -> int | None:
-    """The number that a sqid decodes to, canonical or not, as on the hosted tracker; ``None`` if not exactly one.
+    """The first number that a sqid decodes to, canonical or not, as on the hosted tracker; ``None`` if there is none.
 
     >>> decode_sqid("Uk"), decode_sqid("create"), decode_sqid("-")
     (1, 642064977, None)
     """
     numbers = _SQIDS.decode(sqid) if sqid.isascii() else []
-    return numbers[0] if len(numbers) == 1 and numbers[0] <= LARGEST_INTEGER else None
+    return numbers[0] if numbers and numbers[0] <= LARGEST_INTEGER else None
 
 
 def run_of_sqid(sqid: str) -> int | None:

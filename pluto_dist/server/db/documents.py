@@ -46,15 +46,13 @@ def load(text: str | None) -> Json:
 def merge(stored: Json, update: Json) -> Json:
     """``update`` merged into ``stored`` at every depth: the update wins, lists are replaced, null overwrites.
 
-    An update that is not an object changes nothing. A stored list becomes an object with its indices
-    as keys, as measured on the hosted tracker.
+    At the top, a list or a string counts as an object with its indices as keys, and every other value as an empty
+    object, as in JavaScript.
+
+    >>> merge([1, 2], {"a": 1})
+    {'0': 1, '1': 2, 'a': 1}
     """
-    if not isinstance(update, dict):
-        return stored
-    if isinstance(stored, list):
-        stored = {str(index): value for index, value in enumerate(stored)}
-    base: dict[str, Json] = stored if isinstance(stored, dict) else {}
-    return _merge_objects(base, update)
+    return _merge_objects(_as_object(stored), _as_object(update))
 
 
 def inherit_config(parent: Json, own: Json) -> Json:
@@ -69,6 +67,12 @@ def inherit_tags(parent: tuple[str, ...], own: tuple[str, ...]) -> tuple[str, ..
     if any(tag.startswith("group:") for tag in own):
         parent = tuple(tag for tag in parent if not tag.startswith("group:"))
     return tuple(dict.fromkeys((*parent, *own)))
+
+
+def _as_object(value: Json) -> dict[str, Json]:
+    if isinstance(value, (list, str)):
+        return {str(index): item for index, item in enumerate(value)}
+    return value if isinstance(value, dict) else {}
 
 
 def _merge_objects(base: dict[str, Json], update: dict[str, Json]) -> dict[str, Json]:

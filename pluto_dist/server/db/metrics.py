@@ -119,6 +119,18 @@ def points(
     return [_point(step, time, value) for step, time, value in rows.fetchall()]
 
 
+def logged_points(
+    database: Database, run: int, name: str, limit: int, *, first: int = 0, last: int = LARGEST_INTEGER
+) -> list[tuple[int, int, float]]:
+    """Step, time and value of the first ``limit`` points that the run itself logged, also of those not finite."""
+    rows = database.execute(
+        "SELECT step, time, value FROM points JOIN series ON series.id = points.series_id "
+        "WHERE series.run_id = ? AND series.name = ? AND step BETWEEN ? AND ? ORDER BY step, time LIMIT ?",
+        (run, name, first, last, limit),
+    )
+    return [(step, time, float(value)) for step, time, value in rows.fetchall()]
+
+
 def buckets(database: Database, metric: MetricSeries, limit: int) -> tuple[str, list[Bucket]]:
     """The axis ("step" or "time") and a metric's finite values in at most ``limit`` buckets along it.
 

@@ -172,7 +172,12 @@ _LOGGED = (
 # For the newest runs of a project.
 _RUNS_BY_AGE = ("CREATE INDEX runs_by_age ON runs (project_id, created_at)",)
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_RUNS, _LOGGED, _RUNS_BY_AGE)
+_NOTES_AND_EVENTS = (
+    "ALTER TABLE runs ADD COLUMN notes TEXT",
+    "ALTER TABLE status_changes ADD COLUMN metadata TEXT",  # the status_metadata that came with the status
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_RUNS, _LOGGED, _RUNS_BY_AGE, _NOTES_AND_EVENTS)
 
 
 def check_application(connection: sqlite3.Connection) -> None:

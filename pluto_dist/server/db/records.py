@@ -60,15 +60,44 @@ class AttachResult:
 
 @dataclass(frozen=True, slots=True)
 class StatusChange:
-    """One change of a run's status; ``before`` is ``None`` for its creation. ``at`` in milliseconds since 1970."""
+    """One change of a run's status.
+
+    Attributes:
+        before: the status before; ``None`` for the creation.
+        after: the status after.
+        at: when, in milliseconds since 1970.
+        source: the request that changed it: "create", "resume" or "update".
+        metadata: what came with the status.
+        id: the number of the change; 0 if it is not stored yet.
+    """
 
     before: str | None
     after: str
     at: int
     source: str
+    metadata: Json = None
+    id: int = 0
 
     def to_json(self) -> dict[str, Json]:
         return {"from": self.before, "to": self.after, "at": iso(self.at), "source": self.source}
+
+    def to_event(self, run: int) -> dict[str, Json]:
+        """The change in the hosted tracker's form. There are no users here, and keys are known by their hashes only.
+
+        There a create, like an update, is an "api" request, unless it finds a run that has ended.
+        """
+        is_resume = self.source == "resume" or (self.source == "create" and self.before is not None)
+        return {
+            "id": str(self.id),
+            "runId": run,
+            "fromStatus": self.before,
+            "toStatus": self.after,
+            "source": "resume" if is_resume else "api",
+            "metadata": self.metadata,
+            "actorId": None,
+            "apiKeyId": None,
+            "createdAt": iso(self.at),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +139,9 @@ class RunSummary:
             "name": self.name,
             "number": self.number,
             "displayId": self.display_id,
-            "externalId": self.external_id,
             "status": self.status,
             "tags": list(self.tags),
             "createdAt": iso(self.created_at),
-            "updatedAt": iso(self.updated_at),
         }
 
 
@@ -153,6 +180,7 @@ class RunDetails:
     heartbeat_at: int | None
     forked_from: int | None
     fork_step: int | None
+    notes: str | None
     history: tuple[StatusChange, ...]
     attaches: tuple[Attach, ...]
     attach_count: int

@@ -17,43 +17,38 @@ from pluto_dist.server.db.records import RunSummary, iso
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """The parameters of a list. ``filter`` is a parsed JSON document; ``sort`` a field, with ``-`` descending."""
+    """The parameters of a list. ``filter`` is a parsed JSON document; ``sort`` a field, with ``-`` descending.
+
+    A run matches ``tags`` if it has one of them, and ``statuses`` if its status is one of them.
+    """
 
     limit: int
     offset: int = 0
     search: str = ""
     tags: tuple[str, ...] = ()
+    statuses: tuple[str, ...] = ()
     filter: Json = None
     sort: str = ""
 
     @property
     def is_default(self) -> bool:
         """Whether nothing but ``limit`` is set."""
-        return not (self.offset or self.search or self.tags or self.filter is not None or self.sort)
+        return self == ListQuery(self.limit)
 
 
-@dataclass(frozen=True, slots=True)
-class ListedRun:
-    """A run in a list, with its config."""
-
-    summary: RunSummary
-    config: Json
-
-
-def select_runs(database: Database, organization: str, project: str, query: ListQuery) -> tuple[list[ListedRun], int]:
+def select_runs(
+    database: Database, organization: str, project: str, query: ListQuery
+) -> tuple[tuple[RunSummary, ...], int]:
     """The runs of one page, newest first unless sorted, and the number of runs on all pages.
 
     Raises:
         FilterError: the filter or the sort has an unknown word.
     """
     if query.is_default:
-        found, total = run_queries.list_runs(database, organization, project, query.limit)
-    else:
-        with database.snapshot():
-            found = _select(database, run_queries.all_runs(database, organization, project), query)
-        total = len(found)
-        found = found[query.offset : query.offset + query.limit]
-    return [ListedRun(run, documents.load(_column(database, run.id, "config"))) for run in found], total
+        return run_queries.list_runs(database, organization, project, query.limit)
+    with database.snapshot():
+        found = _select(database, run_queries.all_runs(database, organization, project), query)
+    return found[query.offset : query.offset + query.limit], len(found)
 
 
 def parse_filter(text: str | None) -> Json:
@@ -72,7 +67,13 @@ def parse_filter(text: str | None) -> Json:
 
 def _select(database: Database, found: tuple[RunSummary, ...], query: ListQuery) -> tuple[RunSummary, ...]:
     search = query.search.lower()
-    selected = [run for run in found if search in run.name.lower() and set(query.tags) <= set(run.tags)]
+    selected = [
+        run
+        for run in found
+        if search in run.name.lower()
+        and (not query.tags or set(query.tags) & set(run.tags))
+        and (not query.statuses or run.status in query.statuses)
+    ]
     if query.filter is not None:
         selected = [
             run for run in selected if filters.matches(query.filter, _field(database, run), _metric(database, run))
@@ -95,6 +96,8 @@ def _field(database: Database, run: RunSummary) -> filters.FieldLookup:
         if field == "heartbeatAt":
             at = _column(database, run.id, "heartbeat_at")
             return None if at is None else iso(int(at))
+        if field == "updatedAt":
+            return iso(run.updated_at)
         return run.to_json()[field]
 
     return look_up

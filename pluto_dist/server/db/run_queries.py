@@ -22,6 +22,7 @@ from pluto_dist.server.db.records import (
 )
 
 ATTACHES_SHOWN = 1000
+LARGEST_RUN_NUMBER = 2**31 - 1  # of the hosted tracker's column
 
 _SELECT_HEADER = (
     "SELECT runs.id, runs.number, runs.project_id, projects.name, projects.prefix, runs.status, "
@@ -58,6 +59,10 @@ def find_by_display_id(database: Database, organization: str, text: str, project
     if parsed is None:
         raise RequestRejectedError(400, "Invalid display ID format: a display id is a prefix and a number, as in MMP-1")
     prefix, number = parsed
+    if number > LARGEST_RUN_NUMBER:
+        raise RequestRejectedError(
+            400, f"displayId is {text[:80]}; the number of a run is at most {LARGEST_RUN_NUMBER}"
+        )
     statement = _SELECT_HEADER + "projects.prefix = ? AND runs.number = ?"
     values: tuple[object, ...] = (organization, prefix, number)
     if project is not None:
@@ -131,10 +136,7 @@ def details(database: Database, organization: str, run: int) -> RunDetails | Non
         ).fetchone()
         if row is None:
             return None
-        history = database.execute(
-            "SELECT from_status, to_status, at, source FROM status_changes WHERE run_id = ? ORDER BY id",
-            (run,),
-        ).fetchall()
+        history = _history(database, run)
         attaches = database.execute(
             "SELECT at, user_agent, outcome, fields FROM attaches WHERE run_id = ? ORDER BY id DESC LIMIT ?",
             (run, ATTACHES_SHOWN),
@@ -152,12 +154,24 @@ def details(database: Database, organization: str, run: int) -> RunDetails | Non
         heartbeat_at=row["heartbeat_at"],
         forked_from=row["forked_from"],
         fork_step=row["fork_step"],
-        history=tuple(StatusChange(*change) for change in history),
+        notes=row["notes"],
+        history=history,
         attaches=tuple(Attach(at, agent, outcome, tuple(fields.split())) for at, agent, outcome, fields in attaches)[
             ::-1
         ],
         attach_count=count,
         log_names=names,
+    )
+
+
+def _history(database: Database, run: int) -> tuple[StatusChange, ...]:
+    rows = database.execute(
+        "SELECT from_status, to_status, at, source, metadata, id FROM status_changes WHERE run_id = ? ORDER BY at, id",
+        (run,),
+    ).fetchall()
+    return tuple(
+        StatusChange(before, after, at, source, documents.load(metadata), number)
+        for before, after, at, source, metadata, number in rows
     )
 
 

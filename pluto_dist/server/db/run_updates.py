@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 
 from pluto_dist.contract import run_requests
 from pluto_dist.contract.run_requests import CreateRunRequest, ResumeRunRequest, UpdateStatusRequest
@@ -22,14 +21,15 @@ from pluto_dist.server.db.records import (
     ClientInfo,
     RequestRejectedError,
     RunHeader,
+    StatusChange,
     allows_transition,
     has_ended,
     now_ms,
 )
 from pluto_dist.server.db.run_queries import find_by_display_id, find_by_external_id, find_by_id
-from pluto_dist.server.settings import LARGEST_INTEGER
 
 _INVALID_JSON = "Invalid JSON format in request body"
+_LARGEST_ID = 2**63 - 1
 
 
 def create_run(database: Database, organization: str, request: CreateRunRequest, client: ClientInfo) -> AttachResult:
@@ -46,11 +46,10 @@ def create_run(database: Database, organization: str, request: CreateRunRequest,
             found = find_by_external_id(database, organization, request.project_name, request.external_id)
         if found:
             if isinstance(update, dict):
-                _merge_config(database, found.id, update)
+                _write_config(database, found.id, documents.merge(_stored(database, found.id, "config"), update))
             return AttachResult(_attach(database, found, "create", client), resumed=True)
         _reject(run_requests.refusals(request))
         created = _insert(database, organization, request, update)
-        _record_status(database, created.id, None, RUNNING, source="create")
         _record_attach(database, created.id, client, "created")
         return AttachResult(created, resumed=False)
 
@@ -66,39 +65,67 @@ def resume_run(database: Database, organization: str, request: ResumeRunRequest,
         return AttachResult(_attach(database, run, "resume", client), resumed=True)
 
 
-def update_status(database: Database, organization: str, request: UpdateStatusRequest) -> None:
+def update_status(
+    database: Database, organization: str, request: UpdateStatusRequest, *, clears_metadata: bool = False
+) -> None:
     """Set the status and the documents sent with it, unless the current status has a higher precedence.
 
+    Args:
+        database: the tracker's.
+        organization: of the key.
+        request: without ``status_metadata``, the stored one stays.
+        clears_metadata: whether the request has a null there.
+
     Raises:
-        RequestRejectedError: 400 if a document is not JSON, 404 if there is no such run.
+        RequestRejectedError: 404 if there is no such run, 400 if a document or the time cannot be stored.
     """
-    extra = {
-        "status_metadata": _document("statusMetadata", request.status_metadata, "Invalid statusMetadata JSON"),
-        "logger_settings": _document("loggerSettings", request.logger_settings, "Invalid loggerSettings JSON"),
-    }
-    at = request.status_updated
-    if at is not None and at > run_requests.LATEST_MS:
-        raise RequestRejectedError(400, f"statusUpdated is {at:.0f} ms, which is after the year 9999")
     with database.transaction():
         run = get_run(database, organization, request.run_id)
+        settings = _status_document("loggerSettings", request.logger_settings)
+        metadata = _status_document("statusMetadata", request.status_metadata)
+        at = request.status_updated
+        if at is not None and at > run_requests.LATEST_MS:
+            raise RequestRejectedError(400, f"statusUpdated is {at:.0f} ms, which is after the year 9999")
         if not allows_transition(run.status, request.status):
             return
-        for column, value in extra.items():
-            if value is not None:
-                database.execute(f"UPDATE runs SET {column} = ? WHERE id = ?", (documents.dump(value), run.id))
-        _set_status(database, run, request.status, "update", now_ms() if at is None else int(at))
+        if settings is not None:
+            merged = documents.merge(_stored(database, run.id, "logger_settings"), settings)
+            database.execute(
+                "UPDATE runs SET logger_settings = ? WHERE id = ?", (documents.dump(merged or None), run.id)
+            )
+        if request.status_metadata or clears_metadata:
+            database.execute("UPDATE runs SET status_metadata = ? WHERE id = ?", (documents.dump(metadata), run.id))
+        _set_status(database, run, request.status, "update", None if at is None else int(at), metadata)
 
 
-def update_config(database: Database, organization: str, run_id: float, config: str | None) -> None:
-    """Merge ``config`` into the run's config.
+def update_config(database: Database, organization: str, run_id: float, config: str) -> None:
+    """Merge ``config`` into the run's config; an empty result is stored as none.
 
     Raises:
-        RequestRejectedError: 400 if ``config`` is not JSON or cannot be stored, 404 if there is no such run.
+        RequestRejectedError: 404 if there is no such run, 400 if ``config`` is no JSON object or cannot be stored.
     """
-    _reject(tuple(f"config contains {bad}" for bad in sorted(unstorable_in(config))))
-    update = _document("config", config, "Invalid config JSON")
     with database.transaction():
-        _merge_config(database, get_run(database, organization, run_id).id, update)
+        run = get_run(database, organization, run_id).id
+        update = _document("config", config, "Invalid config JSON")
+        if update is not None and not isinstance(update, dict):
+            raise RequestRejectedError(400, "Invalid config JSON: expected an object")
+        _reject(tuple(f"config contains {bad}" for bad in sorted(unstorable_in(config))))
+        stored = _stored(database, run, "config")
+        merged = stored if update is None else documents.merge(stored, update)
+        _write_config(database, run, merged if isinstance(merged, (dict, list, str)) and merged else None)
+
+
+def update_notes(database: Database, organization: str, run_id: float, notes: str | None) -> None:
+    """Replace the run's notes; an empty text and ``None`` remove them.
+
+    Raises:
+        RequestRejectedError: 404 if there is no such run, 400 if the notes cannot be stored.
+    """
+    if bad := unstorable(notes or ""):
+        raise RequestRejectedError(400, f"notes contains {bad}")
+    with database.transaction():
+        run = get_run(database, organization, run_id)
+        database.execute("UPDATE runs SET notes = ?, updated_at = ? WHERE id = ?", (notes or None, now_ms(), run.id))
 
 
 def update_tags(database: Database, organization: str, run_id: float, tags: tuple[str, ...]) -> None:
@@ -156,10 +183,20 @@ def _document(name: str, text: str | None, message: str = _INVALID_JSON) -> Json
         raise RequestRejectedError(400, message) from error
 
 
+def _status_document(name: str, text: str | None) -> Json:
+    found = _document(name, text, f"Invalid {name} JSON")
+    _reject(tuple(f"{name} contains {bad}" for bad in sorted(unstorable_in(text))))
+    return found
+
+
 def _integer(name: str, number: float) -> int:
-    if not math.isfinite(number) or number != int(number):
+    if isinstance(number, float) and not number.is_integer():  # so are NaN and infinity
         raise RequestRejectedError(400, f"{name} is {number}; it must be a whole number")
-    return max(-LARGEST_INTEGER, min(LARGEST_INTEGER, int(number)))
+    if abs(number) > _LARGEST_ID:
+        raise RequestRejectedError(
+            400, f"{name} is {str(number)[:40]}; the largest number that can be stored is 2**63-1"
+        )
+    return int(number)
 
 
 def _find(database: Database, organization: str, request: ResumeRunRequest) -> RunHeader:
@@ -169,8 +206,8 @@ def _find(database: Database, organization: str, request: ResumeRunRequest) -> R
     if request.run_id is not None:
         return get_run(database, organization, request.run_id)
     if request.display_id is not None:
-        return find_by_display_id(database, organization, request.display_id, request.project_name)
-    if request.project_name is None:
+        return find_by_display_id(database, organization, request.display_id, request.project_name or None)
+    if not request.project_name:
         raise RequestRejectedError(400, "projectName is required when using externalId")
     found = find_by_external_id(database, organization, request.project_name, request.external_id or "")
     if found is None:
@@ -179,7 +216,9 @@ def _find(database: Database, organization: str, request: ResumeRunRequest) -> R
 
 
 def _insert(database: Database, organization: str, request: CreateRunRequest, config: Json) -> RunHeader:
-    project, prefix, number = _next_number(database, organization, request.project_name)
+    now = now_ms()
+    created = now if request.created_at is None else int(request.created_at)
+    project, prefix, number = _next_number(database, organization, request.project_name, created)
     tags = request.tags or ()
     parent, step = _fork(database, organization, project, request)
     if parent is not None:
@@ -188,8 +227,6 @@ def _insert(database: Database, organization: str, request: CreateRunRequest, co
             config = documents.inherit_config(documents.load(row["config"]), config)
         if request.inherit_tags:
             tags = documents.inherit_tags(tuple(json.loads(row["tags"])), tags)
-    now = now_ms()
-    created = now if request.created_at is None else int(request.created_at)
     updated = now if request.updated_at is None else int(request.updated_at)
     values = {
         "project_id": project,
@@ -209,15 +246,16 @@ def _insert(database: Database, organization: str, request: CreateRunRequest, co
     placeholders = ", ".join("?" * len(values))
     cursor = database.execute(f"INSERT INTO runs ({', '.join(values)}) VALUES ({placeholders})", tuple(values.values()))
     run = int(cursor.lastrowid or 0)
+    _record_status(database, run, StatusChange(None, RUNNING, created, "create"))
     return RunHeader(run, number, project, request.project_name, prefix, RUNNING, parent, step)
 
 
-def _next_number(database: Database, organization: str, name: str) -> tuple[int, str, int]:
+def _next_number(database: Database, organization: str, name: str, created: int) -> tuple[int, str, int]:
     row = database.execute(
         "INSERT INTO projects (organization, name, prefix, created_at, next_number) VALUES (?, ?, ?, ?, 2) "
         "ON CONFLICT (organization, name) DO UPDATE SET next_number = next_number + 1 "
         "RETURNING id, prefix, next_number - 1",
-        (organization, name, display_id.prefix_of(name), now_ms()),
+        (organization, name, display_id.prefix_of(name), created),
     ).fetchall()[0]
     return row[0], row[1], row[2]
 
@@ -243,40 +281,47 @@ def _fork(
     return parent.id, step
 
 
-def _merge_config(database: Database, run: int, update: Json) -> None:
-    stored = documents.load(database.execute("SELECT config FROM runs WHERE id = ?", (run,)).fetchone()[0])
-    merged = documents.merge(stored, update)
-    if merged != stored:
-        database.execute(
-            "UPDATE runs SET config = ?, updated_at = ? WHERE id = ?", (documents.dump(merged), now_ms(), run)
-        )
+def _stored(database: Database, run: int, column: str) -> Json:
+    return documents.load(database.execute(f"SELECT {column} FROM runs WHERE id = ?", (run,)).fetchone()[0])
+
+
+def _write_config(database: Database, run: int, config: Json) -> None:
+    database.execute("UPDATE runs SET config = ?, updated_at = ? WHERE id = ?", (documents.dump(config), now_ms(), run))
 
 
 def _attach(database: Database, run: RunHeader, source: str, client: ClientInfo) -> RunHeader:
     """Record the request; a run that has ended is RUNNING again."""
     _record_attach(database, run.id, client, "resumed")
     if has_ended(run.status):
-        _set_status(database, run, RUNNING, source, now_ms())
+        _set_status(database, run, RUNNING, source)
         return dataclasses.replace(run, status=RUNNING)
     return run
 
 
-def _set_status(database: Database, run: RunHeader, status: str, source: str, at: int) -> None:
-    if run.status == status:
-        return
-    database.execute(
-        "UPDATE runs SET status = ?, status_updated = ?, updated_at = ? WHERE id = ?",
-        (status, at, now_ms(), run.id),
-    )
-    _record_status(database, run.id, run.status, status, source=source, at=at)
-
-
-def _record_status(
-    database: Database, run: int, before: str | None, after: str, *, source: str, at: int | None = None
+def _set_status(
+    database: Database, run: RunHeader, status: str, source: str, at: int | None = None, metadata: Json = None
 ) -> None:
+    """Set the status; ``at`` is when it changed, by default now.
+
+    As on the hosted tracker: an end that is sent again keeps its time unless it brings another, RUNNING that is sent
+    again gets a new one, and neither is a change of status.
+    """
+    now = now_ms()
+    if at is None and (run.status != status or status == RUNNING):
+        at = now
     database.execute(
-        "INSERT INTO status_changes (run_id, from_status, to_status, at, source) VALUES (?, ?, ?, ?, ?)",
-        (run, before, after, now_ms() if at is None else at, source),
+        "UPDATE runs SET status = ?, status_updated = coalesce(?, status_updated), updated_at = ? WHERE id = ?",
+        (status, at, now, run.id),
+    )
+    if run.status != status:
+        change = StatusChange(run.status, status, now if at is None else at, source, metadata)
+        _record_status(database, run.id, change)
+
+
+def _record_status(database: Database, run: int, change: StatusChange) -> None:
+    database.execute(
+        "INSERT INTO status_changes (run_id, from_status, to_status, at, source, metadata) VALUES (?, ?, ?, ?, ?, ?)",
+        (run, change.before, change.after, change.at, change.source, documents.dump(change.metadata)),
     )
 
 

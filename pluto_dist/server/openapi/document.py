@@ -15,8 +15,8 @@ from pluto_dist.server.routes.endpoint import JSON, JSON_LINES, PLAIN_TEXT, Endp
 from pluto_dist.version import __version__
 
 _ANY_DOCUMENT: Schema = {"nullable": True, "description": "Any JSON value."}
-_BODY_ERRORS = (400, 408, 413, 500)  # of every JSON body
-_LINES_ERRORS = (400, 413)  # of every body of JSON lines
+_KEY_ERRORS = (401, 500, 503)  # of every endpoint that needs the key, and so the database
+_BODY_ERRORS = (400, 408, 413, 500)  # of every endpoint with a body
 _ERRORS = {
     400: "The request is invalid",
     401: "The API key is missing or invalid",
@@ -26,6 +26,7 @@ _ERRORS = {
     409: "Several runs have this display id",
     413: "The body is too large",
     500: "Internal server error",
+    503: "The database does not answer",
 }
 
 
@@ -62,12 +63,12 @@ def _schemas() -> Schema:
         "name": TEXT,
         "number": {"type": "number", "nullable": True},
         "displayId": {"type": "string", "nullable": True},
-        "externalId": {"type": "string", "nullable": True},
+        "projectName": TEXT,
         "status": {"type": "string", "enum": list(run_requests.STATUSES)},
         "tags": {"type": "array", "items": TEXT},
         "createdAt": DATE_TIME,
-        "updatedAt": DATE_TIME,
     }
+    more = {"externalId": {"type": "string", "nullable": True}, "updatedAt": DATE_TIME}
     documents = ("config", "systemMetadata", "loggerSettings", "statusMetadata")
     lists = {name: {"type": "array", "items": {"type": "object"}} for name in ("statusHistory", "attaches")}
     return {
@@ -84,8 +85,8 @@ def _schemas() -> Schema:
                 reference("Run"),
                 {
                     "type": "object",
-                    "properties": {"projectName": TEXT, **dict.fromkeys(documents, _ANY_DOCUMENT), **lists},
-                    "required": ["projectName", *documents, *lists],
+                    "properties": {**more, **dict.fromkeys(documents, _ANY_DOCUMENT), **lists},
+                    "required": [*more, *documents, *lists],
                 },
             ]
         },
@@ -126,11 +127,9 @@ def _body(endpoint: Endpoint) -> Schema | None:
 
 
 def _responses(endpoint: Endpoint) -> Schema:
-    errors = {*endpoint.errors, *([401] if endpoint.needs_key else [])}
-    if endpoint.body is not None:
+    errors = {*endpoint.errors, *(_KEY_ERRORS if endpoint.needs_key else ())}
+    if endpoint.body is not None or endpoint.lines is not None:
         errors.update(_BODY_ERRORS)
-    if endpoint.lines is not None:
-        errors.update(_LINES_ERRORS)
     responses: Schema = {"200": {"description": "Success", "content": _content(endpoint.answer_type, endpoint.answer)}}
     for status in sorted(errors):
         error = reference("Error")

@@ -51,6 +51,7 @@ _DESCRIPTIONS = {
     "step": "The step it was logged at.",
     "sampleIndex": "The index in the list that the file was logged in.",
     "caption": "The caption of the file.",
+    "notes": "A text about the run.",
     "annotations": "Boxes and masks, a JSON document as a string.",
 }
 TEXT: Schema = {"type": "string"}
@@ -83,6 +84,8 @@ def _property(rule: Rule) -> Schema:
         out["nullable"] = True
     if rule.min_length:
         out["minLength"] = rule.min_length
+    if rule.max_length:
+        out["maxLength"] = rule.max_length
     if rule.type == "array":
         out["items"] = {"type": "string"}
     if rule.choices:

@@ -1,4 +1,4 @@
-"""Endpoints that annotate a run: tags, log names, alerts, the model graph.
+"""Endpoints that annotate a run: tags, notes, log names, alerts, the model graph.
 
 Each answers ``{"success": true}``. Alerts are stored and shown on the run's page; no e-mail is sent.
 """
@@ -40,6 +40,19 @@ class AnnotationRoutes(Routes):
     async def update_tags(self, request: Request) -> Response:
         organization, record, _ = await self._auth.read_record(request, sdk_requests.UpdateTagsRequest)
         run_updates.update_tags(self._database, organization, record.run_id, record.tags)
+        return _success()
+
+    @Endpoint(
+        "POST",
+        "/api/runs/notes/update",
+        "Replace a run's notes",
+        body=sdk_requests.UpdateNotesRequest,
+        answer=SUCCESS,
+        errors=(404,),
+    )
+    async def update_notes(self, request: Request) -> Response:
+        organization, record, _ = await self._auth.read_record(request, sdk_requests.UpdateNotesRequest)
+        run_updates.update_notes(self._database, organization, record.run_id, record.notes)
         return _success()
 
     @Endpoint(

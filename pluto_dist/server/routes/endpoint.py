@@ -7,16 +7,21 @@ as its decorator. ``app`` lists the groups; a new endpoint of a group needs no o
         @Endpoint("POST", "/api/runs/tags/update", "Replace a run's tags", body=UpdateTagsRequest, errors=(404,))
         async def update_tags(self, request: Request) -> Response: ...
 
-A declaration does not check requests: the handler reads the key, the body and the parameters. Tests compare both.
+A declaration does not check requests: the handler reads the key, the body and the parameters, and tests compare both.
+But a parameter of the query string that is not declared does not reach the handler.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -31,6 +36,7 @@ JSON, JSON_LINES, PLAIN_TEXT = "application/json", "application/x-ndjson", "text
 _DECLARATION = "endpoint"  # the attribute of a handler
 _CONVERTOR = re.compile(r":\w+\}")
 
+Handler = Callable[[Request], Awaitable[Response]]
 H = TypeVar("H", bound=Callable[..., Awaitable[Response]])
 
 
@@ -112,7 +118,8 @@ class Routes:
     def routes(self) -> list[Route]:
         """A route for each declaration, in the same order."""
         return [
-            Route(endpoint.path, getattr(self, name), methods=[endpoint.method]) for name, endpoint in self._declared()
+            Route(endpoint.path, _with_declared_query(getattr(self, name), endpoint), methods=[endpoint.method])
+            for name, endpoint in self._declared()
         ]
 
     @classmethod
@@ -121,6 +128,19 @@ class Routes:
             endpoint = declaration(member)
             if endpoint is not None:
                 yield name, endpoint
+
+
+def _with_declared_query(handler: Handler, endpoint: Endpoint) -> Handler:
+    """``handler``, called with the declared parameters of the query string only."""
+    declared = {parameter["name"] for parameter in endpoint.parameters if parameter["in"] == "query"}
+
+    @functools.wraps(handler)
+    async def handle(request: Request) -> Response:
+        given = QueryParams(request.scope["query_string"]).multi_items()
+        query = urlencode([(name, value) for name, value in given if name in declared])
+        return await handler(Request({**request.scope, "query_string": query.encode()}, request.receive))
+
+    return handle
 
 
 def declaration(handler: Any) -> Endpoint | None:

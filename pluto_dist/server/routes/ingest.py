@@ -12,12 +12,13 @@ from typing import TypeVar
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from pluto_dist.contract.run_requests import LATEST_MS, NAME_LIMIT
+from pluto_dist.contract.run_requests import LATEST_MS
 from pluto_dist.contract.validation import Json
 from pluto_dist.server.db import log_lines, logs, metrics, run_updates
 from pluto_dist.server.db.database import Database
 from pluto_dist.server.openapi.schemas import RUN_IN_HEADER, TEXT, UNSIGNED, Schema, object_schema
 from pluto_dist.server.routes.endpoint import PLAIN_TEXT, Endpoint, Routes
+from pluto_dist.server.settings import NAME_LIMIT
 from pluto_dist.server.transport.responses import ResponseError, error_response
 
 L = TypeVar("L")

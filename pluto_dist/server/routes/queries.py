@@ -1,10 +1,12 @@
-"""Endpoints that list: projects, metric names, metrics, console lines, data and files of a run.
+"""Endpoints that list: projects, metric names, metrics, status changes, console lines, data and files of a run.
 
 As on the hosted tracker, the lists of an unknown run are empty, and invalid items of a list of run ids are
 ignored.
 """
 
 from __future__ import annotations
+
+import math
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +15,7 @@ from pluto_dist.contract.validation import Json
 from pluto_dist.server.db import files, logs, metrics, run_queries
 from pluto_dist.server.db.files import StoredFile
 from pluto_dist.server.db.log_lines import ConsoleLine
-from pluto_dist.server.db.records import iso
+from pluto_dist.server.db.records import RequestRejectedError, iso
 from pluto_dist.server.openapi.schemas import (
     DATE_TIME,
     METRIC_FILTERS,
@@ -22,6 +24,7 @@ from pluto_dist.server.openapi.schemas import (
     RUN_IN_QUERY,
     TEXT,
     UNSIGNED,
+    Schema,
     in_query,
     limit_in_query,
     list_schema,
@@ -29,7 +32,13 @@ from pluto_dist.server.openapi.schemas import (
 )
 from pluto_dist.server.routes import urls
 from pluto_dist.server.routes.endpoint import Endpoint, Routes
-from pluto_dist.server.settings import DATA_PER_PAGE, LARGEST_INTEGER, LINES_PER_PAGE, POINTS_PER_PAGE
+from pluto_dist.server.settings import (
+    DATA_PER_PAGE,
+    LARGEST_INTEGER,
+    LINES_PER_PAGE,
+    POINTS_PER_PAGE,
+    RAW_POINTS_PER_PAGE,
+)
 from pluto_dist.server.transport import query_params
 from pluto_dist.server.transport.responses import AsciiJSONResponse
 
@@ -42,6 +51,12 @@ NAMES_LIMIT = 500
 _POINT = object_schema(
     logName=TEXT, logGroup=TEXT, time=DATE_TIME, step=NUMBER, value={"type": "number", "nullable": True}
 )
+_RAW_POINT = object_schema(logGroup=TEXT, step=NUMBER, time=TEXT, value=NUMBER, nonFiniteFlags=NUMBER)
+_MAYBE: Schema = {"type": "string", "nullable": True}
+_EVENT = object_schema(
+    id=TEXT, runId=NUMBER, fromStatus=_MAYBE, toStatus=TEXT, source=TEXT, metadata={"nullable": True},
+    actorId=_MAYBE, apiKeyId=_MAYBE, createdAt=DATE_TIME,
+)  # fmt: skip
 _LINE = object_schema(time=DATE_TIME, logType=TEXT, lineNumber=NUMBER, message=TEXT)
 _DATUM = object_schema(logName=TEXT, logGroup=TEXT, dataType=TEXT, time=DATE_TIME, step=NUMBER, data=TEXT)
 _FILE = object_schema(
@@ -124,6 +139,50 @@ class QueryRoutes(Routes):
                     points = metrics.points(self._database, metric, limit, first=first, last=last)
                     rows.extend(_point_json(name, point) for point in points)
         return AsciiJSONResponse({"metrics": rows})
+
+    @Endpoint(
+        "GET",
+        "/api/runs/metrics/raw",
+        "List the points of one metric as the run logged them, also those that are not finite",
+        answer=list_schema("rows", _RAW_POINT, truncated={"type": "boolean"}),
+        parameters=(
+            *RUN_IN_QUERY,
+            in_query("logName", required=True),
+            in_query("stepMin", UNSIGNED),
+            in_query("stepMax", UNSIGNED),
+            limit_in_query(RAW_POINTS_PER_PAGE),
+        ),
+        errors=(400,),
+    )
+    async def raw_metrics(self, request: Request) -> Response:
+        run = self._find_run(request)
+        name = query_params.required_text(request, "logName")
+        limit = query_params.integer(
+            request, "limit", default=RAW_POINTS_PER_PAGE, minimum=1, maximum=RAW_POINTS_PER_PAGE
+        )
+        first = query_params.integer(request, "stepMin", default=0)
+        last = query_params.integer(request, "stepMax", default=LARGEST_INTEGER)
+        found = []
+        if run is not None:
+            found = metrics.logged_points(self._database, run, name, limit, first=first, last=last)
+        rows = [_raw_point_json(name, *point) for point in found]
+        return AsciiJSONResponse({"rows": rows, "truncated": len(rows) == limit})
+
+    @Endpoint(
+        "GET",
+        "/api/runs/status/history",
+        "List a run's changes of status, oldest first",
+        answer=list_schema("events", _EVENT, runId=NUMBER),
+        parameters=(in_query("runId", UNSIGNED, required=True),),
+        errors=(400, 404),
+    )
+    async def status_history(self, request: Request) -> Response:
+        organization = self._auth.organization(request)
+        number = query_params.integer(request, "runId")
+        run = run_queries.details(self._database, organization, number)
+        if run is None:
+            raise RequestRejectedError(404, "Run not found")
+        return AsciiJSONResponse({"runId": number, "events": [change.to_event(number) for change in run.history]})
 
     @Endpoint(
         "GET",
@@ -222,6 +281,18 @@ class QueryRoutes(Routes):
         project = query_params.required_text(request, "projectName")
         found = run_queries.find_by_id(self._database, organization, number)
         return found.id if found is not None and found.project == project else None
+
+
+def _raw_point_json(name: str, step: int, time: int, value: float) -> dict[str, Json]:
+    """A point in the form of ClickHouse; ``nonFiniteFlags`` is 1 for NaN, 2 for infinity, 4 for minus infinity."""
+    flags = {math.isnan(value): 1, value == math.inf: 2, value == -math.inf: 4}.get(True, 0)
+    return {
+        "logGroup": metrics.log_group(name),
+        "step": step,
+        "time": iso(time).replace("T", " ").removesuffix("Z"),
+        "value": 0 if flags else value,
+        "nonFiniteFlags": flags,
+    }
 
 
 def _point_json(name: str, point: metrics.Point) -> dict[str, Json]:

@@ -37,18 +37,15 @@ from pluto_dist.server.routes import urls
 from pluto_dist.server.routes.endpoint import PLAIN_TEXT, Endpoint, Routes, Services
 from pluto_dist.server.settings import RUNS_PER_PAGE
 from pluto_dist.server.transport import query_params
-from pluto_dist.server.transport.responses import (
-    AsciiJSONResponse,
-    ResponseError,
-    not_found_response,
-    validation_response,
-)
+from pluto_dist.server.transport.responses import AsciiJSONResponse, ResponseError, validation_response
+from pluto_dist.version import __version__
 
 LIST_DEFAULT, OFFSET_LIMIT = 50, 100_000
 USER_AGENT_LIMIT = 200  # characters
 _FIELDS = frozenset({*properties(run_requests.CreateRunRequest), *properties(ResumeRunRequest)})
 
 _DISPLAY_ID: Schema = {"type": "string", "pattern": "^[A-Za-z0-9]{1,4}-[0-9]{1,15}$"}
+_VERSION_FIELDS = dict.fromkeys(("service", "version", "gitCommit", "gitBranch", "buildTime"), TEXT)
 _CREATED = reference("CreateRunResponse")
 _DETAILS = reference("RunDetails")
 _ATTEMPT = object_schema(key=TEXT, number={"type": "integer"})
@@ -95,8 +92,9 @@ class RunRoutes(Routes):
         errors=(404,),
     )
     async def update_status(self, request: Request) -> Response:
-        organization, record, _ = await self._auth.read_record(request, run_requests.UpdateStatusRequest)
-        run_updates.update_status(self._database, organization, record)
+        organization, record, body = await self._auth.read_record(request, run_requests.UpdateStatusRequest)
+        clears = body.get("statusMetadata", "") is None
+        run_updates.update_status(self._database, organization, record, clears_metadata=clears)
         return AsciiJSONResponse({"success": True})
 
     @Endpoint(
@@ -179,42 +177,45 @@ class RunRoutes(Routes):
         answer=list_schema("runs", reference("Run"), total=NUMBER),
         parameters=(
             PROJECT,
-            *(in_query(name) for name in ("search", "tags", "filter", "sort", "offset")),
+            *(in_query(name) for name in ("search", "tags", "status", "filter", "sort", "offset")),
             limit_in_query(RUNS_PER_PAGE),
         ),
         errors=(400,),
     )
     async def list(self, request: Request) -> Response:
         organization = self._auth.organization(request)
-        project = query_params.required_text(request, "projectName")
         params = request.query_params
+        project = params.get("projectName")
+        if not project:
+            raise RequestRejectedError(400, "projectName is required")
         try:
             selection = run_list.ListQuery(
                 limit=query_params.integer(request, "limit", default=LIST_DEFAULT, minimum=1, maximum=RUNS_PER_PAGE),
                 offset=query_params.integer(request, "offset", default=0, maximum=OFFSET_LIMIT),
                 search=params.get("search", "").strip(),
-                tags=tuple(tag for part in params.get("tags", "").split(",") if (tag := part.strip())),
+                tags=query_params.words(request, "tags"),
+                statuses=_statuses(request),
                 filter=run_list.parse_filter(params.get("filter")),
                 sort=params.get("sort", "").strip(),
             )
             found, total = run_list.select_runs(self._database, organization, project, selection)
         except FilterError as error:
             raise RequestRejectedError(400, str(error)) from error
-        runs = [
-            {
-                **run.summary.to_json(),
-                "config": run.config,
-                "url": urls.run_url(self._public_url, organization, project, run.summary.id),
-            }
-            for run in found
-        ]
-        return AsciiJSONResponse({"runs": runs, "total": total})
+        return AsciiJSONResponse({"runs": [{**run.to_json(), "projectName": project} for run in found], "total": total})
 
     @Endpoint("GET", "/api/runs/auth/validate", "Validate the API key")
     async def validate(self, request: Request) -> Response:
         organization = self._auth.organization(request)
         owner = {"id": organization, "slug": organization}
         return AsciiJSONResponse({"valid": True, "organization": owner, "user": {"id": "local-user"}})
+
+    @Endpoint(
+        "GET", "/api/version", "The version of the server", answer=object_schema(**_VERSION_FIELDS), needs_key=False
+    )
+    async def version(self, _: Request) -> Response:
+        """As on the hosted tracker, where what the build did not record is "unknown"."""
+        known = {"service": "pluto-dist", "version": __version__}
+        return AsciiJSONResponse({**dict.fromkeys(_VERSION_FIELDS, "unknown"), **known})
 
     @Endpoint("GET", "/api/health", "Health check", answer=TEXT, answer_type=PLAIN_TEXT, needs_key=False)
     async def health(self, _: Request) -> Response:
@@ -277,24 +278,25 @@ class SqidRoutes(Routes):
         "GET",
         "/api/runs/{code}",
         "Decode a sqid to a run's number",
-        answer=object_schema(runId=NUMBER),
+        answer={"type": "object", "properties": {"runId": NUMBER}},
         parameters=(in_path("code", TEXT),),
-        errors=(404,),
+        needs_key=False,
     )
     async def decode_sqid(self, request: Request) -> Response:
-        """The run number that a sqid encodes.
+        """The run number that a sqid encodes; an empty object for any other text.
 
         "create" is a sqid, too: a POST that a redirect turned into ``GET /api/runs/create`` gets a number.
         """
-        self._auth.organization(request)
         number = display_id.decode_sqid(request.path_params["code"])
-        return not_found_response() if number is None else AsciiJSONResponse({"runId": number})
+        return AsciiJSONResponse({} if number is None else {"runId": number})
 
 
 def details_json(run: RunDetails) -> dict[str, Json]:
     """The body of ``/api/runs/details``. The hosted tracker has no counterpart of the last four fields."""
     return {
         **run.summary.to_json(),
+        "externalId": run.summary.external_id,
+        "updatedAt": iso(run.summary.updated_at),
         "projectName": run.project,
         "config": run.config,
         "systemMetadata": run.system_metadata,
@@ -307,6 +309,14 @@ def details_json(run: RunDetails) -> dict[str, Json]:
         "attaches": [attach.to_json() for attach in run.attaches],
         "attachCount": run.attach_count,
     }
+
+
+def _statuses(request: Request) -> tuple[str, ...]:
+    found = query_params.words(request, "status")
+    if unknown := [word for word in found if word not in run_requests.STATUSES]:
+        known = ", ".join(run_requests.STATUSES)
+        raise RequestRejectedError(400, f"status has {unknown[0][:40]!r}, which is none of {known}")
+    return found
 
 
 def _client_info(request: Request, body: dict[str, Json]) -> ClientInfo:

@@ -71,6 +71,11 @@ def integers(request: Request, name: str) -> list[int] | None:
     return [number for part in value.split(",") if (number := parse_integer(part.strip())) is not None]
 
 
+def words(request: Request, name: str) -> tuple[str, ...]:
+    """The items of a comma-separated list, without blanks around them; none if absent."""
+    return tuple(word for part in request.query_params.get(name, "").split(",") if (word := part.strip()))
+
+
 def parse_integer(value: str) -> int | None:
     """
     >>> parse_integer("12"), parse_integer("-1"), parse_integer("2.0"), parse_integer("1.5"), parse_integer("")

@@ -1,4 +1,4 @@
-"""Records of the JSON bodies that only the official SDK sends.
+"""Records of the JSON bodies that this package's client does not send.
 
 Those that this package's client sends, too, are in ``pluto_dist.contract.run_requests``.
 
@@ -12,7 +12,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from pluto_dist.contract.validation import JsonType, Record, Rule
+from pluto_dist.contract.validation import JsonType, Record, Rule, contract_field
 
 
 def _field(name: str, type: JsonType, *, nullable: bool = False, whole: bool = False, min_length: int = 0) -> Any:
@@ -28,6 +28,14 @@ class UpdateTagsRequest(Record):
 
     run_id: int = _field("runId", "number")
     tags: tuple[str, ...] = _field("tags", "array")
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateNotesRequest(Record):
+    """``POST /api/runs/notes/update``: replaces the run's notes; null and an empty text remove them."""
+
+    run_id: int = contract_field("runId", "number", required=True)
+    notes: str | None = contract_field("notes", "string", required=True, nullable=True, max_length=1000)
 
 
 @dataclass(frozen=True, slots=True)

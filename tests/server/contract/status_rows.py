@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from server.contract.row import REASON, Row
+from server.contract.row import REASON, VALID, Row
 from server.contract.target import RESUME, Answer, Target, new_project, observed
 
 ORDER = ("COMPLETED", "TERMINATED", "CANCELLED", "FAILED")
 SUCCESS = Answer(200, "ok", '"success": true')
 NOT_FOUND = Answer(404, "A", "Run not found")
+NO_PROJECT = Answer(400, "A", "projectName is required when using externalId")
 C = Answer(400, "C")
 
 
@@ -89,8 +90,8 @@ def _resume(*names: str) -> Row:
     return Row("status", f"resume by {' and '.join(names)}", observe, (200, True, True, False))
 
 
-def _rejected(name: str, fields: dict[str, Any], hosted: Answer) -> Row:
-    return Row("status", f"resume: {name}", lambda target: observed(target.send(RESUME, fields)), hosted)
+def _rejected(name: str, fields: dict[str, Any], hosted: Answer, *, read: bool = False) -> Row:
+    return Row("status", f"resume: {name}", lambda target: observed(target.send(RESUME, fields)), hosted, read=read)
 
 
 def _ambiguous(target: Target) -> int:
@@ -137,6 +138,36 @@ def _details_elsewhere(target: Target) -> Answer:
     return observed(target.send(f"/api/runs/details/{run}", method="GET", key=key))
 
 
+def _out_of_range(name: str, fields: dict[str, Any], reason: str) -> Row:
+    """A resume request with a number that no run can have."""
+
+    def observe(target: Target) -> Answer:
+        return observed(target.send(RESUME, fields))
+
+    return Row("status", f"resume: {name}", observe, Answer(500, "A"), Answer(400, "A", reason), REASON)
+
+
+def _not_ascii(target: Target) -> int:
+    """A display id as the tracker itself gave it, with a prefix beyond ASCII."""
+    project = f"日 {new_project()}"
+    created = target.create_run(project)
+    return target.send(RESUME, {"displayId": created["displayId"], "projectName": project}).status_code
+
+
+NO_RUN = "contract: no such project"
+RESUMES = [
+    _rejected("runId null and a displayId", {"runId": None, "displayId": "A-1"}, C),
+    _rejected("displayId null", {"displayId": None}, C, read=True),
+    _rejected("projectName null", {"runId": 1, "projectName": None}, C, read=True),
+    _rejected('externalId ""', {"externalId": "", "projectName": NO_RUN}, NOT_FOUND),
+    _rejected('externalId "" without project', {"externalId": ""}, NO_PROJECT, read=True),
+    _rejected('externalId and projectName ""', {"externalId": "job", "projectName": ""}, NO_PROJECT, read=True),
+    _rejected("no displayId", {"displayId": "job"}, Answer(400, "A", "isplay"), read=True),
+    _out_of_range("a display id with a date", {"displayId": "JOB-20261128093000"}, "displayId is JOB-20261128093000"),
+    _out_of_range("a display id with nanoseconds", {"displayId": "JOB-20261128093000123456789"}, "displayId is JOB-2"),
+    _out_of_range("runId 1e30", {"runId": 1e30}, "runId is 1e+30"),
+    Row("status", "resume: a display id beyond ASCII", _not_ascii, 400, 200, VALID, read=True),
+]
 ROWS = [
     *map(_accepted, ("RUNNING", *ORDER, "completed", "FINISHED", "STOPPED", "CRASHED", "", None)),
     *map(_reopened, ("COMPLETED", "FAILED", "CANCELLED")),
@@ -151,11 +182,9 @@ ROWS = [
     _resume("runId"),
     _resume("displayId", "projectName"),
     _resume("externalId", "projectName"),
-    _rejected(
-        "externalId without project", {"externalId": "job"},
-        Answer(400, "A", "projectName is required when using externalId"),
-    ),
+    _rejected("externalId without project", {"externalId": "job"}, NO_PROJECT),
     _rejected("unknown run", {"runId": 10**9}, Answer(404, "A")),
+    *RESUMES,
     _rejected("two ids", {"runId": 1, "displayId": "A-1"}, C),
     _rejected("no id", {"projectName": "p"}, C),
     Row("status", "resume: ambiguous displayId", _ambiguous, 409),

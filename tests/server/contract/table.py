@@ -1,7 +1,8 @@
 """All rows of the contract, and a report of the results of one tracker.
 
 ``python -m server.contract.table`` (run in tests/ by ``scripts/contract``) checks the tracker at
-PLUTO_DIST_CONTRACT_URL with the key PLUTO_DIST_CONTRACT_KEY; without them it starts an embedded tracker.
+PLUTO_DIST_CONTRACT_URL with the key PLUTO_DIST_CONTRACT_KEY, and its service of heartbeats at PLUTO_DIST_CONTRACT_PY;
+without them it starts an embedded tracker. With ``--closed-list`` it prints the table of the server's README.md.
 """
 
 from __future__ import annotations
@@ -15,19 +16,26 @@ from contextlib import closing, contextmanager
 from pluto_dist.server import LocalServer
 from pluto_dist.server.db.database import Database
 from pluto_dist.server.db.records import now_ms
-from server.contract import fork_rows, race_rows, requests_rows, status_rows
-from server.contract.row import Row, Verdict, check
+from server.contract import fork_rows, query_rows, race_rows, requests_rows, status_rows, update_rows
+from server.contract.row import Row, Verdict, check, closed_list
 from server.contract.target import Target
 
-ROWS: tuple[Row, ...] = (*requests_rows.ROWS, *fork_rows.ROWS, *race_rows.ROWS, *status_rows.ROWS)
-URL, KEY = "PLUTO_DIST_CONTRACT_URL", "PLUTO_DIST_CONTRACT_KEY"
+ROWS: tuple[Row, ...] = (
+    *requests_rows.ROWS,
+    *fork_rows.ROWS,
+    *race_rows.ROWS,
+    *status_rows.ROWS,
+    *update_rows.ROWS,
+    *query_rows.ROWS,
+)
+URL, KEY, PY = "PLUTO_DIST_CONTRACT_URL", "PLUTO_DIST_CONTRACT_KEY", "PLUTO_DIST_CONTRACT_PY"
 
 
 @contextmanager
 def target(environ: Mapping[str, str]) -> Iterator[Target]:
     """The tracker that the environment variables name, or an embedded tracker."""
     if url := environ.get(URL):
-        yield Target(url.rstrip("/"), environ[KEY])
+        yield Target(url.rstrip("/"), environ[KEY], heartbeats=environ.get(PY, "").rstrip("/"))
         return
     with LocalServer() as server, target_of(server) as asked:
         yield asked
@@ -42,7 +50,7 @@ def target_of(server: LocalServer) -> Iterator[Target]:
         database.add_key(keys["revoked"])
         database.revoke_key(keys["revoked"])
         database.add_key(keys["expired"], expires_at=now_ms() - 1)
-        yield Target(server.url, server.api_key, keys)
+        yield Target(server.url, server.api_key, keys, heartbeats=server.url)
 
 
 def summary(verdicts: list[Verdict]) -> str:
@@ -55,6 +63,9 @@ def summary(verdicts: list[Verdict]) -> str:
 
 
 def main() -> int:
+    if sys.argv[1:] == ["--closed-list"]:
+        print("\n".join(closed_list(ROWS)))
+        return 0
     verdicts = []
     with target(os.environ) as tracker:
         print(f"the contract, checked at {tracker.url}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import requests
 
+HEARTBEATS = "the service of heartbeats"
 CREATE, RESUME = "/api/runs/create", "/api/runs/resume"
 ANSWER_KEYS = frozenset(
     ["runId", "number", "displayId", "projectName", "organizationSlug", "url", "resumed", "forkedFromRunId", "forkStep"]
@@ -49,17 +50,23 @@ class Target:
         url: base URL.
         key: valid API key.
         keys: further keys: "another organization", "revoked", "expired". Rows that need a missing one are skipped.
+        heartbeats: base URL of the service that takes heartbeats, or "".
     """
 
     url: str
     key: str
     keys: dict[str, str] = field(default_factory=dict)
+    heartbeats: str = ""
+
+    def has(self, needs: str) -> bool:
+        """Whether the target has what a row needs: one of :attr:`keys`, or :attr:`heartbeats`."""
+        return not needs or needs in self.keys or (needs == HEARTBEATS and bool(self.heartbeats))
 
     def send(
         self, path: str, body: Any = None, *, method: str = "POST", key: str | None = None, raw: bytes | None = None,
-        headers: dict[str, str] | None = None, params: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None, params: dict[str, Any] | None = None, base: str | None = None,
     ) -> requests.Response:  # fmt: skip
-        """Send one request on a new connection; ``key`` "" omits the Authorization header."""
+        """Send one request, on a new connection, to ``base`` or :attr:`url`; ``key`` "" sends no key."""
         sent = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key if key is None else key}"}
         if key == "":
             del sent["Authorization"]
@@ -68,7 +75,7 @@ class Target:
             session.trust_env = False
             found = {**sent, **(headers or {})}
             return session.request(
-                method, self.url + path, data=data, params=params, timeout=60,
+                method, (base or self.url) + path, data=data, params=params, timeout=60,
                 headers={name: value for name, value in found.items() if value},
             )  # fmt: skip
 

@@ -10,6 +10,7 @@ import requests
 from pluto_dist.server import LocalServer
 from pluto_dist.server.app import GROUPS
 from pluto_dist.server.pages.pages import PageRoutes
+from pluto_dist.server.settings import NAME_LIMIT
 from server.conftest import TIMEOUT
 
 # name: (type, nullable, minLength, required)
@@ -81,6 +82,16 @@ def test_create_responses(document: dict[str, Any]) -> None:
     responses = document["paths"]["/api/runs/create"]["post"]["responses"]
     expected = {"$ref": "#/components/schemas/CreateRunResponse"}
     assert responses["200"]["content"]["application/json"]["schema"] == expected
+
+
+def test_bodies(document: dict[str, Any]) -> None:
+    """Every endpoint with a body documents the answers to a body that is invalid, late or too large."""
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            if "requestBody" in operation:
+                assert {"400", "408", "413", "500", "503"} <= set(operation["responses"]), path
+    lines = document["paths"]["/ingest/data"]["post"]["requestBody"]["content"]["application/x-ndjson"]["schema"]
+    assert lines["properties"]["logName"]["maxLength"] == NAME_LIMIT
 
 
 def test_document_is_complete(document: dict[str, Any], server: LocalServer) -> None:

@@ -1,4 +1,4 @@
-"""Tags, log names, alerts and the model graph."""
+"""Tags, notes, log names, alerts and the model graph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from pluto_dist.server import LocalServer
 from pluto_dist.server.db import logs
 from pluto_dist.server.db.database import Database
-from server.conftest import Client, Run
+from server.conftest import TIMEOUT, Client, Run
 
 
 @pytest.fixture
@@ -43,6 +43,21 @@ def test_invalid_tags(client: Client, run: Run, tags: Any) -> None:
     )
     assert response.status_code == 400
     assert client.details(run["runId"])["tags"] == ["old"]
+
+
+def test_notes(client: Client, run: Run) -> None:
+    """The notes are on the run's page, escaped; null and an empty text remove them, and what is invalid leaves them."""
+
+    def shown() -> bool:
+        return "a &lt;b&gt; note" in client.session.get(run["url"], timeout=TIMEOUT).text
+
+    for removed in (None, ""):
+        assert post(client, "notes/update", run, notes="a <b> note").json() == {"success": True}
+        for invalid in ("n" * 1001, "a\0", 1):
+            assert post(client, "notes/update", run, notes=invalid).status_code == 400
+        assert shown()
+        assert post(client, "notes/update", run, notes=removed).status_code == 200
+        assert not shown()
 
 
 def test_log_names(client: Client, run: Run) -> None:

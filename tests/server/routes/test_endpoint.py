@@ -34,6 +34,8 @@ WITHOUT_KEY = {
     "GET /o/{rest}": "pages",
     "GET /api/health": "for load balancers",
     "GET /api/openapi.json": "for code generators",
+    "GET /api/version": "as on the hosted tracker",
+    "GET /api/runs/{code}": "as on the hosted tracker: it reads no data",
     "PUT /files/{file}": "the URL is signed",
     "GET /files/{file}": "the URL is signed",
 }
@@ -77,9 +79,18 @@ class MadeUpRoutes(Routes):
         return AsciiJSONResponse({"product": request.path_params["id"] * record.factor})
 
 
+class EchoRoutes(Routes):
+    """An endpoint that answers the query string that its handler sees."""
+
+    @Endpoint("GET", "/api/echo", "Echo", parameters=(in_query("a"), in_query("b"), in_query("unused")))
+    async def echo(self, request: Request) -> Response:
+        return AsciiJSONResponse({"query": [list(pair) for pair in request.query_params.multi_items()]})
+
+
 def ask(app: Any, method: str, path: str, body: Any = None) -> tuple[int, Any]:
     """Status and JSON of the answer of an ASGI application, without a server."""
     sent: list[Any] = []
+    path, _, query = path.partition("?")
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": json.dumps(body).encode()}
@@ -93,7 +104,7 @@ def ask(app: Any, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         "method": method,
         "path": path,
         "raw_path": path.encode(),
-        "query_string": b"",
+        "query_string": query.encode(),
         "headers": [
             (b"host", b"localhost"),
             (b"authorization", f"Bearer {KEY}".encode()),
@@ -127,7 +138,14 @@ def test_a_declaration_is_enough(database: Database) -> None:
         "required": ["factor"],
     }
     assert answered["content"]["application/json"]["schema"] == object_schema(product=NUMBER)
-    assert sorted(operation["responses"]) == ["200", "400", "401", "404", "408", "413", "500"]
+    assert sorted(operation["responses"]) == ["200", "400", "401", "404", "408", "413", "500", "503"]
+
+
+def test_only_declared_parameters_reach_a_handler(database: Database) -> None:
+    """The query string that a handler sees has the parameters of its declaration, unchanged, and no others."""
+    app = create_app(database, Settings("http://localhost"), lambda _: None, groups=(EchoRoutes,))
+    query = "a=1&undeclared=2&b=%C3%BC+%26&a=3&B=4&c"
+    assert ask(app, "GET", f"/api/echo?{query}") == (200, {"query": [["a", "1"], ["b", "ü &"], ["a", "3"]]})
 
 
 def test_every_route_has_a_declaration(database: Database) -> None:

@@ -82,6 +82,31 @@ def test_fork_of_a_fork(client: Client, project: str) -> None:
     assert names.json()["metricNames"] == ["loss"]
 
 
+def test_raw_points_are_the_runs_own(client: Client, other_organization: Client, project: str) -> None:
+    """Raw points are those that the run itself logged, also those not finite, of one metric."""
+    root = client.create_run(project)
+    client.log_metrics(root["runId"], {"loss": [0.0, 1.0], "acc": [5.0]})
+    child = client.create_run(project, forkRunId=root["runId"], forkStep=1)
+    client.log_metrics(child["runId"], {"loss": [float("nan"), 3.0]}, first_step=2)
+
+    def raw(asked: Client = client, **params: Any) -> list[float]:
+        answer = asked.query("metrics/raw", child, **{"logName": "loss", **params}).json()
+        assert answer["truncated"] is False
+        return [row["value"] if not row["nonFiniteFlags"] else -1 for row in answer["rows"]]
+
+    assert raw() == [-1, 3]
+    assert raw(stepMin=3) == raw(stepMin=3, stepMax=3) == [3]
+    assert raw(logName="acc") == raw(projectName="other") == raw(other_organization) == []
+    assert client.query("metrics/raw", child, logName="loss", limit=2).json()["truncated"] is True
+
+
+def test_status_history_of_another_organization(client: Client, other_organization: Client, run: Run) -> None:
+    """Another organization's run is as unknown as one that does not exist."""
+    assert client.query("status/history", run).json()["events"][0]["toStatus"] == "RUNNING"
+    for response in (other_organization.query("status/history", run), client.query("status/history", run, runId=2**40)):
+        assert (response.status_code, response.json()) == (404, {"error": "Run not found"})
+
+
 def test_metric_names(client: Client, project: str) -> None:
     """Names of a project or of some of its runs, sorted, limited, and searched regardless of case."""
     one, two = client.create_run(project), client.create_run(project)

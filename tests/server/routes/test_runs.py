@@ -53,14 +53,26 @@ def test_status_documents(client: Client, project: str) -> None:
     for name in ("statusMetadata", "loggerSettings"):
         response = client.status(run, "FAILED", **{name: "{"})
         assert (response.status_code, response.json()) == (400, {"error": f"Invalid {name} JSON"})
-    assert client.details(run)["status"] == "RUNNING"
-    client.status(run, "FAILED", statusMetadata='{"exit":1}', loggerSettings='{"x":"\\ud800"}')
+        for bad in ("NUL", "surrogate"):
+            sent = json.dumps({"x": "\0" if bad == "NUL" else "\ud800"})
+            response = client.status(run, "FAILED", **{name: sent})
+            assert (response.status_code, error_shape(response)) == (400, "A")
+            assert name in response.text
+            assert bad in response.text
     found = client.details(run)
-    assert (found["statusMetadata"], found["loggerSettings"]) == ({"exit": 1}, {"x": "\ud800"})
-    assert found["statusUpdated"] is not None
+    assert (found["status"], found["statusUpdated"]) == ("RUNNING", None)
+    client.status(run, "FAILED", statusMetadata='{"exit":1}', loggerSettings='{"x":{"y":1}}')
+    client.status(run, "FAILED", loggerSettings='{"x":{"z":2}}')
+    found = client.details(run)
+    assert (found["statusMetadata"], found["loggerSettings"]) == ({"exit": 1}, {"x": {"y": 1, "z": 2}})
+    client.status(run, "RUNNING", statusMetadata=None)
+    found = client.details(run)
+    assert (found["statusMetadata"], found["loggerSettings"]) == (None, {"x": {"y": 1, "z": 2}})
 
 
-@pytest.mark.parametrize(("run", "status"), [(10**9, 404), (10**40, 404), (-1, 404), (1.5, 400)])
+@pytest.mark.parametrize(
+    ("run", "status"), [(10**9, 404), (2**62, 404), (10**40, 400), (-(10**40), 400), (-1, 404), (1.5, 400)]
+)
 def test_unknown_runs(client: Client, run: float, status: int) -> None:
     for response in (
         client.status(int(run) if run > 2 else run, "RUNNING"),
@@ -109,6 +121,10 @@ REJECTED = [
     ({"externalId": "\ud800", "projectName": "nowhere"}, 400, "A", "lone surrogate"),
     ({"displayId": "ZZZ-999", "projectName": "nowhere"}, 404, "A", "Run not found"),
     ({"displayId": "no number"}, 400, "A", "display"),
+    ({"displayId": f"AAA-{2**31}"}, 400, "A", "at most 2147483647"),
+    ({"displayId": f"AAA-{'9' * 5000}"}, 400, "A", "at most 2147483647"),
+    ({"displayId": "ZZZ-0000000000000000000000009"}, 404, "A", "Run not found"),
+    ({"runId": 10**400}, 400, "A", "runId is 1000"),
     ({}, 400, "C", "Exactly one"),
     ({"runId": 1, "displayId": "A-1"}, 400, "C", "Exactly one"),
     ({"runId": "1"}, 400, "C", "Expected number"),
@@ -248,8 +264,10 @@ def test_list_is_newest_first(client: Client, project: str) -> None:
     response = client.get("/api/runs/list", params={"projectName": project, "limit": 3}).json()
     assert [run["id"] for run in response["runs"]] == created[::-1][:3]
     assert response["total"] == 5
-    assert {"id", "name", "number", "displayId", "status", "tags", "createdAt"} <= set(response["runs"][0])
-    for invalid in ({}, {"projectName": project, "limit": "0"}, {"projectName": project, "limit": "x"}):
+    assert response["runs"][0]["projectName"] == project
+    missing = client.get("/api/runs/list")
+    assert (missing.status_code, error_shape(missing)) == (400, "A")
+    for invalid in ({"projectName": project, "limit": "0"}, {"projectName": project, "limit": "x"}):
         rejected = client.get("/api/runs/list", params=invalid)
         assert (rejected.status_code, error_shape(rejected)) == (400, "C")
 
