@@ -97,7 +97,7 @@ class History(Row):
         if run is None:
             return answer(404, {"error": "Run not found"})
         rows = call.facts.database.execute(
-            "SELECT id, from_status, to_status, at, source, metadata FROM status_changes "
+            "SELECT id, from_status, to_status, at, source, hosted_events.metadata AS metadata FROM status_changes "
             "LEFT JOIN hosted_events ON change_id = id WHERE run_id = ? ORDER BY at, id",
             (run.id,),
         ).fetchall()
