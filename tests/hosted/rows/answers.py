@@ -52,7 +52,7 @@ class ListItems(Row):
 class SixteenDigits(Row):
     name = "numbers have 16 digits"
     does = "numbers in documents come back rounded to 16 digits, and those without a fraction as integers"
-    measured = "section 1, 11.8"
+    measured = "sections 1, 11.8"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         found = await proceed(call)

@@ -20,7 +20,7 @@ _GIVE_UP_MS = 16384 * 24 * 3600 * 1000  # a run silent for 16,384 days is left a
 class TriggerAtPy(Row):
     name = "trigger at PLUTO_URL_PY alone"
     does = "heartbeats and alerts: at the py service alone, 404 at the web address; errors are {detail}"
-    measured = "section 6, 11.5; py/server.py"
+    measured = "sections 6, 11.5; py/server.py"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         is_of_py = call.path in PY_PATHS
@@ -88,7 +88,7 @@ class CoalescedHeartbeats(Row):
 class MonitorRow(Row):
     name = "monitor of silent runs"
     does = "a RUNNING run is made FAILED 1,800 s after its last sign, or 150 s if it ever had a heartbeat"
-    measured = "section 6, 11.5, 11.13; py/python/server.py"
+    measured = "sections 6, 11.5, 11.13; py/python/server.py"
 
 
 class Monitor:

@@ -114,7 +114,7 @@ def _is_no_json(text: str) -> bool:
 class NumbersOutOfRange(Row):
     name = "500 for numbers out of range"
     does = "a display id beyond int4, a runId beyond int8 or with a fraction, a fork with a fraction: 500"
-    measured = "section 1, 4, 11.4"
+    measured = "sections 1, 4, 11.4"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         if call.organization is None:

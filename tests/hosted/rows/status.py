@@ -94,7 +94,7 @@ class _Wakes(Row):
 class ResumeWakes(_Wakes):
     name = "resume wakes"
     does = "POST /resume of an ended run sets it RUNNING"
-    measured = "section 4, 11.2; web/server/routes/runs-openapi.ts"
+    measured = "sections 4, 11.2; web/server/routes/runs-openapi.ts"
     path = "resume"
 
 
@@ -108,7 +108,7 @@ class CreateWakes(_Wakes):
 class Precedence(Row):
     name = "precedence of ends"
     does = "an end of lower precedence than the stored one is answered 200 and ignored, also after the monitor's FAILED"
-    measured = "section 4, 11.5; web/server/lib/run-status.ts"
+    measured = "sections 4, 11.5; web/server/lib/run-status.ts"
     native = True
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
