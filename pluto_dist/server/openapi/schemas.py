@@ -39,7 +39,7 @@ _DESCRIPTIONS = {
     "statusMetadata": "Details of the status, a JSON document as a string.",
     "statusUpdated": "When the status changed, in milliseconds since 1970.",
     "logName": "The log name or log names.",
-    "logType": "The type of the values of these log names: METRIC, TEXT, IMAGE, HISTOGRAM, ...",
+    "logType": "The type of the values of these log names.",
     "timestamp": "When the alert occurred, in milliseconds since 1970.",
     "level": "The severity: INFO, WARNING, ERROR.",
     "title": "The title of the alert.",

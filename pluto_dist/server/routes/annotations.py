@@ -65,7 +65,7 @@ class AnnotationRoutes(Routes):
     )
     async def add_log_names(self, request: Request) -> Response:
         organization, record, _ = await self._auth.read_record(request, sdk_requests.AddLogNamesRequest)
-        for text in (*record.names, record.type):
+        for text in record.names:
             if not text or len(text) > NAME_LIMIT or unstorable(text):
                 raise ResponseError(
                     error_response(400, f"a log name must have 1 to {NAME_LIMIT} characters, none of them NUL")

@@ -14,6 +14,10 @@ from typing import Any
 
 from pluto_dist.contract.validation import JsonType, Record, Rule, contract_field
 
+LOG_TYPES = (
+    "METRIC", "IMAGE", "VIDEO", "AUDIO", "FILE", "TEXT", "ARTIFACT", "HISTOGRAM", "TABLE", "DATA",
+)  # fmt: skip
+
 
 def _field(name: str, type: JsonType, *, nullable: bool = False, whole: bool = False, min_length: int = 0) -> Any:
     rule = Rule(name, type, nullable=nullable, whole=whole, min_length=min_length or None)
@@ -44,7 +48,7 @@ class AddLogNamesRequest(Record):
 
     run_id: int = _field("runId", "number")
     names: tuple[str, ...] = _field("logName", "array")
-    type: str = _field("logType", "string", min_length=1)
+    type: str = contract_field("logType", "string", required=True, choices=LOG_TYPES)
 
 
 @dataclass(frozen=True, slots=True)

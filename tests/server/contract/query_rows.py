@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from server.contract.row import FIELDS, ONCE, WHOLE, Row
+from server.contract.row import FIELDS, ONCE, STABLE, VALID, WHOLE, AnyOf, Row
 from server.contract.target import Answer, Target, new_project, observed
 from server.contract.update_rows import history
 
@@ -166,7 +166,23 @@ def _data(target: Target) -> set[str]:
     return set(get(target, "/api/runs/data", runId=run["runId"], projectName=run["projectName"]))
 
 
+def _code(target: Target) -> int:
+    return len(str(target.create_run(new_project())["url"]).rpartition("/")[2])
+
+
+def _console(target: Target) -> int:
+    run = target.create_run(new_project())
+    params = {"runId": run["runId"], "projectName": run["projectName"], "logType": "info"}
+    return target.send("/api/runs/logs", method="GET", params=params).status_code
+
+
 OTHERS = [
+    Row("queries", "console lines of type info, as the SDK documents it", _console, 400, 200, VALID, read=True),
+    Row(
+        "queries", "the code in a run's URL", _code,
+        AnyOf("5 characters or more", lambda found: found >= 5), AnyOf("2 or more", lambda found: found in (2, 3, 4)),
+        STABLE, read=True,
+    ),
     Row(
         "queries", "the version needs no key", _version,
         (200, {"service", "version", "gitCommit", "gitBranch", "buildTime"}), read=True,

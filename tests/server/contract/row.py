@@ -17,6 +17,7 @@ LIMIT = "413 over the request limit"
 EXACT = "numbers keep their digits"
 ONCE = "a batch sent twice is stored once"
 WHOLE = "a batch is stored whole or not at all"
+STABLE = "addresses of runs stay"
 FIELDS = "more for pages and scripts"
 ADDRESS = "one address for all services"
 Better = Literal[
@@ -29,6 +30,7 @@ Better = Literal[
     "numbers keep their digits",
     "a batch sent twice is stored once",
     "a batch is stored whole or not at all",
+    "addresses of runs stay",
     "more for pages and scripts",
     "one address for all services",
 ]

@@ -237,6 +237,15 @@ def _elsewhere(target: Target) -> Answer:
     return observed(target.send(TRIGGER, {"runId": target.create_run(new_project())["runId"]}))
 
 
+def _log_name(type: str, hosted: Answer) -> Row:
+    def observe(target: Target) -> Answer:
+        run = target.create_run(new_project())["runId"]
+        return observed(target.send("/api/runs/logName/add", {"runId": run, "logName": ["a"], "logType": type}))
+
+    return Row("updates", f"logName/add: the type {type}", observe, hosted, read=True)
+
+
+LOG_NAMES = [_log_name("METRIC", SUCCESS), _log_name("metric", C), _log_name("GRAPH", C)]
 BEATS = [
     Row(
         "updates", "a heartbeat returns the status", _heartbeat, ({"status": "RUNNING", "triggers": None}, "CANCELLED"),
@@ -247,4 +256,4 @@ BEATS = [
         Answer(404, "text"), Answer(200, "ok", '"status": "RUNNING"'), ADDRESS,
     ),
 ]  # fmt: skip
-ROWS = [*CONFIGS, *STATUSES, *NOTE_ROWS, *BEATS]
+ROWS = [*CONFIGS, *STATUSES, *NOTE_ROWS, *LOG_NAMES, *BEATS]

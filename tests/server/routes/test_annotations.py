@@ -71,7 +71,8 @@ def test_log_names(client: Client, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"logName": "a", "logType": "T"}, {"logName": [""], "logType": "T"}, {"logName": ["a"], "logType": ""}]
+    "body",
+    [{}, {"logName": "a", "logType": "DATA"}, {"logName": [""], "logType": "DATA"}, {"logName": ["a"], "logType": "T"}],
 )
 def test_invalid_log_names(client: Client, run: Run, body: dict[str, Any]) -> None:
     """Names and types are non-empty strings."""
