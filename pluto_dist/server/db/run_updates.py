@@ -304,14 +304,15 @@ def _set_status(
     """Set the status; ``at`` is when it changed, by default now.
 
     As on the hosted tracker: an end that is sent again keeps its time unless it brings another, RUNNING that is sent
-    again gets a new one, and neither is a change of status.
+    again gets a new one, and neither is a change of status. ``updated_at`` comes after ``status_updated``: there the
+    row is written some milliseconds later.
     """
     now = now_ms()
     if at is None and (run.status != status or status == RUNNING):
         at = now
     database.execute(
         "UPDATE runs SET status = ?, status_updated = coalesce(?, status_updated), updated_at = ? WHERE id = ?",
-        (status, at, now, run.id),
+        (status, at, now + 1, run.id),
     )
     if run.status != status:
         change = StatusChange(run.status, status, now if at is None else at, source, metadata)

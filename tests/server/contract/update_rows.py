@@ -146,7 +146,7 @@ def _again(status: str) -> Any:
 
 
 def _resumed(target: Target) -> Any:
-    """Whether the row is written after the time of the status, and whether a later config leaves that."""
+    """Whether the row is not written before the time of the status, and whether a later config leaves that."""
     project = new_project()
     run = target.create_run(project, "job")["runId"]
     target.status(run, "FAILED")
@@ -156,7 +156,6 @@ def _resumed(target: Target) -> Any:
     later = target.details(run)
     return (
         found["updatedAt"] >= found["statusUpdated"],
-        later["updatedAt"] >= found["updatedAt"],
         later["statusUpdated"] == found["statusUpdated"],
     )
 
@@ -195,7 +194,7 @@ STATUSES = [
     Row("updates", "status/update: runId 1e30", _no_run_in_range, BROKEN, A("runId"), REASON, read=True),
     Row("updates", "RUNNING again has a new time and is no event", _again("RUNNING"), (True, 1)),
     Row("updates", "an end again keeps its time and is no event", _again("COMPLETED"), (False, 2), read=True),
-    Row("updates", "updatedAt is not before statusUpdated", _resumed, (True, True, True)),
+    Row("updates", "updatedAt is not before statusUpdated", _resumed, (True, True)),
     Row(
         "updates", "times of a run from the past: updatedAt is lost, the others stay", _past,
         ((True, True), (True, False, True), True),

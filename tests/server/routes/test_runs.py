@@ -101,6 +101,20 @@ def test_attach_after_the_end_reopens_the_run(client: Client, project: str, end:
     ]
 
 
+def test_the_row_is_written_after_its_status(client: Client, project: str) -> None:
+    """As on the hosted tracker, where equal times are rare: a client cannot take them for each other."""
+    run = client.create_run(project, "job")["runId"]
+    for request in ("FAILED", "resume", "FAILED", "create", "RUNNING"):
+        if request == "create":
+            client.create_run(project, "job")
+        elif request == "resume":
+            client.post("/api/runs/resume", {"runId": run})
+        else:
+            client.status(run, request)
+        found = client.details(run)
+        assert found["statusUpdated"] < found["updatedAt"], request
+
+
 def test_resume_by_each_id(client: Client, project: str) -> None:
     created = client.create_run(project, "job")
     for ids in (
