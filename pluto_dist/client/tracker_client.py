@@ -5,7 +5,7 @@ sleeps only on an event, so that its owner can stop it at once.
 
 Retried until the deadline: no connection, 408, 429 (Retry-After obeyed) and 5xx, with urllib3's exponential
 backoff and full jitter. Retried twice: 401, which the hosted server answers now and then to a good key.
-Not sent: an id that no run can have, to which the server answers 500. Sent as ``contract.storable`` makes it: all else.
+Not sent: an id that no run can have, to which the server answers 500. Sent as ``contract.storable`` makes it: the rest.
 Never followed: redirects, because a redirected POST arrives as a GET, and GET /api/runs/create answers 200
 with a run that does not exist.
 """
@@ -41,7 +41,7 @@ from pluto_dist.contract.run_requests import (
     UpdateStatusRequest,
 )
 from pluto_dist.contract.secret import Secret, is_header_word
-from pluto_dist.contract.storable import storable, storable_name
+from pluto_dist.contract.storable import body_of, storable_name
 from pluto_dist.contract.validation import ContractError, Json, Record
 from pluto_dist.errors import (
     AuthenticationError,
@@ -265,7 +265,7 @@ class TrackerClient:
 
     def _ask(self, method: str, url: str, request: Record | None, deadline: float, retry: bool = True) -> Any:
         policy = Retry(total=None, backoff_factor=0.2, backoff_max=8, backoff_jitter=0.5)
-        unauthorized, body = 0, None if request is None else storable(request).to_json()
+        unauthorized, body = 0, None if request is None else body_of(request)
         while True:
             try:
                 return self._try(method, url, body, deadline)

@@ -95,7 +95,7 @@ class UpdateStatusRequest(Record):
     run_id: int = contract_field("runId", "number", required=True)
     status: str = contract_field("status", "string", required=True, choices=STATUSES)
     status_metadata: str | None = contract_field(
-        "statusMetadata", "string", nullable=True, is_document=True, spells_null=True
+        "statusMetadata", "string", nullable=True, is_document=True, is_cleared=True
     )
     logger_settings: str | None = contract_field("loggerSettings", "string", nullable=True, is_document=True)
     status_updated: int | None = contract_field("statusUpdated", "number", nullable=True, date_ms=True)

@@ -2,7 +2,7 @@
 
 Pure. The hosted tracker answers 500 to text that Postgres cannot hold, to documents nested too deep and to numbers
 beyond its columns (measured on the open-source server). A 500 looks like an outage, which never ends: the request is
-kept, and refused again. So the client sends every request as :func:`storable` makes it.
+kept, and refused again. So the client sends every request as :func:`body_of` makes it.
 
 >>> from pluto_dist.contract.run_requests import UpdateStatusRequest
 >>> storable(UpdateStatusRequest.of(7, "FAILED", {"reason": "bad byte \\x00"})).status_metadata
@@ -35,6 +35,12 @@ def storable(request: R) -> R:
     if isinstance(request, UpdateConfigRequest):
         values["config"] = values["config"] or "{}"  # null is refused
     return dataclasses.replace(request, **values)
+
+
+def body_of(request: Record) -> dict[str, Json]:
+    """The JSON object that is sent for ``request``: as it can be stored, with null where that clears what is stored."""
+    cleared = {rule.json: None for _, rule, _ in rules(type(request)) if rule.is_cleared}
+    return {**cleared, **storable(request).to_json()}
 
 
 def storable_name(name: str) -> str:

@@ -36,7 +36,7 @@ class Rule:
         choices: all values that are allowed.
         is_name: whether it is stored in a column of limited length.
         is_document: whether the string is a JSON document.
-        spells_null: whether a request spells out null, which clears what is stored; absent leaves it.
+        is_cleared: whether the request has null for ``None``, which clears what is stored; absent leaves it.
     """
 
     json: str
@@ -49,7 +49,7 @@ class Rule:
     choices: tuple[str, ...] = ()
     is_name: bool = False
     is_document: bool = False
-    spells_null: bool = False
+    is_cleared: bool = False
 
 
 def contract_field(name: str, type: JsonType, *, required: bool = False, **limits: Any) -> Any:
@@ -84,7 +84,7 @@ R = TypeVar("R", bound="Record")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A JSON object of the contract. ``None`` means absent, except where the rule of the field spells out null."""
+    """A JSON object of the contract. ``None`` means absent."""
 
     nulls: ClassVar[bool] = False  # answers spell out their nulls, requests leave them out
 
@@ -92,7 +92,7 @@ class Record:
         out: dict[str, Json] = {}
         for attribute, rule, _ in rules(type(self)):
             value = getattr(self, attribute)
-            if value is not None or self.nulls or rule.spells_null:
+            if value is not None or self.nulls:
                 out[rule.json] = list(value) if isinstance(value, tuple) else value
         return out
 

@@ -51,7 +51,7 @@ def status_for(body: dict[str, Any]) -> int:
     dates, names = [body.get(name) for name in DATES], [body.get(name) for name in NAMES]
     if not all(isinstance(document, dict) for document in documents) or body.get("externalId") == "":
         return 400
-    if any(type(at) not in (int, type(None)) for at in dates):
+    if any(at is not None and at != int(at) for at in dates):
         return 400
     numbers = [body.get(name) or 0 for name in ("runId", "forkRunId", "forkStep")]
     in_project = body["displayId"].rpartition("-")[2] if is_display_id(body.get("displayId")) else "0"

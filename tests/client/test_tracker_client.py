@@ -107,7 +107,7 @@ CALLS: dict[str, tuple[Callable[[TrackerClient], Any], Answer, str, dict[str, An
         lambda client: client.update_status(UpdateStatusRequest(7, "COMPLETED"), deadline=soon()),
         reply_json({"success": True}),
         "POST /api/runs/status/update",
-        {"runId": 7, "status": "COMPLETED"},
+        {"runId": 7, "status": "COMPLETED", "statusMetadata": None},
     ),
     "config": (
         lambda client: client.update_config(UpdateConfigRequest(7, "{}"), deadline=soon()),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from client.picky import status_for
 from pluto_dist.contract.run_ref import RunName, impossible, reference, resume_request
-from pluto_dist.contract.storable import storable
+from pluto_dist.contract.storable import body_of
 
 TABLE = {
     "JOB-20261128093000": "read as a display id",
@@ -40,7 +40,7 @@ def test_impossible_ids(run_id, why):
 def test_every_other_id_can_be_asked_for(run_id):
     """The hosted tracker has an answer about every id that is not impossible."""
     if impossible(run_id) is None:
-        body = storable(resume_request(RunName("http://x", "p", reference(run_id)))).to_json()
+        body = body_of(resume_request(RunName("http://x", "p", reference(run_id))))
         assert status_for(body) == 200
 
 

@@ -12,7 +12,7 @@ from pluto_dist.launcher.root_cause import find
 
 
 def died(rank: int, exitcode: int, at: float, message: str = "") -> Failure:
-    return Failure(message, "a", rank, at, exitcode, "trace" if message else "")
+    return Failure(message, "a", rank, int(1000 * at), exitcode, "trace" if message else "")
 
 
 @pytest.mark.parametrize(
@@ -42,17 +42,27 @@ def test_memory_is_named_for_sigkill_alone():
 
 def test_a_ranks_own_words_go_before_its_exit_code():
     """What the rank said of itself is the reason; what another rank said later is not."""
-    report = Failure("ValueError: boom", "a", 1, 4.9, traceback="trace")
+    report = Failure("ValueError: boom", "a", 1, 4900, traceback="trace")
     told = find([died(0, -15, 5.0), died(1, 1, 5.0)], reported=report)
     assert (told.reason, told.rank, told.exitcode, told.traceback) == ("ValueError: boom", 1, 1, "trace")
-    late = Failure("RuntimeError: peer", "a", 0, 6.0, traceback="trace")
+    late = Failure("RuntimeError: peer", "a", 0, 6000, traceback="trace")
     assert find([died(0, 1, 6.0), died(1, -9, 5.0)], reported=late).reason == "killed by SIGKILL"
 
 
 @pytest.mark.parametrize(
     ("recorded", "is_earlier"),
-    [({"at": 4}, True), ({"at": 5.0}, True), ({"at": 6.5}, False), ({}, False), (None, False), ({"at": True}, False)],
+    [
+        ({"at_ms": 4999}, True),
+        ({"at_ms": 5000}, True),
+        ({"at_ms": 5001}, False),
+        ({"at": 4}, True),
+        ({"at": 5.000000000000001}, True),
+        ({"at": 6.5}, False),
+        ({}, False),
+        (None, False),
+        ({"at": True}, False),
+    ],
 )
 def test_which_of_two_causes_stays(recorded, is_earlier):
-    """The earlier failure stays on record; what is no record gives way."""
-    assert earlier(recorded, 5.0) == is_earlier
+    """The earlier failure stays on record; what is no record gives way. Earlier versions recorded seconds."""
+    assert earlier(recorded, 5000) == is_earlier

@@ -15,9 +15,9 @@ def test_reports_arrive(tmp_path):
     assert (read_run(folder), read_failure(folder, "n")) == (None, None)
     run = RunReport(7, "DIG-7", 1, "n", 0, "http://t", "digits", "external id", "job-7", "launch")
     report_run(folder, run)
-    first = Failure('ValueError: "作"\n\x00', "a", 3, 1.5, traceback="Traceback\n" * 1000)
+    first = Failure('ValueError: "作"\n\x00', "a", 3, 1500, traceback="Traceback\n" * 1000)
     report_failure(folder, "n", first)
-    report_failure(folder, "n", Failure("later", "a", 4, 2.0))
+    report_failure(folder, "n", Failure("later", "a", 4, 2000))
     assert read_run(folder) == run
     read = read_failure(folder, "n")
     assert read is not None
