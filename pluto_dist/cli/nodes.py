@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pluto_dist.contract import attempts
+from pluto_dist.contract.hardware import AttemptHardware, last_sign, of_attempt
 from pluto_dist.contract.run_ref import is_display_id
 from pluto_dist.errors import PlutoDistError
 from pluto_dist.inventory.report.drift import Difference, differences, shorten
@@ -29,47 +31,77 @@ DRIFT_COLUMNS = ("field", "who", "value", "the others", "why", "what to do")
 
 @click.command()
 @click.argument("run")
+@click.option("--attempt", type=click.IntRange(min=1), help="An earlier attempt of the job.  [default: the newest]")
 @click.option("--project", help="The project of a display id.  [default: PLUTO_PROJECT]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def nodes(*, run: str, project: str | None, as_json: bool) -> None:
+def nodes(*, run: str, attempt: int | None, project: str | None, as_json: bool) -> None:
     """Show the nodes and GPUs of a run, which rank is where, and what differs.
 
     RUN is the tracker's number of a run, its display id, or a file with its system metadata (- reads standard
     input). Exits with 0, whatever differs.
     """
-    document = _document(run, project)
-    found = differences(document)
+    details = _read(run, project)
+    chosen = _attempt(details, attempt, run)
+    found = differences(chosen.document)
     if as_json:
-        shown = {name: document.get(name) for name in ("cluster", "hosts", "node_classes", "nodes")}
-        click.echo(json.dumps({**shown, "drift": [_as_json(each) for each in found]}, indent=2))
+        shown = {name: chosen.document.get(name) for name in ("cluster", "hosts", "node_classes", "nodes")}
+        click.echo(json.dumps({**shown, "drift": [_as_json(each) for each in found], **_of_attempt(chosen)}, indent=2))
         return
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    _print(console, document, found)
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    _print_attempt(console, details, chosen)
+    sign, what = last_sign(details) if chosen.number == _numbers(details)[-1] else ("", "")
+    _print_nodes(console, chosen, sign)
+    if sign:
+        console.print(f"last sign: {sign} is the run's own ({what}); a node that fell silent is named", highlight=False)
+    if not found:
+        console.print("the nodes are alike")
+        return
+    _table(console, "what differs, the worst first", DRIFT_COLUMNS, [row for each in found for row in _rows(each)])
 
 
-def _document(run: str, project: str | None) -> dict[str, Any]:
-    """The cluster document of a run: a number, a display id, a file, or "-" for standard input."""
+def _read(run: str, project: str | None) -> dict[str, Any]:
+    """The details of a run: a number, a display id, a file, or "-" for standard input.
+
+    A file may hold the system metadata alone.
+    """
     if run != "-" and not Path(run).is_file() and (run.isdigit() or is_display_id(run)):
-        return _metadata_in(_details(run, project), run)
-    try:
-        text = sys.stdin.read() if run == "-" else Path(run).read_text(encoding="utf-8")
-        return _metadata_in(json.loads(text), run)
-    except OSError as error:
-        raise click.ClickException(
-            f"{run} is neither a number, a display id (such as DIG-7), nor a file that can be read: {error.strerror}"
-        ) from error
-    except ValueError as error:
-        raise click.ClickException(f"{run} is not JSON: {error}") from error
+        value = _details(run, project)
+    else:
+        try:
+            value = json.loads(sys.stdin.read() if run == "-" else Path(run).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise click.ClickException(
+                f"{run} is neither a number, a display id (such as DIG-7), nor a file that can be read: "
+                f"{error.strerror}"
+            ) from error
+        except ValueError as error:
+            raise click.ClickException(f"{run} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        value = {}
+    return value if "systemMetadata" in value else {"systemMetadata": value}
 
 
-def _metadata_in(value: Any, source: str) -> dict[str, Any]:
-    """``value`` if it is a cluster document, else the document in a run's details."""
-    inner = value.get("systemMetadata", value) if isinstance(value, dict) else None
-    if not isinstance(inner, dict) or "cluster" not in inner:
-        raise click.ClickException(f"{source} has no system metadata of this package: there is no `cluster` in it")
-    return inner
+def _attempt(details: dict[str, Any], number: int | None, run: str) -> AttemptHardware:
+    """The nodes of the attempt that is asked for; it must have a cluster document."""
+    chosen = of_attempt(details["systemMetadata"], details.get("config"), number)
+    if chosen is None:
+        known = ", ".join(str(each) for each in _numbers(details) if each) or "none"
+        raise click.ClickException(f"{run} has no attempt {number} on record; the attempts are: {known}")
+    if "cluster" not in chosen.document:
+        raise click.ClickException(f"{run} has no system metadata of this package: there is no `cluster` in it")
+    return chosen
+
+
+def _numbers(details: dict[str, Any]) -> list[int | None]:
+    records = attempts.in_order(attempts.recorded(details.get("config")))
+    return [record["number"] for record in records] or [None]
+
+
+def _of_attempt(chosen: AttemptHardware) -> dict[str, Any]:
+    silent = [each.to_json() for each in chosen.silent]
+    return {"attempt": chosen.number, "attempt_start": chosen.start, "note": chosen.note, "silent": silent}
 
 
 def _details(run: str, project: str | None) -> Any:
@@ -97,22 +129,36 @@ def _as_json(difference: Difference) -> dict[str, Any]:
     return {**entry, "why": difference.why, "fix": difference.fix}
 
 
-def _print(console: Console, document: dict[str, Any], found: Sequence[Difference]) -> None:
+def _print_attempt(console: Console, details: dict[str, Any], chosen: AttemptHardware) -> None:
+    newest = _numbers(details)[-1]
+    if newest is not None and newest > 1:
+        console.print(f"attempt {chosen.number} of {newest}, begun {chosen.start}", highlight=False)
+    if chosen.note:
+        console.print(f"note: {chosen.note}", highlight=False)
+
+
+def _print_nodes(console: Console, chosen: AttemptHardware, sign: str) -> None:
+    """The summary and the tables of nodes and GPUs; ``sign`` is the run's own last sign of life, if it is known."""
+    document = chosen.document
     cluster, classes = document["cluster"], document.get("node_classes") or []
     nodes = [node for node in document.get("nodes") or [] if isinstance(node, dict)]
     summary = [f"{name} {cluster[name]}" for name in SUMMARY_FIELDS if cluster.get(name) is not None]
     console.print("  ".join(summary), highlight=False)
+    has_signs = bool(sign or chosen.silent)
     rows = [
-        (*(node.get(name) for name in ("node", "host", "rank", "class")), *_of_class(node, classes), _notes(node))
+        (
+            *(node.get(name) for name in ("node", "host", "rank", "class")),
+            *_of_class(node, classes),
+            *([chosen.silence_of(node) or sign] if has_signs else []),
+            _notes(node),
+        )
         for node in nodes
     ]
-    _table(console, "nodes", NODE_COLUMNS, rows)
+    fallen = [(each.node, each.host, str(each)) for each in chosen.silent]
+    _table(console, "nodes that fell silent", ("node", "host", "last sign"), fallen)
+    _table(console, "nodes", (*NODE_COLUMNS[:-1], *(["last sign"] if has_signs else []), NODE_COLUMNS[-1]), rows)
     gpus = [(node.get("host"), *row) for node in nodes for row in _gpus(node)]
     _table(console, "GPUs", ("host", "GPU", "UUID", "rank"), gpus)
-    if not found:
-        console.print("the nodes are alike")
-        return
-    _table(console, "what differs, the worst first", DRIFT_COLUMNS, [row for each in found for row in _rows(each)])
 
 
 def _rows(difference: Difference) -> Iterable[Sequence[Any]]:

@@ -129,8 +129,13 @@ def _changes(last: Mapping[str, Any], world_size: object, hosts: Sequence[str]) 
 
 def newest(records: Mapping[str, Any]) -> dict[str, Any] | None:
     """The record of the last attempt, with its key as ``key``; ``None`` if there is no record."""
+    return next(reversed(in_order(records)), None)
+
+
+def in_order(records: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The records of all attempts, each with its key as ``key``, the oldest first."""
     known = [{**entry, "key": name} for name, entry in records.items() if _is_record(entry)]
-    return max(known, key=lambda entry: (entry["number"], entry["key"]), default=None)
+    return sorted(known, key=lambda entry: (entry["number"], entry["key"]))
 
 
 def recorded(config: Any) -> dict[str, Any]:

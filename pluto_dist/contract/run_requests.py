@@ -145,6 +145,7 @@ class RunState:
         status_updated: when the status last changed; ``None`` if the tracker does not return it.
         last_sign: the last heartbeat or change.
         status_metadata: what came with the status.
+        system_metadata: of the run's creator.
         heartbeat: the last heartbeat; ``None`` if there was none, and on the hosted tracker, which does not show it
             (2026).
         run_id: the tracker's number; ``None`` if it does not return it.
@@ -157,6 +158,7 @@ class RunState:
     status_updated: float | None = None
     last_sign: float | None = None
     status_metadata: Json = None
+    system_metadata: Json = None
     heartbeat: float | None = None
     run_id: int | None = None
     display_id: str | None = None
@@ -179,6 +181,7 @@ class RunState:
             status_updated=_seconds(body.get("statusUpdated")),
             last_sign=max((at for at in (heartbeat, updated) if at is not None), default=None),
             status_metadata=body.get("statusMetadata"),
+            system_metadata=body.get("systemMetadata"),
             heartbeat=heartbeat,
             run_id=body["id"] if type(body.get("id")) is int else None,
             **{name: value if isinstance(value, str) else None for name, value in names.items()},

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pluto_dist.client.tracker_client import TrackerClient
-from pluto_dist.contract import attempts, claims
+from pluto_dist.contract import attempts, claims, hardware
 from pluto_dist.contract.failure import Failure
 from pluto_dist.contract.run_ref import resume_request
 from pluto_dist.contract.run_requests import (
@@ -20,12 +20,14 @@ from pluto_dist.contract.run_requests import (
     RunState,
     UpdateConfigRequest,
 )
-from pluto_dist.errors import RunCancelledError, RunExistsError
+from pluto_dist.errors import RunCancelledError, RunExistsError, TrackerError
 from pluto_dist.identity import Named
+from pluto_dist.inventory.report import attempt as report
 from pluto_dist.inventory.report.document import to_text
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.lifecycle.resume import await_grant, host_of, in_use, look_up, refuse_cancelled
+from pluto_dist.log import logger
 from pluto_dist.rendezvous.messages import AgreedId, PriorAttempt
 from pluto_dist.version import __version__
 
@@ -73,6 +75,8 @@ def create(context: RankContext, creation: CreationContext, client: TrackerClien
     answer = client.create(request, deadline=plan.deadline)
     if answer.resumed and creation.prior is None and plan.continues_job:
         _yield_to_twin(plan, creation, client, answer, known)
+    if answer.resumed and known is None:
+        _record_in_existing(plan, creation, client, answer)
     return answer
 
 
@@ -148,6 +152,22 @@ def _yield_to_twin(
         raise in_use(state, host_of(last))
 
 
+def _record_in_existing(
+    plan: Plan, creation: CreationContext, client: TrackerClient, answer: CreateRunResponse
+) -> None:
+    """Write the attempt's record again in a run that turned out to exist: after its earlier ones, with the hardware.
+
+    Everything is sent again, because the hosted tracker may not have merged yet what came with the create-run call.
+    """
+    try:
+        state = client.details(answer.run_id, deadline=plan.deadline)
+        if state is not None:
+            again = create_request(plan, creation, state)
+            client.update_config(UpdateConfigRequest(answer.run_id, again.config or "{}"), deadline=plan.deadline)
+    except TrackerError as error:
+        logger.debug("the hardware of this launch is not in the record of run %s: %s", answer.run_id, error)
+
+
 def _attach_by_reference(context: RankContext, creation: CreationContext, client: TrackerClient) -> CreateRunResponse:
     """Attach to a run by its number or display id; its metadata stays, the config is merged."""
     plan, reference = context.plan, creation.agreed.reference
@@ -168,6 +188,7 @@ def _attach_by_reference(context: RankContext, creation: CreationContext, client
 def _provenance(plan: Plan, creation: CreationContext, known: RunState | None) -> dict[str, Any]:
     """What this package writes into the run's config: the source of the id, and the record of this attempt."""
     topology, earlier = plan.topology, {} if known is None else attempts.recorded(known.config)
+    earlier = {key: entry for key, entry in earlier.items() if key != creation.key}
     attempt = attempts.Attempt(
         launch=creation.launch,
         started=time.time() - (time.monotonic() - plan.started),
@@ -178,13 +199,16 @@ def _provenance(plan: Plan, creation: CreationContext, known: RunState | None) -
         failure=None if creation.failure is None else creation.failure.summary(),
         gpus=_gpus(creation.metadata or {}),
     )
+    record = attempts.record(earlier, attempt)
+    if known is not None and creation.metadata is not None:  # else it is the run's systemMetadata
+        record[hardware.FIELD] = report.hardware(creation.metadata, known.system_metadata, earlier)
     ours = {
         "version": __version__,
         "launcher": plan.context.launcher,
         "world_size": topology.world_size,
         "run_id": creation.agreed.reference.value,
         "run_id_source": creation.agreed.source,
-        attempts.FIELD: {creation.key: attempts.record(earlier, attempt)},
+        attempts.FIELD: {creation.key: record},
     }
     has_claim = known is not None and creation.launch in claims.recorded(known.config)
     return {**ours, **claims.withdraw(creation.launch)} if has_claim else ours

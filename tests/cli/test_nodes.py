@@ -13,6 +13,7 @@ import pytest
 from inventory.documents import compose_hosts, with_driver, with_gpu
 from inventory.inventories import h100_node
 from pluto_dist.inventory.records import RankGpu
+from pluto_dist.inventory.report.attempt import hardware
 
 USUAL = h100_node("x")
 
@@ -49,6 +50,35 @@ def test_the_command_shows_which_rank_is_where():
     rows = {tuple(line.split()) for line in shown.splitlines()}
     uuid = USUAL.gpus.devices[7].uuid
     assert {("a", "7", uuid, "0"), ("b", "7", uuid, "1"), ("a", "used-by-2", "2"), ("b", "used-by-3", "3")} <= rows
+
+
+def test_the_attempts_of_a_run():
+    """The newest attempt by default, with its silent nodes and the run's last sign; an earlier one on request."""
+    first, second = compose_hosts(a=USUAL, b=USUAL), compose_hosts(a=USUAL, b=with_driver(USUAL, "535.1"))
+    silent = [{"node": "1", "host": "b", "since": "2026-01-01T01:00:00Z"}]
+    later = {"number": 2, "hardware": hardware(second, first, {}), "silent": silent}
+    details = {
+        "status": "RUNNING",
+        "heartbeatAt": "2026-01-01T02:00:00.000Z",
+        "systemMetadata": first,
+        "config": {"pluto_dist": {"attempts": {"x": {"number": 1}, "y": later}}},
+    }
+    text = json.dumps(details)
+    shown = nodes_command("-", text=text).stdout
+    assert "attempt 2 of 2" in shown
+    assert "535.1" in shown
+    signs = [line.partition("generic")[2].strip() for line in shown.splitlines() if "-generic" in line]
+    assert signs == ["2026-01-01T02:00:00Z", "silent since 2026-01-01T01:00:00Z"]
+    printed = json.loads(nodes_command("-", "--json", text=text).stdout)
+    assert (printed["attempt"], printed["silent"]) == (2, silent)
+
+    before = nodes_command("-", "--attempt", "1", text=text).stdout
+    assert "attempt 1 of 2" in before
+    assert "535.1" not in before
+    assert "silent" not in before
+    assert "the nodes are alike" in before
+    wrong = nodes_command("-", "--attempt", "7", text=text)
+    assert (wrong.returncode, "no attempt 7 on record; the attempts are: 1, 2" in wrong.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(

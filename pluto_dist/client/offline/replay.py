@@ -16,7 +16,7 @@ from pluto_dist.client.ending import report_end
 from pluto_dist.client.offline.entry import Entry
 from pluto_dist.client.offline.queue import RunQueue
 from pluto_dist.client.tracker_client import TrackerClient
-from pluto_dist.contract import attempts
+from pluto_dist.contract import attempts, hardware
 from pluto_dist.contract.failure import Failure, time_of
 from pluto_dist.contract.run_ref import RunName, resume_request
 from pluto_dist.contract.run_requests import (
@@ -27,6 +27,7 @@ from pluto_dist.contract.run_requests import (
     UpdateStatusRequest,
 )
 from pluto_dist.errors import RequestRefusedError
+from pluto_dist.inventory.report import attempt
 
 _ENDS_BY_FAILURE = ("FAILED", "TERMINATED")
 
@@ -132,18 +133,27 @@ def _create(entry: Entry, request: CreateRunRequest, known: _Known) -> None:
         config = request.config
     known.answer = answer
     if answer.resumed:
-        config = _numbered(entry, config or request.config, known.state(answer.run_id)) or config
+        sent = replace(request, config=config or request.config)
+        config = _following(entry, sent, known.state(answer.run_id)) or config
     if config is not None:
         client.update_config(UpdateConfigRequest(answer.run_id, config), deadline=deadline)
 
 
-def _numbered(entry: Entry, config: str | None, state: RunState | None) -> str | None:
-    """The config with its attempt's record numbered after those of the tracker; ``None`` if that changes nothing."""
-    document = _document(config)
+def _following(entry: Entry, request: CreateRunRequest, state: RunState | None) -> str | None:
+    """The config with its attempt's record as one that follows those of the tracker; ``None`` if that changes nothing.
+
+    It is numbered, and has the hardware unless the tracker took it with the run.
+    """
+    document = _document(request.config)
     mine = attempts.recorded(document).get(entry.key)
-    theirs = {} if state is None else attempts.recorded(state.config)
-    after = None if mine is None else attempts.after({k: v for k, v in theirs.items() if k != entry.key}, mine)
-    if after is None or after == mine:
+    if mine is None or state is None:
+        return None
+    theirs = {key: record for key, record in attempts.recorded(state.config).items() if key != entry.key}
+    after = attempts.after(theirs, mine)
+    sent = json.loads(request.system_metadata or "null")
+    if isinstance(sent, dict) and "cluster" in sent and sent != state.system_metadata:
+        after[hardware.FIELD] = attempt.hardware(sent, state.system_metadata, theirs)
+    if after == mine:
         return None
     document["pluto_dist"][attempts.FIELD][entry.key] = after
     return json.dumps(document)

@@ -86,10 +86,12 @@ def _without_requirements(document: Document) -> Document:
 
 def _with_fewer(document: Document, max_bytes: int, size: Callable[[Document], int]) -> Document:
     """As many classes as fit in half of the remaining bytes, then as many hosts as fit."""
-    bare = {**document, "node_classes": [], "hosts": []}
+    bare: Document = {**document, **{name: [] for name in ("node_classes", "hosts") if name in document}}
     bare["cluster"] = {**bare["cluster"], "truncated": 5}
     half = size(bare) + max(0, max_bytes - size(bare)) // 2
     for name, limit in (("node_classes", half), ("hosts", max_bytes)):
+        if name not in document:
+            continue
         items = document[name]
         low, high = 0, len(items)
         while low < high:

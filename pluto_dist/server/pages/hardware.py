@@ -1,4 +1,4 @@
-"""Nodes and GPUs for the run's page, read from ``systemMetadata``.
+"""Nodes and GPUs for the run's page, read from ``systemMetadata`` and the records of attempts in the config.
 
 Clients may send any document. Values of an unexpected shape are ignored, so that no document breaks the
 page. Two shapes are supported: the one that this package writes (``nodes``, ``node_classes``, ``cluster``,
@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from pluto_dist.contract import attempts, hardware
 from pluto_dist.contract.validation import Json
 
 _SUMMARY = {
@@ -46,6 +47,7 @@ class Node:
     ids: tuple[str, ...]
     remarks: tuple[str, ...]
     missing: bool
+    sign: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,51 @@ class NodeClass:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """Facts about all nodes together, about each class of nodes, and about each node."""
+    """Facts about all nodes together, about each class of nodes, and about each node.
+
+    Attributes:
+        attempt: number of the attempt that is described; ``None`` if the run has no records of attempts.
+        attempts: the numbers of all attempts, the oldest first.
+        note: that the attempt's own hardware is not known; "" if it is.
+        silent: the nodes that fell silent, and when.
+    """
 
     summary: tuple[tuple[str, str], ...]
     drift: tuple[str, ...]
     classes: tuple[NodeClass, ...]
     nodes: tuple[Node, ...]
+    attempt: int | None = None
+    attempts: tuple[int, ...] = ()
+    note: str = ""
+    silent: tuple[str, ...] = ()
+
+
+def read_run(details: dict[str, Json], attempt: int | None = None) -> Hardware:
+    """The hardware of one attempt of a run: of the newest, if ``attempt`` is ``None`` or no attempt's number.
+
+    Args:
+        details: as ``GET /api/runs/details`` returns them.
+        attempt: its number.
+    """
+    metadata, config = details.get("systemMetadata"), details.get("config")
+    numbers = tuple(record["number"] for record in attempts.in_order(attempts.recorded(config)))
+    chosen = hardware.of_attempt(metadata, config, attempt if attempt in numbers else None)
+    if chosen is None:
+        return read_hardware(metadata)
+    sign = hardware.last_sign(details)[0] if chosen.number == (numbers or (None,))[-1] else ""
+    found = read_hardware(chosen.document)
+    return replace(
+        found,
+        nodes=tuple(replace(node, sign=str(_silence(chosen, node) or sign)) for node in found.nodes),
+        attempt=chosen.number,
+        attempts=tuple(dict.fromkeys(numbers)),
+        note=chosen.note,
+        silent=tuple(f"{each.host}: {each}" for each in chosen.silent),
+    )
+
+
+def _silence(chosen: hardware.AttemptHardware, node: Node) -> hardware.Silence | None:
+    return chosen.silence_of({"node": node.node, "host": node.host})
 
 
 def read_hardware(metadata: Json) -> Hardware:
@@ -136,6 +177,7 @@ def _node(node: dict[str, Json], classes: list[dict[str, Json]]) -> Node:
         ids=tuple(_ids(node)),
         remarks=_remarks(node),
         missing=node.get("missing") is True,
+        sign="",
     )
 
 

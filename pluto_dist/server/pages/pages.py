@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -22,15 +23,17 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
+from pluto_dist.contract.hardware import without_hardware
 from pluto_dist.contract.validation import Json
 from pluto_dist.server.db import display_id, run_queries
 from pluto_dist.server.db.database import ORGANIZATION, InvalidKeyError
 from pluto_dist.server.db.files import StoredFile
 from pluto_dist.server.db.records import Attach, iso
-from pluto_dist.server.pages.hardware import read_hardware, size
+from pluto_dist.server.pages.hardware import read_run, size
 from pluto_dist.server.pages.logged_data import load_logged_data
 from pluto_dist.server.routes import urls
 from pluto_dist.server.routes.endpoint import Endpoint, Routes, Services
+from pluto_dist.server.routes.runs import details_json
 
 RUNS_ON_INDEX, RUNS_ON_PROJECT, ATTACHES_ON_PAGE, CONFIG_ROWS = 5, 500, 200, 1000
 
@@ -106,7 +109,9 @@ class PageRoutes(Routes):
         parts = [unquote(part) for part in request.scope["raw_path"].decode("latin-1").split("/")[2:]]
         if len(parts) not in (3, 4) or parts[:2] != [organization, "projects"]:
             return self._not_found(organization)
-        return self._project(organization, parts[2]) if len(parts) == 3 else self._run(organization, *parts[2:])
+        if len(parts) == 3:
+            return self._project(organization, parts[2])
+        return self._run(organization, *parts[2:], attempt=request.query_params.get("attempt", ""))
 
     def _project(self, organization: str, project: str) -> Response:
         found, total = run_queries.list_runs(self._database, organization, project, RUNS_ON_PROJECT)
@@ -114,12 +119,12 @@ class PageRoutes(Routes):
             return self._not_found(organization)
         return self._page("project.html", organization=organization, project=project, runs=found, total=total)
 
-    def _run(self, organization: str, project: str, sqid: str) -> Response:
+    def _run(self, organization: str, project: str, sqid: str, *, attempt: str) -> Response:
         number = display_id.run_of_sqid(sqid)
         found = None if number is None else run_queries.details(self._database, organization, number)
         if found is None or found.project != project:
             return self._not_found(organization)
-        config = flatten(found.config)
+        config = flatten(without_hardware(found.config))
         documents = {
             "config": found.config,
             "systemMetadata": found.system_metadata,
@@ -132,7 +137,7 @@ class PageRoutes(Routes):
             run=found,
             config=config[:CONFIG_ROWS],
             config_more=max(0, len(config) - CONFIG_ROWS),
-            hardware=read_hardware(found.system_metadata),
+            hardware=read_run(details_json(found), int(attempt) if re.fullmatch("[0-9]{1,9}", attempt) else None),
             logged=load_logged_data(self._database, found.summary.id),
             file_path=self._file_path,
             attaches=_newest(found.attaches),

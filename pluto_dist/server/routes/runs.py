@@ -167,8 +167,7 @@ class RunRoutes(Routes):
         """The hosted tracker has no such endpoint."""
         organization, run = self._run_in_path(request)
         recorded = attempts.recorded(self._load(organization, run).config)
-        found = [each for key, value in recorded.items() if (each := attempts.newest({key: value})) is not None]
-        return AsciiJSONResponse({"attempts": sorted(found, key=lambda each: (each["number"], each["key"]))})
+        return AsciiJSONResponse({"attempts": attempts.in_order(recorded)})
 
     @Endpoint(
         "GET",
