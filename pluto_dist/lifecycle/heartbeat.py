@@ -9,20 +9,23 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
+from typing import Any
 
 from pluto_dist.client.claims import answer_claims
 from pluto_dist.client.heartbeats import HeartbeatSender
 from pluto_dist.client.tracker_client import TrackerClient
-from pluto_dist.contract import attempts
-from pluto_dist.contract.run_requests import UpdateConfigRequest
+from pluto_dist.contract import attempts, hardware
+from pluto_dist.contract.hardware import Silence
+from pluto_dist.contract.run_requests import RunState, UpdateConfigRequest
 from pluto_dist.errors import ExchangeError, TrackerError
 from pluto_dist.lifecycle.context import RankContext
-from pluto_dist.lifecycle.inventory_gather import LateNodes
+from pluto_dist.lifecycle.inventory_gather import LateNodes, lacking
+from pluto_dist.lifecycle.node_signs import NodeWatch, silence_limit
 from pluto_dist.lifecycle.shutdown import status_deadline
 from pluto_dist.lifecycle.supervision import is_supervised
 from pluto_dist.log import logger
 
-MISSED_HEARTBEATS = 3.5  # after so many, and 5 s, another rank takes over
 _SLICE = 0.5  # how often the owner looks for late nodes
 
 
@@ -40,10 +43,15 @@ class Heartbeat:
         self._sender = HeartbeatSender(client)
         self._cancelled = False
 
-    def run(self, gathered: frozenset[str]) -> None:
-        """Send heartbeats until the end, and add nodes to the run's record that were not among ``gathered``."""
+    def run(self, gathered: frozenset[str], silences: Sequence[Silence] = ()) -> None:
+        """Send heartbeats until the end, and add to the attempt's record what becomes of its nodes.
+
+        Args:
+            gathered: the nodes whose inventory is in the run's metadata; the others are added once they come.
+            silences: the nodes that are recorded as silent.
+        """
         context = self._context
-        late = LateNodes(context.plan.topology, context.membership, gathered)
+        late, watch = LateNodes(context, gathered), NodeWatch(context, silences)
         due = time.monotonic()  # the first at once: another launch that asks must see that this one is alive
         looking = late.expected
         while not context.stop.wait(max(0.0, min(_SLICE if looking else math.inf, due - time.monotonic()))):
@@ -51,9 +59,10 @@ class Heartbeat:
                 if time.monotonic() >= due:
                     due = time.monotonic() + context.plan.settings.heartbeat
                     self._send()
-                if looking and (more := late.look()):
-                    config = json.dumps({"pluto_dist": {attempts.FIELD: {context.channel.recorded_key(): more}}})
-                    context.outbox.send(self._client, UpdateConfigRequest(self._run_id, config), status_deadline())
+                    if (changed := watch.look()) is not None:
+                        self._add_to_record({hardware.SILENT: changed})
+                if looking and late.look():
+                    self._add_to_record(lacking(context, context.channel.recorded_key(), self._state()))
                 looking = late.expected
             except ExchangeError:
                 looking = False  # the store ended with its agent; the run and its heartbeats go on
@@ -71,9 +80,10 @@ class Heartbeat:
             try:
                 if (now := context.channel.count("beats", 0)) != count:
                     count, since = now, time.monotonic()
-                silent = time.monotonic() - since > MISSED_HEARTBEATS * interval + 5
+                silent = time.monotonic() - since > silence_limit(interval)
                 if silent and context.channel.claim(f"sender after {count}"):
-                    self.run(frozenset())
+                    # What is recorded of the nodes is not known here: the record is asked before anything is added.
+                    self.run(frozenset(), self._recorded_silences())
             except ExchangeError:
                 return  # the store ended with the owner or its agent, and with it this attempt
 
@@ -90,3 +100,22 @@ class Heartbeat:
         if context.plan.continues_job and not is_supervised(context.plan):
             token, host = context.membership.token, context.plan.host
             answer_claims(self._client, self._run_id, token, host, deadline=status_deadline())
+
+    def _add_to_record(self, more: dict[str, Any]) -> None:
+        """Merge ``more`` into this attempt's record in the config, or keep it for later."""
+        if more:
+            config = json.dumps({"pluto_dist": {attempts.FIELD: {self._context.channel.recorded_key(): more}}})
+            self._context.outbox.send(self._client, UpdateConfigRequest(self._run_id, config), status_deadline())
+
+    def _state(self) -> RunState | None:
+        try:
+            return self._client.details(self._run_id, deadline=status_deadline())
+        except TrackerError as error:
+            logger.debug("what is recorded of this attempt cannot be asked: %s", error)
+            return None
+
+    def _recorded_silences(self) -> tuple[Silence, ...]:
+        state = self._state()
+        records = {} if state is None else attempts.recorded(state.config)
+        mine = records.get(self._context.channel.recorded_key() or "")
+        return hardware.silences(mine) if isinstance(mine, dict) else ()

@@ -9,14 +9,15 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pluto_dist.contract.run_requests import CreateRunResponse
+from pluto_dist.contract import attempts, hardware
+from pluto_dist.contract.run_requests import CreateRunResponse, RunState
 from pluto_dist.environments.topology import Topology
 from pluto_dist.inventory.records import NodeInventory, Process
+from pluto_dist.inventory.report import attempt as report
 from pluto_dist.inventory.report.document import compose
 from pluto_dist.inventory.report.drift import differences
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.log import logger
-from pluto_dist.rendezvous.membership import Membership
 
 MOST_LINES = 5  # of a warning of what differs
 GATHER_SECONDS = 2.0  # how long the owner waits for the nodes before it creates the run
@@ -96,11 +97,16 @@ def _inventory(node: str, entry: dict[str, Any]) -> NodeInventory | None:
 
 
 class LateNodes:
-    """The nodes that were missing when the run was created; the owner adds them to its record later."""
+    """The nodes that were missing when the run was created.
 
-    def __init__(self, topology: Topology, membership: Membership, gathered: Iterable[str]) -> None:
-        self._membership = membership
-        self._wanted = topology.node_count or 0
+    Args:
+        context: this rank.
+        gathered: the nodes whose inventory is in the run's metadata, as far as this rank knows.
+    """
+
+    def __init__(self, context: RankContext, gathered: Iterable[str]) -> None:
+        self._membership = context.membership
+        self._wanted = context.plan.topology.node_count or 0
         self._known = set(gathered)
         self._acknowledged = 0
 
@@ -109,17 +115,39 @@ class LateNodes:
         """Whether a node is still missing."""
         return min(len(self._known), self._acknowledged) < self._wanted
 
-    def look(self) -> dict[str, Any]:
-        """Acknowledge the nodes that came since the last call; what they add to the attempt's record, if any came."""
-        nodes = self._membership.acknowledge_nodes()
-        self._acknowledged = len(nodes)
-        fresh = {name: entry for name, entry in self._membership.inventories().items() if name not in self._known}
-        self._known.update(fresh)
-        if not fresh:
-            return {}
-        late = {name: {"rank": entry["rank"], **entry["inventory"]} for name, entry in fresh.items()}
-        return {
-            "hosts": list(in_order(nodes)),
-            "nodes_missing": max(0, self._wanted - len(nodes)),
-            "late_nodes": late,
-        }
+    def look(self) -> bool:
+        """Acknowledge the nodes that came since the last call; whether an inventory came."""
+        self._acknowledged = len(self._membership.acknowledge_nodes())
+        fresh = self._membership.inventories().keys() - self._known
+        self._known |= fresh
+        return bool(fresh)
+
+
+def lacking(context: RankContext, key: str | None, state: RunState | None) -> dict[str, Any]:
+    """What the record of this attempt lacks of the nodes that are there now.
+
+    Args:
+        context: this rank, which need not be the one that made the record.
+        key: of the record.
+        state: the run as the tracker has it; ``None`` if that is not known, and the record gets everything.
+    """
+    topology, hosts = context.plan.topology, list(in_order(context.membership.nodes()))
+    records = {} if state is None else attempts.recorded(state.config)
+    mine = records[key] if key in records and isinstance(records[key], dict) else {}
+    found: dict[str, Any] = {}
+    if mine.get("hosts") != hosts:
+        found = {"hosts": hosts, "nodes_missing": max(0, (topology.node_count or 0) - len(hosts))}
+    if not context.plan.settings.metadata:
+        return found
+    first = None if state is None else state.system_metadata
+    document = cluster_document(topology, context.membership.inventories())
+    if _reported(document) > _reported(hardware.own_document(first, mine) or {}):
+        others = {name: record for name, record in records.items() if name != key}
+        found[hardware.FIELD] = report.hardware(document, first, others)
+    return found
+
+
+def _reported(document: Mapping[str, Any]) -> int:
+    cluster = document.get("cluster")
+    count = cluster.get("nodes_reported") if isinstance(cluster, dict) else None
+    return count if isinstance(count, int) else 0

@@ -29,6 +29,7 @@ from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.election import Election, elect
 from pluto_dist.lifecycle.heartbeat import Heartbeat
 from pluto_dist.lifecycle.inventory_report import publish_inventory, sources_of
+from pluto_dist.lifecycle.node_signs import signs_of_life
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.lifecycle.recovery import recover
 from pluto_dist.lifecycle.shutdown import HURRY_SECONDS, ShutdownStep
@@ -129,11 +130,12 @@ class Participant:
         if outcome.answer is None:
             return
         heartbeat = Heartbeat(context, client, outcome.answer.run_id)
-        if self._is_owner:
-            heartbeat.run(election.gathered)
-        else:
-            self.attached = attach(context, outcome, client)
-            heartbeat.failover()
+        with signs_of_life(context):
+            if self._is_owner:
+                heartbeat.run(election.gathered)
+            else:
+                self.attached = attach(context, outcome, client)
+                heartbeat.failover()
 
     def _join(self) -> tuple[RankContext, Election]:
         """Connect to the other ranks, agree on the run, and create it or wait for the rank that does."""

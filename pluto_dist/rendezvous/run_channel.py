@@ -6,6 +6,7 @@ whole launch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from pluto_dist.contract.run_ref import Reference
@@ -14,6 +15,7 @@ from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.store import Store
 
 SLOWDOWN_LIMIT = 6  # to a 64th of the rate
+SIGNED_OFF = "off"  # in the place of a node's sign of life
 _KEY_LIMIT = 64
 
 
@@ -100,6 +102,22 @@ class RunChannel:
     def recorded_key(self) -> str | None:
         """The key of the attempt's record, if there is one."""
         return self._store.get(f"{self._scope}/key")
+
+    def sign(self) -> None:
+        """Give a sign of life of this rank's node."""
+        self._store.add(self._sign_key(self._member.node), 1)
+
+    def sign_off(self) -> None:
+        """Record that this rank's node gives no more signs, because its part in the run is over."""
+        self._store.set(self._sign_key(self._member.node), SIGNED_OFF)
+
+    def signs(self, nodes: Sequence[str]) -> dict[str, str]:
+        """The sign of each node that has given one: a number that grows, or :data:`SIGNED_OFF`."""
+        found = self._store.get_all([self._sign_key(node) for node in nodes])
+        return {node: sign for node, sign in zip(nodes, found, strict=True) if sign is not None}
+
+    def _sign_key(self, node: str) -> str:
+        return f"{self._scope}/sign/{node}"
 
     def slowdowns(self) -> tuple[int, ...]:
         """The slots from which on attaches go at half the rate, one for each time that the tracker refused some."""

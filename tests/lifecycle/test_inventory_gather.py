@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import pytest
 
 from lifecycle.ranks import context_of, plan_of
+from pluto_dist.contract.hardware import of_attempt
+from pluto_dist.contract.run_requests import RunState
 from pluto_dist.environments.topology import Topology
 from pluto_dist.inventory.probes.collect import collect
-from pluto_dist.lifecycle.inventory_gather import LateNodes, cluster_document, gather
+from pluto_dist.lifecycle.context import RankContext
+from pluto_dist.lifecycle.inventory_gather import LateNodes, cluster_document, gather, lacking
 from pluto_dist.rendezvous.membership import Membership
 from pluto_dist.rendezvous.messages import MESSAGE_LIMIT, Member
 from pluto_dist.rendezvous.node_state import NodeState
@@ -85,20 +89,66 @@ def test_a_silent_node_is_not_waited_for(inventory):
 
 
 def test_a_late_node_is_welcomed_and_read_once(inventory):
-    """A node that comes after the run was created is told that the leader lives, and its inventory comes once."""
+    """A node that comes after the run was created is told that the owner lives, and its inventory comes once."""
     store = LocalStore()
-    leader = place(store, "0")
-    late = LateNodes(TWO_NODES, leader, gathered=())
-    leader.publish_inventory(inventory)
+    owner = place(store, "0")
+    late = LateNodes(context_of(PLAN, owner), gathered=())
+    owner.publish_inventory(inventory)
     assert late.expected
-    assert set(late.look()["late_nodes"]) == {"0"}
+    assert late.look()
     assert late.expected
 
     other = place(store, "1")
     assert not other.await_acknowledgement(0)
     other.publish_inventory(inventory)
-    more = late.look()
-    assert (set(more["late_nodes"]), more["hosts"], more["nodes_missing"]) == ({"1"}, ["node-0", "node-1"], 0)
+    assert late.look()
     assert other.await_acknowledgement(0)
     assert not late.expected
-    assert late.look() == {}
+    assert not late.look()
+
+
+@pytest.fixture
+def two_nodes(inventory) -> RankContext:
+    """The owner, when both nodes have published their inventories."""
+    store = LocalStore()
+    owner, other = place(store, "0"), place(store, "1")
+    for each in (owner, other):
+        each.publish_inventory(inventory)
+    return context_of(PLAN, owner)
+
+
+def recorded(document: dict[str, Any], **record: Any) -> RunState:
+    """A run as the tracker has it, with the metadata of its creator and the record of this attempt."""
+    return RunState("RUNNING", {"pluto_dist": {"attempts": {"key": record}}}, system_metadata=document)
+
+
+def test_the_record_gets_what_it_lacks(two_nodes):
+    """The late node's hardware restores a document of both nodes; a record that has both gets nothing more."""
+    inventories = two_nodes.membership.inventories()
+    one = json.loads(json.dumps(cluster_document(TWO_NODES, {"0": inventories["0"]})))
+    both = json.loads(json.dumps(cluster_document(TWO_NODES, inventories)))
+    hosts = ["node-0", "node-1"]
+
+    found = lacking(two_nodes, "key", recorded(one, number=1, hosts=["node-0"], nodes_missing=1))
+    assert (found["hosts"], found["nodes_missing"]) == (hosts, 0)
+    assert [node["node"] for node in found["hardware"][0]["nodes"]] == [1]
+    state = recorded(one, number=1, **found)
+    shown = of_attempt(one, state.config)
+    assert shown is not None
+    assert shown.document["nodes"] == both["nodes"]
+    assert lacking(two_nodes, "key", state) == {}
+    assert lacking(two_nodes, "key", recorded(both, number=1, hosts=hosts)) == {}
+
+
+def test_a_tracker_that_does_not_answer_gets_everything(two_nodes):
+    """What is recorded is not known then; the request is kept, and is right whatever is recorded."""
+    (hardware,) = lacking(two_nodes, "key", None)["hardware"]
+    assert [node["node"] for node in hardware["nodes"]] == [0, 1]
+    assert hardware["node_classes"]
+
+
+def test_without_metadata_no_hardware_is_recorded(inventory):
+    plan = dataclasses.replace(PLAN, settings=dataclasses.replace(PLAN.settings, metadata=frozenset()))
+    owner = place(LocalStore(), "0")
+    owner.publish_inventory(inventory)
+    assert "hardware" not in lacking(context_of(plan, owner), "key", None)

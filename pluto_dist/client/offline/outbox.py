@@ -6,6 +6,7 @@ another and none is lost with the process. While the tracker answers, nothing he
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ class Outbox:
         self._queue = RunQueue(root, name)
         self._has_pending = False  # later requests must not overtake what is kept
         self._last: Entry | None = None
+        self._sending = threading.Lock()
 
     @property
     def folder(self) -> Path | None:
@@ -91,14 +93,20 @@ class Outbox:
         Raises:
             TrackerError: the tracker refused it.
         """
-        if client is not None and request.run_id and not self._has_pending:
-            try:
-                self._send(client, request, deadline)
-                return True
-            except (TrackerUnavailableError, UnexpectedAnswerError) as error:
-                logger.debug("kept for later: %s", error)
-        self.enqueue(request)
-        return False
+        # One at a time: of two configs that are merged at the same time, the hosted tracker loses keys.
+        is_turn = self._sending.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        try:
+            if client is not None and request.run_id and not self._has_pending and is_turn:
+                try:
+                    self._send(client, request, deadline)
+                    return True
+                except (TrackerUnavailableError, UnexpectedAnswerError) as error:
+                    logger.debug("kept for later: %s", error)
+            self.enqueue(request)
+            return False
+        finally:
+            if is_turn:
+                self._sending.release()
 
     def flush(self, client: TrackerClient, deadline: float, *, attach_anyway: bool = False) -> Replayed | None:
         """Try to send what is kept; the result, and ``None`` if the tracker did not take all of it.
