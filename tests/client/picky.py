@@ -49,7 +49,8 @@ def status_for(body: dict[str, Any]) -> int:
     json.dumps(body, allow_nan=False)
     documents = [_document(body[name]) for name in DOCUMENTS if body.get(name)]
     dates, names = [body.get(name) for name in DATES], [body.get(name) for name in NAMES]
-    if not all(isinstance(document, dict) for document in documents) or body.get("externalId") == "":
+    is_nameless = "runName" in body and body.get("externalId") == ""  # /resume answers 404 to it
+    if not all(isinstance(document, dict) for document in documents) or is_nameless:
         return 400
     if any(at is not None and at != int(at) for at in dates):
         return 400
