@@ -29,6 +29,7 @@ try:
     run = pluto_dist.init(project="again", config={"lr": 0.1})
 except pluto_dist.errors.PlutoDistError as error:
     report(error=type(error).__name__, message=str(error))
+    print(error, flush=True)
     sys.exit(0)
 report(run, number=run.number)
 with run:
@@ -41,7 +42,7 @@ with run:
 """
 START = {
     "torchrun": [sys.executable, "-m", "torch.distributed.run"],
-    "pluto-dist run": [sys.executable, "-c", "from pluto_dist.cli import main; main()", "run"],
+    "pluto-dist run": [sys.executable, "-c", "from pluto_dist.cli import main; main()", "run", "--project=again"],
 }
 ENDS = ("COMPLETED", "FAILED", "TERMINATED", "killed")
 
@@ -71,8 +72,18 @@ class Launches:
         wait_for(lambda: len(self.reports(launch)) == 2, f"launch {launch}")
         return self.reports(launch)
 
-    def end(self, launch: int, how: str) -> None:
-        """End a launch in this way, and wait for it; of a killed one no process is left."""
+    def check_refused(self, launch: int, error: str, message: str) -> None:
+        """Each rank of the launch has the error; under `pluto-dist run`, which goes on without a tracker, a warning."""
+        reports, output = self.joined(launch), self.end(launch, "COMPLETED")
+        assert [report.get("id") for report in reports] == [None, None], output
+        if self.launcher == "torchrun":
+            assert {report["error"] for report in reports} == {error}, output
+            assert all(message in report["message"] for report in reports)
+        else:
+            assert output.count(message) == 1, output
+
+    def end(self, launch: int, how: str) -> str:
+        """End a launch in this way, and wait for it; what it printed. Of a killed one no process is left."""
         process = self.torchrun.started[launch]
         if how == "TERMINATED":
             process.send_signal(signal.SIGTERM)
@@ -81,7 +92,7 @@ class Launches:
             workers = [child for child in Path("/proc").glob("[0-9]*") if parent_of(child) == process.pid]
             for pid in (process.pid, *(int(worker.name) for worker in workers)):
                 os.kill(pid, signal.SIGKILL)
-        process.communicate(timeout=120)
+        return process.communicate(timeout=120)[0]
 
 
 def parent_of(process: Path) -> int | None:
@@ -135,10 +146,7 @@ def test_a_launch_beside_a_living_one(launches, minutes):
     launches.joined(0)
     age(Path(launches.tracker.server.db), minutes)
     launches.start("COMPLETED")
-    for report in launches.joined(1):
-        assert report.get("error") == "RunInUseError", report
-        assert "alive in run AGA-1" in report["message"]
-    launches.end(1, "COMPLETED")
+    launches.check_refused(1, "RunInUseError", "alive in run AGA-1")
     (run,) = launches.tracker.runs("again")
     assert run["status"] == "RUNNING"
     assert len(run["config"]["pluto_dist"]["attempts"]) == 1
@@ -161,10 +169,10 @@ def test_two_at_the_same_moment(launches):
     for number in (0, 2):
         for _ in range(2):
             launches.start("COMPLETED")
-        errors = [report.get("error") for launch in (number, number + 1) for report in launches.joined(launch)]
-        for launch in (number, number + 1):
-            launches.end(launch, "COMPLETED")
-        assert sorted(map(str, errors)) == ["None", "None", "RunInUseError", "RunInUseError"], errors
+        is_in = [report.get("id") is not None for launch in (number, number + 1) for report in launches.joined(launch)]
+        output = [launches.end(launch, "COMPLETED") for launch in (number, number + 1)]
+        assert sorted(is_in) == [False, False, True, True], output
+        assert "alive in run AGA-1" in "".join(output)
         (run,) = launches.tracker.runs("again")
         assert run["status"] == "COMPLETED"
 
@@ -178,6 +186,5 @@ def test_a_cancelled_run(launches):
     wait_for(lambda: launches.tracker.run(run)["status"] == "CANCELLED", "the cancel")
     launches.end(0, "TERMINATED")
     launches.start("COMPLETED")
-    assert {report.get("error") for report in launches.joined(1)} == {"RunCancelledError"}
-    launches.end(1, "COMPLETED")
+    launches.check_refused(1, "RunCancelledError", "AGA-1 was cancelled")
     assert launches.tracker.run(run)["status"] == "CANCELLED"
