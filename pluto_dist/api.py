@@ -70,7 +70,7 @@ def init(
         inherit_tags: whether a fork starts with its parent's tags (the tracker's default: no).
         logger_settings: kept by the tracker as they are.
         created_at: start of the run in ms since 1970, for runs brought in from elsewhere.
-        updated_at: its last change in ms since 1970.
+        updated_at: its last change in ms since 1970, which is when it ended.
         mode: "offline" asks no tracker; "disabled" does nothing at all. PLUTO_DIST_MODE.
         timeout: the longest that this call blocks, in seconds. PLUTO_DIST_TIMEOUT, default 30.
         on_error: "warn" continues offline if a wrong key or argument would raise. PLUTO_DIST_ON_ERROR.

@@ -22,6 +22,7 @@ from pluto_dist.errors import (
     PlutoDistError,
     RequestRefusedError,
     TrackerError,
+    TrackerUnavailableError,
     UnexpectedAnswerError,
 )
 from pluto_dist.inventory.safe_read import attempt
@@ -154,13 +155,13 @@ def _authenticated(facts: TrackerFacts, chosen: Settings, key: Secret, timeout: 
 
 def _heartbeat_failure(client: TrackerClient, deadline: float) -> PlutoDistError | None:
     """Why a heartbeat would not be taken; asks with one of a run that no tracker has, which changes nothing."""
-    try:
-        client.heartbeat(0, deadline=deadline)
-    except RequestRefusedError:
+    asked = DaemonCall(partial(client.heartbeat, 0, deadline=deadline))
+    _, error = attempt(partial(asked.result, max(0.1, deadline - time.monotonic() + 0.2)))
+    if error is None or isinstance(error, RequestRefusedError):
         return None
-    except TrackerError as error:
+    if isinstance(error, TrackerError):
         return error
-    return None
+    return TrackerUnavailableError(f"heartbeats are not taken: {error or 'no answer in time'}\nCheck PLUTO_URL_PY.")
 
 
 def _validate(client: TrackerClient, url: str, deadline: float) -> None:

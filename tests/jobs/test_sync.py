@@ -171,11 +171,11 @@ def test_a_request_that_is_refused_is_set_aside(tracker: FaultyTracker, environ:
     offline_job(environ, tmp_path)
     files = kept(tmp_path / "state")
     create = next(file for file in files if '"kind": "create"' in file.read_text())
-    create.write_text(create.read_text().replace('"runName": "n"', '"runName": "' + "n" * 300 + '"'))
+    create.write_text(create.read_text().replace('"runName": "n"', '"runName": "n", "tags": ["group:a", "group:b"]'))
     offline_job(environ, tmp_path)
     done = sync(environ)
     assert done.returncode == 1
-    assert "runName" in done.stdout + done.stderr
+    assert "at most one group:* tag" in done.stdout + done.stderr
     assert [run["status"] for run in all_runs(tracker, "one")] == ["COMPLETED"]
     assert any("set-aside" in str(file) for file in spool_of(tmp_path / "state").rglob("*.json"))
 
