@@ -33,6 +33,11 @@ _RUN_LIMIT = 100  # runs of a launch that a node copies to a new store
 _text = codec.text_of(MESSAGE_LIMIT)
 
 
+def new_token() -> str:
+    """A token that no launch has."""
+    return "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(20))
+
+
 class Membership:
     """This rank in the current attempt of its launch.
 
@@ -40,6 +45,7 @@ class Membership:
         store: shared by the ranks.
         member: this rank.
         node_state: what this node keeps of the launch.
+        fresh_token: proposed if the launch has no token yet.
 
     Attributes:
         attempt: number of the attempt in this store, from 0.
@@ -48,13 +54,14 @@ class Membership:
         token: the launch's, once agreed; "" before.
     """
 
-    def __init__(self, store: Store, member: Member, node_state: NodeState) -> None:
+    def __init__(self, store: Store, member: Member, node_state: NodeState, fresh_token: str = "") -> None:
         self.store = store
         self.member = member
         self.node_state = node_state
         self.attempt, self.is_node_leader = self._register()
         self.has_reported = False
         self.token = ""
+        self._fresh_token = fresh_token or new_token()
         self._nodes: dict[int, tuple[str, str]] = {}
         self._acknowledged: set[str] = set()
         self._inventories: dict[int, dict[str, Any] | None] = {}
@@ -89,7 +96,7 @@ class Membership:
         Raises:
             ExchangeError: the store is lost, or holds something that is not a token.
         """
-        fresh = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(20))
+        fresh = self._fresh_token
         mine = self.node_state.set_default("token", fresh) if node_count == 1 else self.node_state.get("token")
         if mine is not None and TOKEN.fullmatch(mine):
             self._restore(mine)

@@ -86,6 +86,7 @@ class RunChannel:
             self._store.set(self._begun_key, text)
         if self._writes_node_state or in_store:
             self._node_state.set(self._state_name, text)
+            self.claim_on_node("keeper")
 
     def prior_attempt(self) -> PriorAttempt | None:
         """What an earlier attempt of this launch recorded of this run; ``None`` if it recorded nothing."""
@@ -96,7 +97,8 @@ class RunChannel:
         return PriorAttempt(number(run_id) if run_id else None, word == "lived")
 
     def attempt_key(self, mine: str) -> str:
-        """The key of the attempt's record in the run's config: that of the first rank to ask."""
+        """The key of the attempt's record in the run's config: that of the first rank to ask, of the node at least."""
+        mine = self._node_state.set_default(f"{self._state_name} key {self._member.nonce}", mine)
         return self._store.compare_set(f"{self._scope}/key", "", mine)[:_KEY_LIMIT]
 
     def recorded_key(self) -> str | None:
@@ -135,6 +137,14 @@ class RunChannel:
         """Whether this rank is the first to claim ``role``."""
         mine = str(self._member.rank)
         return self._store.compare_set(f"{self._scope}/claim/{role}", "", mine) == mine
+
+    def claim_on_node(self, role: str) -> bool:
+        """Whether this rank is the first of its node to claim ``role`` in this attempt; needs no store.
+
+        Where the node keeps no state every rank is the first.
+        """
+        mine, name = str(self._member.rank), f"{self._state_name} {role} {self._member.nonce}"
+        return self._node_state.set_default(name, mine) == mine
 
     def claimed(self, role: str) -> bool:
         """Whether any rank has claimed ``role``."""

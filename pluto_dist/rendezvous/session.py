@@ -8,7 +8,7 @@ import threading
 from pluto_dist.environments.context import LaunchContext
 from pluto_dist.rendezvous import node_state
 from pluto_dist.rendezvous.connect import connect
-from pluto_dist.rendezvous.membership import Membership
+from pluto_dist.rendezvous.membership import Membership, new_token
 from pluto_dist.rendezvous.messages import Member
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.store import LocalStore
@@ -19,6 +19,7 @@ class Session:
 
     def __init__(self) -> None:
         self._slot = secrets.token_hex(8)
+        self._fresh_token = new_token()
         self._membership: Membership | None = None
         self._context: LaunchContext | None = None
 
@@ -39,17 +40,25 @@ class Session:
         own = kept.store if kept is not None and isinstance(kept.store, LocalStore) else None
         store = own or connect(context, folder, self._slot, deadline=deadline, stop=stop)
         if kept is None or not kept.continues_on(store):
-            # Only torchrun restarts workers; under another launcher, texts in the folder are an earlier launch's.
-            state = folder if context.restart_count is not None else NodeState(None)
-            kept = Membership(store, _member(context, host), state)
+            kept = Membership(store, _member(context, host), _kept_state(context, folder), self._fresh_token)
         self._membership, self._context = kept, context
         return kept
+
+    def alone(self, context: LaunchContext, host: str) -> Membership:
+        """This rank in a store of its own, for as long as it is not connected; it shares only its node's state."""
+        state = _kept_state(context, node_state.find(context))
+        return Membership(LocalStore(), _member(context, host), state, self._fresh_token)
+
+
+def _kept_state(context: LaunchContext, folder: NodeState) -> NodeState:
+    """The node's state, if it is this launch's: only torchrun restarts workers, and has a folder for each launch."""
+    return folder if context.restart_count is not None else NodeState(None)
 
 
 def _member(context: LaunchContext, host: str) -> Member:
     return Member(
         rank=context.topology.rank,
         node=host if context.topology.node_rank is None else str(context.topology.node_rank),
-        nonce="one" if context.store_address is None else node_state.attempt_nonce(context),
+        nonce="one" if context.restart_count is None else node_state.attempt_nonce(context),
         host=host,
     )
