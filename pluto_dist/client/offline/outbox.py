@@ -40,6 +40,7 @@ class Outbox:
         self._has_pending = False  # later requests must not overtake what is kept
         self._last: Entry | None = None
         self._sending = threading.Lock()
+        self.trouble = ""  # why the disk does not take what is kept; "" if it does
 
     @property
     def folder(self) -> Path | None:
@@ -72,10 +73,20 @@ class Outbox:
         kind = next(kind for kind, record in REQUESTS.items() if isinstance(request, record))
         self._last = Entry(self.name, self._launch, kind, next_ms(), request, key, fork_of)
         if not self._queue.enqueue(self._last):
-            why = self._queue.warnings.pop()
-            if not self._has_pending and self.folder is not None:  # without a folder that was logged when the run began
-                logger.warning("%s; what is recorded is lost if this process ends before the tracker answers", why)
+            why, said = self._queue.warnings.pop(), self.trouble
+            self.trouble = why
+            if not said and self.folder is not None:  # without a folder that is logged when the run begins
+                logger.warning(
+                    "nothing can be kept in %s (%s); what is recorded is lost if this process ends before the tracker "
+                    "answers",
+                    self.folder.parent,
+                    why,
+                )
         self._has_pending = True
+
+    def holds_create(self) -> bool:
+        """Whether what is kept of this launch begins with the create-run request, by whatever process."""
+        return any(entry.kind == "create" and entry.launch == self._launch for entry, _ in self._queue.entries())
 
     def retract(self) -> None:
         """Remove the one request that this process kept, since the tracker has it from another rank."""

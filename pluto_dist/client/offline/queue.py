@@ -161,7 +161,8 @@ def _write(folder: Path, entry: Entry) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    with suppress(FileNotFoundError):  # all was sent, and the folder removed
+    # All was sent, and the folder removed; or there is none, since nothing can be kept.
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
         yield from (file for file in folder.iterdir() if not file.name.startswith(".") and file.name != SET_ASIDE)
 
 

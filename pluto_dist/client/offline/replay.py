@@ -92,7 +92,7 @@ class _Known:
     def __init__(self, name: RunName, client: TrackerClient, deadline: float) -> None:
         self.name, self.client, self.deadline = name, client, deadline
         self.answer: CreateRunResponse | None = None
-        self.revived = False  # whether the resume request may have set it to RUNNING
+        self.revived = False  # whether a request that told nothing new may have set it to RUNNING
 
     def run_id(self, recorded: int) -> int:
         """The tracker's number: as it was recorded with the request, else as the tracker answers now."""
@@ -133,8 +133,10 @@ def _create(entry: Entry, request: CreateRunRequest, known: _Known) -> None:
         config = request.config
     known.answer = answer
     if answer.resumed:
+        state = known.state(answer.run_id)
+        known.revived = known.revived or (state is not None and entry.key in attempts.recorded(state.config))
         sent = replace(request, config=config or request.config)
-        config = _following(entry, sent, known.state(answer.run_id)) or config
+        config = _following(entry, sent, state) or config
     if config is not None:
         client.update_config(UpdateConfigRequest(answer.run_id, config), deadline=deadline)
 
@@ -174,7 +176,9 @@ def _end(entry: Entry, request: UpdateStatusRequest, known: _Known) -> list[str]
         if state.status in _ENDS_BY_FAILURE:
             return [] if state.status == request.status else [f"{request.status} not told: {state.status} came first"]
         if known.revived:
-            request = replace(request, status="FAILED", status_metadata=json.dumps(theirs))
+            ended = theirs.get("status")
+            ended = ended if ended in _ENDS_BY_FAILURE else "FAILED"
+            request = replace(request, status=ended, status_metadata=json.dumps(theirs))
     if not report_end(known.client, request, deadline=known.deadline, state=state):
         return [f"{request.status} not told: the run was cancelled in the tracker"]
     return []
