@@ -188,28 +188,42 @@ def _join(run: Run, participant: Participant | None, *, wait: bool) -> None:
         if plan.settings.on_error == "raise":
             run.abandon()
             raise
-        kept = announce.kept_in(plan) if isinstance(error, AuthenticationError) else ""
+        kept = announce.kept_in(plan, participant.trouble) if isinstance(error, AuthenticationError) else ""
         announce.warn_once_per_node(plan, "going on without a tracker%s: %s", kept, error)
+        participant.has_told = bool(kept)
     else:
         if outcome is not None:
-            announce.report_outcome(plan, outcome)
+            announce.report_outcome(plan, outcome, participant.trouble)
+            participant.has_told = plan.is_rank_zero
 
 
 def _await_outcome(plan: Plan, participant: Participant, *, wait: bool) -> Outcome | None:
-    """The outcome of creating the run; ``None`` if it is not there in time, or not waited for."""
+    """The outcome of creating the run; ``None`` if it is not there in time, or not waited for: then the run is kept."""
     left = max(0.0, plan.started + plan.settings.timeout - time.monotonic())
     try:
         if wait:
             return participant.settled.result(timeout=left)
         participant.agreed.result(timeout=left)
-        participant.settled.add_done_callback(lambda settled: announce.report_outcome_late(plan, settled))
+        participant.keep()
+        participant.settled.add_done_callback(
+            lambda settled: announce.report_outcome_late(plan, settled, participant.trouble)
+        )
     except FutureTimeoutError:
-        waited = plan.settings.timeout
-        announce.warn_once_per_node(plan, "init() took longer than %.0f s; going on, the run may still come", waited)
+        kept, waited = _kept(plan, participant), plan.settings.timeout
+        told = "init() took longer than %.3g s; going on%s, the run may still come"
+        announce.warn_once_per_node(plan, told, waited, kept)
     except ExchangeError as error:
         # The ranks' store, not the user, is at fault; a training that does without it must go on.
-        announce.warn_once_per_node(plan, "going on without a run: %s", error)
+        announce.warn_once_per_node(plan, "going on without the other ranks%s: %s", _kept(plan, participant), error)
     return None
+
+
+def _kept(plan: Plan, participant: Participant) -> str:
+    """Keep the run as it is known by now; where it is kept, in brackets."""
+    participant.has_told = True
+    if participant.keep():
+        return announce.kept_in(plan, participant.trouble)
+    return " (not kept: this rank does not know which run the others are in)"
 
 
 @dataclass

@@ -38,13 +38,14 @@ class Run:
         self.plan = plan
         self._participant = participant
         self._finished = participant is None
-        self._hooks = None if participant is None else ExitHooks(self)
-        # With restarts left, or under a launcher, SIGTERM is not the end; and only rank 0 reports it.
-        listens = participant is not None and plan.is_rank_zero and not plan.context.restarts_left
-        self._termination = TerminationHook(self) if listens and plan.context.supervisor is None else None
         self._caught: BaseException | None = None
         self._exported: sdk.Exported | None = None
         self._sdk: list[Any] = []
+        self._hooks = None if participant is None else ExitHooks(self)
+        # With restarts left SIGTERM is not the end. From here on a signal may call `on_sigterm`.
+        listens = participant is not None and not plan.context.restarts_left
+        self._termination: TerminationHook | None = None
+        self._termination = TerminationHook(self) if listens else None
 
     # Which run.
 
@@ -156,9 +157,8 @@ class Run:
             for line in summary(encoded.losses):
                 logger.warning("config: %s", line)
         document = json.dumps(encoded.value)
-        participant = self._participant
-        if participant is not None and self._outcome is not None and self.is_leader and not self._finished:
-            participant.update_config(self.id or 0, document)
+        if self._participant is not None and self.is_leader and not self._finished:
+            self._participant.update_config(document)
 
     def attach_sdk(self, **arguments: Any) -> Any:
         """A ``pluto`` run of the official SDK in this run, set up for one rank of many.
@@ -224,19 +224,27 @@ class Run:
         if self.plan.context.restarts_left and not isinstance(error, KeyboardInterrupt):
             self._release()
             self._participant.abandon(self._failure_of(error))
+            self._stop_listening()
         else:
             self._fail(error)
 
     def on_sigterm(self) -> None:
         """End the run of a process that received SIGTERM: the job is preempted, or another rank of it has died."""
-        reason = "SIGTERM: the job was stopped or preempted, or another rank of it died"
-        self._end("TERMINATED", Failure(reason, self.plan.host, self.rank))
+        participant, reason = self._participant, "SIGTERM: the job was stopped or preempted, or another rank of it died"
+        if participant is None or (participant.is_supervised and participant.settled.done()):
+            return  # the launcher knows of the run
+        failure = None if participant.is_supervised else Failure(reason, self.plan.host, self.rank)
+        if self._finished:
+            participant.end("TERMINATED", failure)  # while finish() waits, or after it
+        else:
+            self._end("TERMINATED", failure)
 
     def abandon(self) -> None:
         """Take no part in a run that could not be joined."""
         if self._participant is not None and not self._finished:
             self._release()
             self._participant.abandon()
+            self._stop_listening()
 
     def _fail(self, error: BaseException) -> None:
         status = "TERMINATED" if isinstance(error, KeyboardInterrupt) else "FAILED"
@@ -250,16 +258,24 @@ class Run:
             self._release()
             for op in self._sdk:
                 sdk.release(op)
-            self._participant.end(status, failure)
+            try:
+                self._participant.end(status, failure)
+            except BaseException as error:  # ctrl-C while it waits, or what a script's signal handler raises
+                self._participant.end("TERMINATED", self._failure_of(error))
+                raise
+            finally:
+                self._stop_listening()
 
     def _release(self) -> None:
         self._finished = True
         if self._hooks is not None:
             self._hooks.remove()
-        if self._termination is not None:
-            self._termination.remove()
         if self._exported is not None:
             sdk.restore(self._exported)
+
+    def _stop_listening(self) -> None:
+        if self._termination is not None:
+            self._termination.remove()
 
     # The state so far.
 

@@ -14,29 +14,37 @@ from pluto_dist.serialization.types import Encoded, summary
 from pluto_dist.settings.settings import Settings
 
 
-def report_outcome(plan: Plan, outcome: Outcome) -> None:
-    """The job's line, logged by rank 0: which run it is, or that the job is offline and why."""
+def report_outcome(plan: Plan, outcome: Outcome, trouble: str) -> None:
+    """The job's line, logged by rank 0: which run it is, or that the job is offline and why.
+
+    Args:
+        plan: what ``init()`` decided.
+        outcome: of creating the run.
+        trouble: why the disk does not take what is kept; "" if it does.
+    """
     if not plan.is_rank_zero:
         return
     if outcome.answer is None:
-        logger.warning("going on offline%s: %s", kept_in(plan), outcome.message)
+        logger.warning("going on offline%s: %s", kept_in(plan, trouble), outcome.message)
         return
     ranks = f"{plan.topology.world_size} rank" + "s" * (plan.topology.world_size > 1)
     resumed = ", resumed" if outcome.resumed else ""
     logger.info("run %s (%s%s) at %s", outcome.answer.display_id, ranks, resumed, outcome.answer.url)
 
 
-def report_outcome_late(plan: Plan, settled: Future[Outcome]) -> None:
+def report_outcome_late(plan: Plan, settled: Future[Outcome], trouble: str) -> None:
     """The same after ``init(wait=False)`` has returned; ``settled`` is done."""
     if settled.exception() is None:
-        report_outcome(plan, settled.result())
+        report_outcome(plan, settled.result(), trouble)
 
 
-def kept_in(plan: Plan) -> str:
-    """Where the requests of a run that is offline are found, in brackets."""
+def kept_in(plan: Plan, trouble: str) -> str:
+    """Where the requests of a run that is offline are found, in brackets; ``trouble`` if that is not the disk."""
     folder = plan.settings.spool
     if folder is None:
         return " (kept in memory only: set PLUTO_DIR or HOME)"
+    if trouble:
+        return f" (kept in memory only: {trouble})"
     return f" (kept in {folder}; `pluto-dist sync` sends it)"
 
 

@@ -14,20 +14,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.contract import attempts
-from pluto_dist.errors import PlutoDistError, TrackerUnavailableError, UnexpectedAnswerError
+from pluto_dist.errors import ExchangeError, PlutoDistError, TrackerUnavailableError, UnexpectedAnswerError
 from pluto_dist.identity import Named
 from pluto_dist.inventory.records import Process
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.creation import CreationContext, create, create_request
 from pluto_dist.lifecycle.inventory_gather import GATHER_SECONDS, cluster_document, gather, in_order, warn_of_drift
+from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.rendezvous.messages import Outcome
 from pluto_dist.settings.settings import Settings
 
 TAKE_OVER_AT, TAKE_OVER_EVERY = 0.6, 0.1  # parts of the timeout after which another rank takes over from rank 0
+LATE_TURN_SECONDS = 10.0  # the timeout that counts for this once init() has returned
 ACKNOWLEDGE_SECONDS = 3.0  # how long a late node waits for rank 0 of its own attempt
 _SLICE = 0.25  # how often a rank that waits for the acknowledgement checks whether the attempt is over
-_LONG_SLICE = 2.0  # the same for the many ranks that wait for the outcome
+_LONG_SLICE = 1.0  # the same for the many ranks that wait for the outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +66,40 @@ def elect(context: RankContext, process: Callable[[], Process] = Process) -> Ele
 
 def _follow(context: RankContext, process: Callable[[], Process]) -> Election | None:
     """Wait for the outcome, and create the run if rank 0 stays silent."""
-    plan, channel = context.plan, context.channel
-    turn, mine = 0, None
-    # The node of rank 0 last: what keeps rank 0 from the tracker may keep all of its node.
-    late = TAKE_OVER_EVERY / 2 if plan.topology.node_rank == 0 else 0.0
+    channel = context.channel
+    turns, next_turn = 0, _turn(context, 0)
     outcome = channel.outcome()
     was_there = outcome is not None
     while outcome is None:
-        next_turn = plan.started + plan.settings.timeout * (TAKE_OVER_AT + late + turn * TAKE_OVER_EVERY)
-        outcome = channel.outcome(max(0.01, min(_LONG_SLICE, min(next_turn, plan.deadline) - time.monotonic())))
-        now = time.monotonic()
+        outcome = channel.outcome(max(0.01, min(_LONG_SLICE, next_turn - time.monotonic())))
         if outcome is None and context.membership.is_over():
             return None
-        if outcome is None and now > plan.deadline:
-            silent = f"no rank answered within {plan.settings.timeout:.0f} s; is rank 0 calling init()?"
-            return Election(channel.publish_outcome(mine or Outcome("offline", message=silent)))
-        if outcome is None and now > next_turn:
-            turn += 1
-            if channel.claim(f"taker {turn}"):
+        if outcome is None and context.stop.is_set():
+            raise ExchangeError("this rank's part in the run is over, and no rank has created it so far")
+        if outcome is None and time.monotonic() > next_turn:
+            turns, next_turn = turns + 1, _turn(context, turns + 1)
+            if channel.claim(f"taker {turns}"):
                 election = _gather_and_create(context, process)
-                mine = election.outcome
-                if mine.kind != "offline" or not channel.claimed("leader"):
+                if election.outcome.kind != "offline" or not channel.claimed("leader"):
                     return election
     if was_there and not _is_of_this_attempt(context):
         return None
     channel.remember(outcome, in_store=False)
     return Election(outcome)
+
+
+def _turn(context: RankContext, turn: int) -> float:
+    """When a rank next takes over from a rank 0 that is silent (monotonic clock).
+
+    A rank whose ``init()`` has returned before it was connected has no hurry: the run is on disk, and rank 0 is as
+    slow as it was itself.
+    """
+    plan, now = context.plan, time.monotonic()
+    # The node of rank 0 last: what keeps rank 0 from the tracker may keep all of its node.
+    late = TAKE_OVER_EVERY / 2 if plan.topology.node_rank == 0 else 0.0
+    if now > plan.deadline:
+        return now + max(plan.settings.timeout, LATE_TURN_SECONDS) * (TAKE_OVER_AT + late)
+    return plan.started + plan.settings.timeout * (TAKE_OVER_AT + late + turn * TAKE_OVER_EVERY)
 
 
 def _is_of_this_attempt(context: RankContext) -> bool:
@@ -198,13 +209,16 @@ def _publish(context: RankContext, creation: CreationContext, mine: Outcome) -> 
 
 
 def _enqueue(context: RankContext, creation: CreationContext) -> None:
+    enqueue_create(context.plan, creation, context.outbox)
+
+
+def enqueue_create(plan: Plan, creation: CreationContext, outbox: Outbox) -> None:
     """Keep the create-run call, with the time at which ``init()`` was called as the run's start."""
-    plan = context.plan
     started = round(1000 * (time.time() - (time.monotonic() - plan.started)))
     request = create_request(plan, creation)
     given = request.created_at
     request = replace(request, created_at=started if given is None else given)
-    context.outbox.enqueue(request, creation.key, plan.fork_of)
+    outbox.enqueue(request, creation.key, plan.fork_of)
 
 
 def _is_owner(context: RankContext, mine: Outcome | None, told: Outcome) -> bool:

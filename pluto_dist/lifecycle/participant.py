@@ -1,7 +1,7 @@
 """One rank in one run: the thread that joins the run and takes part in it, and the end of that part.
 
 The order of the steps is :meth:`Participant._take_part`. The training's thread waits for this one only in ``init()``
-and ``finish()``, both bounded.
+and ``finish()``, both bounded. Neither returns before the run is in the tracker, or kept on disk.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -26,7 +27,7 @@ from pluto_dist.inventory.records import Process
 from pluto_dist.lifecycle.agreement import agree
 from pluto_dist.lifecycle.attach import attach
 from pluto_dist.lifecycle.context import RankContext
-from pluto_dist.lifecycle.election import Election, elect
+from pluto_dist.lifecycle.election import Election, elect, enqueue_create
 from pluto_dist.lifecycle.heartbeat import Heartbeat
 from pluto_dist.lifecycle.inventory_report import publish_inventory, sources_of
 from pluto_dist.lifecycle.node_signs import signs_of_life
@@ -34,6 +35,7 @@ from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.lifecycle.recovery import recover
 from pluto_dist.lifecycle.shutdown import HURRY_SECONDS, ShutdownStep
 from pluto_dist.lifecycle.supervision import is_recorded, is_supervised, report_failure, report_run
+from pluto_dist.lifecycle.unsettled import UnsettledRun, creation_of
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.connect import hosts_a_store
 from pluto_dist.rendezvous.membership import Membership
@@ -45,7 +47,7 @@ TOKEN_SECONDS = 5.0  # how long a node without state waits for one that has the 
 INVENTORY_SECONDS = 2.0  # how long a process that ends waits for its probes
 LINGER_SECONDS = 2.0  # how long a rank that learns of an error stays for the others to learn of it
 STOP_SECONDS = 12.0  # how long the end waits for this rank's thread: one slot to attach, one request
-UNCONNECTED_SECONDS = 0.2  # the same of a rank that is not connected: it has nothing to lose
+UNCONNECTED_SECONDS = 0.2  # the same of a rank that is not connected: it keeps the run without its thread
 _OVER = "this rank's part in the run is over"
 _PATIENCE = {"COMPLETED": math.inf, "FAILED": 5.0, "TERMINATED": 0.5}  # seconds that an end waits for the outcome
 
@@ -62,6 +64,7 @@ class Participant:
         settled: the outcome of creating the run.
         late: the outcome that replaced it, if the run began offline and was recovered.
         attached: the tracker's answer to this rank's own attach, once there is one.
+        has_told: whether ``init()`` has logged on some rank where the run is kept, if it is not in the tracker.
     """
 
     def __init__(self, plan: Plan, session: Session) -> None:
@@ -70,6 +73,7 @@ class Participant:
         self.settled: Future[Outcome] = Future()
         self.late: Outcome | None = None
         self.attached: CreateRunResponse | None = None
+        self.has_told = False
         self._session = session
         self._client = self._new_client()
         self._membership: Membership | None = None
@@ -77,11 +81,15 @@ class Participant:
         self._context: RankContext | None = None
         self._settled_at = time.monotonic()
         self._is_owner = plan.is_rank_zero  # rank 0 until the election says otherwise
+        self._unsettled = UnsettledRun(plan, session)
+        self._held: deque[str] = deque()  # changes of the config that came before the run was settled
         self._describing: Callable[[], Process] | None = None
         self._inventory: threading.Thread | None = None
         self._stop = threading.Event()
         self._pid = os.getpid()
-        self._ended = threading.Lock()
+        self._lock = threading.Lock()
+        self._ending: tuple[str, Failure | None] | None = None  # how this rank ends, once it does
+        self._is_hurried = self._is_over = False
         self._thread = threading.Thread(target=self._run, name="pluto_dist run", daemon=True)
         self._thread.start()
 
@@ -89,6 +97,22 @@ class Participant:
     def is_node_leader(self) -> bool:
         """Whether this rank acts for its node."""
         return self._membership is not None and self._membership.is_node_leader
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether `pluto-dist run` is above this rank, and ends the run."""
+        return is_supervised(self.plan)
+
+    @property
+    def trouble(self) -> str:
+        """Why the disk does not take what this rank keeps; "" if it does, or if nothing had to be kept."""
+        outboxes = (self._unsettled.outbox, None if self._context is None else self._context.outbox)
+        return next((outbox.trouble for outbox in outboxes if outbox is not None and outbox.trouble), "")
+
+    def keep(self) -> bool:
+        """Keep the run on disk while it is not settled; whether this rank knows that it, or another rank, does so."""
+        self._unsettled.keep(self._context, self._describing)
+        return self._unsettled.context is not None or self._outcome() is not None
 
     # The thread.
 
@@ -109,8 +133,9 @@ class Participant:
 
     def _take_part(self) -> None:
         """Join the run, then send its heartbeats (the owner) or attach and stand by (every other rank)."""
-        if self.plan.is_rank_zero:
-            self._describing = describe(sources_of(self.plan))  # early, for git takes a moment
+        plan = self.plan
+        if plan.is_rank_zero:
+            self._describing = describe(sources_of(plan))  # early, for git takes a moment
         context, election = self._join()
         self._is_owner, outcome = election.is_owner, election.outcome
         if outcome.kind == "error":
@@ -118,6 +143,11 @@ class Participant:
         report_run(context, outcome)
         if not self.settled.done():  # else the end came first
             self.settled.set_result(outcome)
+        if outcome.kind != "error":
+            self._unsettled.settled()
+        elif self._unsettled.outbox is not None:  # init() has returned, and raises it no more
+            logger.warning("the run could not be created; it stays in %s: %s", plan.settings.spool, outcome.message)
+        self._send_held(context)
         client = context.client
         if client is None:
             return
@@ -164,6 +194,7 @@ class Participant:
         context = RankContext(plan, membership, channel, agreed, self._client, outbox, self._stop)
         self._context = context
         channel.count("joined")
+        self._unsettled.agreed(context)
         if not self.agreed.done():
             self.agreed.set_result(agreed)
         return context
@@ -195,28 +226,88 @@ class Participant:
     def end(self, status: str, failure: Failure | None = None) -> None:
         """End this rank's part, and on one rank the run; does nothing the second time, or in a forked child.
 
+        While an end is in progress, one as TERMINATED (a signal, an interrupt) goes through the same steps in a hurry.
+
         Args:
             status: COMPLETED (which waits for the other ranks), FAILED or TERMINATED.
             failure: goes into the run's statusMetadata.
         """
-        if os.getpid() != self._pid or not self._ended.acquire(blocking=False):
+        if os.getpid() != self._pid or (begun := self._begin_end(status, failure)) is None:
             return
         outcome = self._last_outcome(status)
         self._stop_thread(STOP_SECONDS if status == "COMPLETED" else HURRY_SECONDS)
-        outcome = self.late or outcome
-        recorded = outcome is not None and is_recorded(self.plan, outcome)
-        if is_supervised(self.plan):
-            if failure is not None and self._membership is not None:
-                report_failure(self.plan, self._membership, failure)
-        elif self._channel is not None and (recorded or hosts_a_store()):
-            step = ShutdownStep(self.plan, self._channel, self._is_owner, self._settled_at)
-            if step.is_mine_to_report(status) and recorded and outcome is not None and self._context is not None:
-                run_id = outcome.answer.run_id if outcome.answer else 0
-                client = None if outcome.kind == "error" else self._new_client()  # a refused key stays refused
-                document, updated_at = None if failure is None else failure.to_json(), self.plan.request.updated_at
-                request = UpdateStatusRequest.of(run_id, status, document, updated_at)
-                step.report(client, self._context.outbox, request)
+        status, failure = begun
+        outcome = self._outcome() or outcome
+        recorded = self._is_wanted() if outcome is None else is_recorded(self.plan, outcome)
+        context = self._context or (self._kept_alone() if recorded else None)
+        if context is not None and recorded:
+            self._end_run(context, outcome, status, failure)
+        elif self._channel is not None and hosts_a_store():
+            self._step(self._channel).is_mine_to_report(status, in_tracker=True)
+            self._step(self._channel).await_others(status)
+        self._is_over = True
         self._disconnect()
+
+    def _begin_end(self, status: str, failure: Failure | None) -> tuple[str, Failure | None] | None:
+        """How this rank ends; ``None`` if that is done, or if another thread does it."""
+        with self._lock:
+            if self._ending is None:
+                self._ending = status, failure
+                return self._ending
+            if self._is_over or self._is_hurried or status != "TERMINATED":
+                return None
+            self._is_hurried = True
+            if self._ending[0] == "COMPLETED":
+                self._ending = status, failure
+            return self._ending
+
+    def _end_run(self, context: RankContext, outcome: Outcome | None, status: str, failure: Failure | None) -> None:
+        """Report the end if that is this rank's part; a run that the tracker does not have is kept before."""
+        plan, answer = self.plan, None if outcome is None else outcome.answer
+        step = self._step(context.channel)
+        supervised = is_supervised(plan)
+        cause = None if failure is None else {**failure.to_json(), "status": status}
+        request = UpdateStatusRequest.of(answer.run_id if answer else 0, status, cause, plan.request.updated_at)
+        self._send_held(context)
+        mine = step.is_mine_to_report(status, in_tracker=answer is not None)
+        if answer is None and mine and not context.outbox.holds_create():
+            enqueue_create(plan, creation_of(context, self._describing), context.outbox)
+        elif outcome is None and not (mine or supervised) and (kept := self._unsettled.outbox) and kept.holds_create():
+            kept.enqueue(request)  # nobody may be left to report it
+        if supervised:
+            if mine and outcome is None:
+                report_run(context, Outcome("offline"), is_late=True)
+            if failure is not None and self._membership is not None:
+                report_failure(plan, self._membership, failure)
+        elif mine and step.await_others(status):
+            refused = outcome is not None and outcome.kind == "error"  # a refused key stays refused
+            busy = self._thread.is_alive() and self._context is not None  # the tracker does not answer that thread
+            step.report(None if refused or (busy and answer is None) else self._new_client(), context.outbox, request)
+        has_told = self.has_told and (plan.is_rank_zero or status == "COMPLETED")  # else its teller may be dead
+        if answer is None and mine and context.outbox.has_pending and not (has_told or context.outbox.trouble):
+            told = "this rank has ended, and its run is not in the tracker: kept in %s; `pluto-dist sync` sends it"
+            logger.warning(told, plan.settings.spool)
+
+    def _kept_alone(self) -> RankContext | None:
+        """This rank as one that is not connected, if it can know its run."""
+        self._unsettled.keep(None, self._describing)
+        if self._unsettled.context is None:
+            logger.debug("this rank ended before it was connected to the others, and keeps nothing of the run")
+        return self._unsettled.context
+
+    def _step(self, channel: RunChannel) -> ShutdownStep:
+        return ShutdownStep(self.plan, channel, self._is_owner, self._settled_at, channel is self._channel)
+
+    def _outcome(self) -> Outcome | None:
+        """The outcome so far; ``None`` while there is none."""
+        if self.late is not None:
+            return self.late
+        return self.settled.result() if self.settled.done() and self.settled.exception() is None else None
+
+    def _is_wanted(self) -> bool:
+        """Whether this rank may still be in a run: none of the errors came up that a script sees."""
+        error = self.settled.exception() if self.settled.done() else None
+        return error is None or isinstance(error, ExchangeError)
 
     def abandon(self, failure: Failure | None = None) -> None:
         """End this rank's part and leave the run as it is, for another attempt to continue.
@@ -224,27 +315,40 @@ class Participant:
         Args:
             failure: why, for the next attempt's record.
         """
-        if os.getpid() == self._pid and self._ended.acquire(blocking=False):
+        if os.getpid() == self._pid and self._begin_end("ABANDONED", None) is not None:
             self._stop_thread(HURRY_SECONDS)
             try:
                 if failure is not None and self._membership is not None and self.agreed.done():
                     self._membership.fail(failure)
             except ExchangeError as error:
                 logger.debug("the next attempt will not know why this one failed: %s", error)
+            self._is_over = True
             self._disconnect()
 
-    def update_config(self, run_id: int, config: str) -> None:
+    def update_config(self, config: str) -> None:
         """Send a change of the config, or keep it; a refused one is a warning. Does nothing in a forked child.
 
         Args:
-            run_id: the tracker's number, 0 if there is none yet.
             config: a JSON object, as text.
         """
-        if os.getpid() != self._pid or self._context is None:
+        if os.getpid() != self._pid:
             return
+        self._held.append(config)
+        if self._context is not None:
+            self._send_held(self._context)
+
+    def _send_held(self, context: RankContext) -> None:
+        """Send, or keep, the changes of the config that were made so far, once the run is settled or this rank ends."""
+        outcome = self._outcome()
+        waits = outcome is None and self._ending is None
+        if not self._held or waits or (outcome is not None and not is_recorded(self.plan, outcome)):
+            return
+        run_id = outcome.answer.run_id if outcome is not None and outcome.answer is not None else 0
         client, deadline = self._new_client(), time.monotonic() + self.plan.settings.timeout
         try:
-            self._context.outbox.send(client, UpdateConfigRequest(run_id, config), deadline)
+            with suppress(IndexError):  # that was all
+                while True:
+                    context.outbox.send(client, UpdateConfigRequest(run_id, self._held.popleft()), deadline)
         except TrackerError as error:
             logger.warning("a change of the config was not taken: %s", error)
         finally:

@@ -15,7 +15,7 @@ from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts
 from pluto_dist.contract.run_requests import UpdateStatusRequest
-from pluto_dist.errors import ExchangeError, TrackerError
+from pluto_dist.errors import AuthenticationError, ExchangeError, TrackerError
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.run_channel import RunChannel
@@ -36,29 +36,50 @@ class ShutdownStep:
 
     Attributes:
         plan: what ``init()`` decided.
-        channel: the messages about the run.
+        channel: the messages about the run; those of a store of its own for a rank that is not connected.
         is_owner: whether this rank created the run.
         settled_at: when the run was created, on the monotonic clock.
+        is_connected: whether the other ranks read ``channel``.
     """
 
     plan: Plan
     channel: RunChannel
     is_owner: bool
     settled_at: float
+    is_connected: bool = True
 
-    def is_mine_to_report(self, status: str) -> bool:
-        """Whether this rank reports the end; if so, the others are done, and the run is closed to attaches."""
+    def is_mine_to_report(self, status: str, *, in_tracker: bool) -> bool:
+        """Whether this rank is the one that reports the end.
+
+        Args:
+            status: COMPLETED, which the owner reports, or a failure, which the first rank that fails reports.
+            in_tracker: whether the tracker has the run; else the last rank to leave reports the success of a run that
+                has no owner.
+        """
+        channel = self.channel
         try:
-            if status == "COMPLETED":
-                self.channel.count("left")
-                if not self.is_owner or not self._all_left():
-                    return False
-            elif not self.channel.claim("failure"):
-                return False  # another rank failed first, and reports it
-            self._close(END_SECONDS if status == "COMPLETED" else HURRY_SECONDS)
+            if not self.is_connected:
+                return channel.claim_on_node("keeper" if status == "COMPLETED" else "failure")
+            if status != "COMPLETED":
+                return channel.claim("failure")  # else another rank failed first, and reports it
+            left = channel.count("left")
+            if self.is_owner or in_tracker or channel.claimed("leader"):
+                return self.is_owner
+            return left >= channel.count("joined", 0)
         except ExchangeError as error:
             logger.debug("the other ranks cannot be asked at the end: %s", error)
             return self.is_owner
+
+    def await_others(self, status: str) -> bool:
+        """Wait, bounded, for the other ranks, and close the run to attaches; False if one of them failed."""
+        if not self.is_connected:
+            return True
+        try:
+            if status == "COMPLETED" and not self._all_left():
+                return False
+            self._close(END_SECONDS if status == "COMPLETED" else HURRY_SECONDS)
+        except ExchangeError as error:
+            logger.debug("the other ranks cannot be asked at the end: %s", error)
         return True
 
     def report(self, client: TrackerClient | None, outbox: Outbox, request: UpdateStatusRequest) -> None:
@@ -66,21 +87,28 @@ class ShutdownStep:
         try:
             if client is not None and request.run_id and self._is_superseded(client, int(request.run_id)):
                 return
-            if outbox.has_pending or not request.run_id:
+            # Another rank may have kept the run while it was not settled: its requests go first.
+            if not request.run_id or outbox.check():
                 outbox.enqueue(request)
                 if client is not None:
                     outbox.flush(client, time.monotonic() + HURRY_SECONDS)
-            elif not outbox.send(client, request, status_deadline()):
+            elif not outbox.send(client, request, status_deadline()) and not outbox.trouble:
                 logger.warning(
                     "the run's end (%s) could not be reported to the tracker; `pluto-dist sync` will (kept in %s)",
                     request.status,
                     outbox.folder,
                 )
+        except AuthenticationError as error:
+            if not outbox.has_pending:
+                outbox.enqueue(request)
+            logger.warning("the run's end (%s) is kept in %s: %s", request.status, outbox.folder, error)
         except TrackerError as error:
             logger.warning("the run's end (%s) was not taken by the tracker: %s", request.status, error)
         finally:
             if client is not None:
                 client.close()
+        if outbox.has_pending and outbox.trouble and outbox.folder is not None:  # else that was logged at the start
+            logger.warning("the run's end (%s) is lost: neither the tracker nor the disk took it", request.status)
 
     def _all_left(self) -> bool:
         """Wait, bounded, until the other ranks are done; False if one of them failed."""

@@ -27,13 +27,16 @@ def is_recorded(plan: Plan, outcome: Outcome) -> bool:
     return outcome.answer is not None or outcome.is_to_be_kept(plan.settings.on_error)
 
 
-def report_run(context: RankContext, outcome: Outcome) -> None:
-    """Report the run: the node leader what it knows by now, the others only if nothing is reported yet."""
+def report_run(context: RankContext, outcome: Outcome, *, is_late: bool = False) -> None:
+    """Report the run: the node leader what it knows by now, the others only if nothing is reported yet.
+
+    ``is_late`` is for a rank that ends before its run is settled: it knows less than any other.
+    """
     plan, membership = context.plan, context.membership
     if not is_supervised(plan) or not is_recorded(plan, outcome):
         return
     nonce = node_state.attempt_nonce(plan.context)
-    reported = None if membership.is_node_leader else worker_reports.read_run(membership.node_state)
+    reported = None if membership.is_node_leader and not is_late else worker_reports.read_run(membership.node_state)
     if reported is not None and (reported.nonce, reported.nth) == (nonce, plan.nth):
         return
     answer, name = outcome.answer, context.run_name
