@@ -151,3 +151,4 @@ def test_a_signal_ends_finish(tracker):
     assert seconds < 5, output
     assert code == -signal.SIGINT
     assert "finished" not in output
+    assert [run["status"] for run in tracker.runs("interrupted")] == ["TERMINATED"]

@@ -86,6 +86,9 @@ def test_a_disk_that_takes_nothing(torchrun: Torchrun, environ: dict[str, str], 
     assert job.returncode == 0, job.output
     assert [report["mode"] for report in job.reports] == ["offline"] * 2
     assert job.output.count("is lost if this process ends") == 1
+    assert "(kept in memory only: " in job.output
+    assert "pluto-dist sync" not in job.output  # nothing is there to be sent
+    assert job.output.count("is lost: neither the tracker nor the disk took it") == 1
     assert len(said(job.output)) <= 3
 
 
