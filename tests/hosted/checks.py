@@ -110,6 +110,7 @@ def trigger_at_py(asked: Asked) -> None:
 @of("no endpoints of the embedded tracker")
 def no_embedded_endpoints(asked: Asked) -> None:
     assert asked.web.send(f"/api/runs/{asked.run()}/attempts", method="GET").text == "404 Not Found"
+    assert asked.web.send("/api/runs/data", method="GET").json().keys() == {"runId"}
 
 
 @of("500 without a JSON Content-Type")
@@ -187,21 +188,32 @@ def unstorable_status(asked: Asked) -> None:
     for name in ("statusMetadata", "loggerSettings"):
         for text in ('{"a": "\\u0000"}', '{"\\ud800": 1}', '{"a":' * 124 + "1" + "}" * 124):
             assert is_500(asked.web.status(run, "FAILED", **{name: text})), (name, text)
+    assert is_500(asked.web.status(run, "FAILED", statusUpdated=253402300800000)), "the year 10000"
     assert asked.web.details(run)["status"] == "RUNNING"
     assert asked.web.status(run, "FAILED", statusMetadata='{"a":' * 123 + "1" + "}" * 123).status_code == 200
     assert asked.web.status(run, "COMPLETED", statusMetadata='"\\u0000"').status_code == 200  # ignored, so not written
 
 
-@of("shapes of config/update")
-def config_update_shapes(asked: Asked) -> None:
+@of("display ids are ASCII")
+def display_ids_are_ascii(asked: Asked) -> None:
+    run = asked.web.create_run("日本語")
+    answer = asked.web.send(RESUME, {"displayId": run["displayId"]})
+    assert (run["displayId"], answer.status_code) == ("日本語-1", 400)
+    assert answer.json()["error"].startswith("Invalid displayId format")
+
+
+@of("500 for texts that cannot be stored")
+def unstorable_texts(asked: Asked) -> None:
+    run = asked.run()
+    for text in ("\x00", "\ud800"):
+        assert is_500(asked.web.send(RESUME, {"externalId": text, "projectName": "p"}))
+        assert is_500(asked.web.send("/api/runs/notes/update", {"runId": run, "notes": text}))
+
+
+@of("500 for a config that cannot be stored")
+def unstorable_config(asked: Asked) -> None:
     run = asked.run(config='{"a": 1}')
-    for text in ("[1]", "5", '"text"'):
-        answer = asked.config_update(run, text)
-        assert (answer.status_code, answer.json()) == (400, {"error": "Invalid config JSON: expected an object"})
-    null = asked.config_update(run, None)
-    assert (null.status_code, null.json()["error"]["name"]) == (400, "ZodError")
     assert is_500(asked.config_update(run, '{"a": "\\u0000"}'))
-    assert asked.config_update(run, "null").status_code == 200
     assert asked.web.details(run)["config"] == {"a": 1}
 
 

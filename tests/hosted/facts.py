@@ -1,7 +1,7 @@
 """What the rows read from and write to the embedded tracker's database.
 
-The hosted tracker keeps two things that the embedded one does not: cancels, which stay, and what came with each change
-of a status. They have tables of their own in the same file, so they outlive a restart of the server.
+The hosted tracker keeps one thing that the embedded one does not: cancels, which stay. They have a table of their own
+in the same file, so they outlive a restart of the server.
 """
 
 from __future__ import annotations
@@ -17,11 +17,7 @@ from pluto_dist.server.db.database import Database
 from pluto_dist.server.db.display_id import parse
 from pluto_dist.server.db.records import RequestRejectedError, now_ms
 
-_TABLES = (
-    "CREATE TABLE IF NOT EXISTS hosted_triggers (run_id INTEGER NOT NULL, created_at INTEGER NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS hosted_events (change_id INTEGER PRIMARY KEY, metadata TEXT)",
-    "CREATE TABLE IF NOT EXISTS hosted_notes (run_id INTEGER PRIMARY KEY, notes TEXT)",
-)
+_TRIGGERS = "CREATE TABLE IF NOT EXISTS hosted_triggers (run_id INTEGER NOT NULL, created_at INTEGER NOT NULL)"
 
 
 @dataclass(frozen=True)
@@ -44,8 +40,7 @@ class Facts:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.at_limit = False
-        for table in _TABLES:
-            database.execute(table)
+        database.execute(_TRIGGERS)
 
     def run(self, run: Any, organization: str | None = None) -> StoredRun | None:
         """The run with this id; with ``organization``, only if it is that organization's."""
@@ -108,15 +103,16 @@ class Facts:
         return None if found is None else int(found)
 
     def add_change(self, run: int, before: str, after: str, at: int, source: str, metadata: Any) -> None:
-        cursor = self.database.execute(
-            "INSERT INTO status_changes (run_id, from_status, to_status, at, source) VALUES (?, ?, ?, ?, ?)",
-            (run, before, after, at, source),
+        self.database.execute(
+            "INSERT INTO status_changes (run_id, from_status, to_status, at, source, metadata) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (run, before, after, at, source, json.dumps(metadata)),
         )
-        self.describe_change(int(cursor.lastrowid or 0), metadata)
 
-    def describe_change(self, change: int, metadata: Any) -> None:
-        text = None if metadata is None else json.dumps(metadata)
-        self.database.execute("INSERT OR REPLACE INTO hosted_events VALUES (?, ?)", (change, text))
+    def changes_by(self, source: str) -> set[int]:
+        """The numbers of the changes of status that ``source`` made."""
+        rows = self.database.execute("SELECT id FROM status_changes WHERE source = ?", (source,))
+        return {row[0] for row in rows.fetchall()}
 
     def burn_number(self, organization: str, project: str) -> None:
         self.database.execute(

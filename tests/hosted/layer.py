@@ -11,6 +11,7 @@ import dataclasses
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl
 
@@ -119,26 +120,32 @@ class Row:
         name: what it is switched off by.
         does: what the hosted tracker does.
         measured: the section of the measurements, or the file of the server's source at commit 3e89082.
-        native: the embedded tracker does it, too. The row then acts where it is switched off: it undoes it.
     """
 
     name: ClassVar[str]
     does: ClassVar[str]
     measured: ClassVar[str]
-    native: ClassVar[bool] = False
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
+        """What the row does; nothing, if the embedded tracker does the same."""
+        return await proceed(call)
+
+    async def undo(self, call: Call, proceed: Proceed) -> Answer:
+        """What it does where it is switched off; nothing, if the embedded tracker does otherwise by itself."""
         return await proceed(call)
 
 
+Handler = Callable[[Call, Proceed], Awaitable[Answer]]
+
+
 class HostedLayer:
-    """The ASGI application: ``rows`` around ``app``, which is the embedded tracker's."""
+    """The ASGI application: the ``handlers`` of rows around ``app``, which is the embedded tracker's."""
 
     def __init__(
-        self, app: ASGIApp, rows: Sequence[Row], facts: Facts, py_port: int, log: Callable[[str], None]
+        self, app: ASGIApp, handlers: Sequence[Handler], facts: Facts, py_port: int, log: Callable[[str], None]
     ) -> None:
         self._app = app
-        self._rows = rows
+        self._handlers = handlers
         self._facts = facts
         self._py_port = py_port
         self._log = log
@@ -186,8 +193,8 @@ class HostedLayer:
             return await self._embedded(scope, passed, content if passed.body is call.body else encoded(passed.body))
 
         proceed: Proceed = embedded
-        for row in reversed(self._rows):
-            proceed = _bound(row, proceed)
+        for handler in reversed(self._handlers):
+            proceed = partial(handler, proceed=proceed)
         found = await proceed(call)
         headers = [(name, value) for name, value in found.headers if name not in (b"content-length", b"content-type")]
         headers += [(b"content-type", found.media_type.encode()), (b"content-length", b"%d" % len(found.content))]
@@ -219,10 +226,6 @@ class HostedLayer:
         await self._app(passed, receive, send)
         headers = tuple((name.lower(), value) for name, value in start["headers"])
         return Answer(start["status"], b"".join(parts), dict(headers).get(b"content-type", b"").decode(), headers)
-
-
-def _bound(row: Row, proceed: Proceed) -> Proceed:
-    return lambda call: row.answer(call, proceed)
 
 
 async def _content(receive: Receive) -> bytes:

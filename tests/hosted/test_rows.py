@@ -26,9 +26,13 @@ def test_row(row):
 
 @every_row
 def test_row_switched_off(row):
-    """The check of the row fails without it. If it does not, the embedded tracker does the same: delete the row."""
-    with HostedTracker(times=TIMES.get(row), without={row}) as server, pytest.raises((AssertionError, KeyError)):
-        CHECKS[row](Asked(server, patience=3))
+    """The check of the row fails without it."""
+    with HostedTracker(times=TIMES.get(row), without={row}) as server:
+        try:
+            CHECKS[row](Asked(server, patience=3))
+        except (AssertionError, KeyError):
+            return
+    pytest.fail("the embedded tracker does the same by itself: the row needs an undo() instead of its answer()")
 
 
 def test_every_row_has_a_check():

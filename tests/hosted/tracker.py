@@ -67,7 +67,8 @@ class HostedTracker:
         self.db = Path(db) if db is not None else Path()
         self._host, self._ports = host, (port, py_port)
         self._times = times or Times()
-        self._rows = chosen(self._times, without)
+        self._handlers = chosen(self._times, without)
+        self._is_monitored = MonitorRow.name not in without
         self._at_limit = at_limit
         self._lines: deque[str] = deque(maxlen=_LINES_KEPT)
         self._log = log or self._lines.append
@@ -92,14 +93,14 @@ class HostedTracker:
         self._sockets = [listener.bind(self._host, port) for port in self._ports]
         self.url, self.py_url = (listener.url_of(self._host, listener.port_of(each)) for each in self._sockets)
         app = create_app(self._database, Settings(self.url, frozenset({self._host})), lambda line: None)
-        layer = HostedLayer(app, self._rows, self._facts, listener.port_of(self._sockets[1]), self._log)
+        layer = HostedLayer(app, self._handlers, self._facts, listener.port_of(self._sockets[1]), self._log)
         is_ready = threading.Event()
         self._server = listener.Server(layer, is_ready.set)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": self._sockets}, name="hosted-tracker", daemon=True
         )
         self._thread.start()
-        if any(isinstance(row, MonitorRow) for row in self._rows):
+        if self._is_monitored:
             self._monitor = Monitor(self.db, self._times)
             self._monitor.start()
         if not is_ready.wait(_START_S):

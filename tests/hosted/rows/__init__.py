@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from hosted.layer import Row
+from hosted.layer import Handler, Row
 from hosted.rows.answers import Details, History, ListItems, Notes, SixteenDigits
 from hosted.rows.creation import AtLimit, BurnedNumbers, CreatorsMetadata, FirstEvent, LostConfigKeys, ProjectRace
 from hosted.rows.liveness import CancelStays, CoalescedHeartbeats, MonitorRow, Times, TriggerAtPy
 from hosted.rows.refusals import (
     BodiesWithoutType,
-    ConfigUpdateShapes,
+    DisplayIdsAreAscii,
     NoEmbeddedEndpoints,
     NumbersOutOfRange,
     ResumeShapes,
+    UnstorableConfig,
     UnstorableCreate,
     UnstorableStatus,
+    UnstorableTexts,
 )
 from hosted.rows.status import (
     CreateWakes,
@@ -37,6 +39,8 @@ def all_rows(times: Times) -> tuple[Row, ...]:
         # What is wrong with the request itself.
         BodiesWithoutType(),
         ResumeShapes(),
+        DisplayIdsAreAscii(),
+        UnstorableTexts(),
         NumbersOutOfRange(),
         # Races: these rows wait.
         ProjectRace(),
@@ -44,7 +48,7 @@ def all_rows(times: Times) -> tuple[Row, ...]:
         AtLimit(),
         UnstorableCreate(),
         UnstorableStatus(),
-        ConfigUpdateShapes(),
+        UnstorableConfig(),
         LostConfigKeys(),
         LaterChangesMoveUpdatedAt(),
         UpdatedAfterStatus(),
@@ -72,12 +76,12 @@ def all_rows(times: Times) -> tuple[Row, ...]:
 NAMES = frozenset(row.name for row in all_rows(Times()))
 
 
-def chosen(times: Times, without: Collection[str]) -> tuple[Row, ...]:
-    """The rows that act: those that are on, and those that undo what the embedded tracker does by itself.
+def chosen(times: Times, without: Collection[str]) -> tuple[Handler, ...]:
+    """What every row does: those in ``without`` undo what the embedded tracker does by itself.
 
     Raises:
         ValueError: no row has one of these names.
     """
     if unknown := set(without) - NAMES:
         raise ValueError(f"no row is called {sorted(unknown)}; there are {sorted(NAMES)}")
-    return tuple(row for row in all_rows(times) if row.native == (row.name in without))
+    return tuple(row.undo if row.name in without else row.answer for row in all_rows(times))

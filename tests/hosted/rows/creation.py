@@ -90,7 +90,7 @@ class LostConfigKeys(Row):
         if found.status == 200 and read is not None:
             await asyncio.sleep(CONFIG_S)
             merged = merge(read.config, parse(json.dumps(update)))
-            call.facts.set(run.id, config=json.dumps(merged), updated_at=now_ms())
+            call.facts.set(run.id, config=json.dumps(merged) if merged else None, updated_at=now_ms())
         return found
 
 
@@ -98,9 +98,8 @@ class CreatorsMetadata(Row):
     name = "systemMetadata of the creator alone"
     does = "systemMetadata, loggerSettings and tags of a request that resumes are dropped, for good"
     measured = "section 3"
-    native = True
 
-    async def answer(self, call: Call, proceed: Proceed) -> Answer:
+    async def undo(self, call: Call, proceed: Proceed) -> Answer:
         run = called_run(call) if creates(call) is not None else None
         found = await proceed(call)
         if run is not None and (sent := document((call.body or {}).get("systemMetadata"))) is not None:
@@ -113,14 +112,10 @@ class FirstEvent(Row):
     does = "createdAt given at create is the time of the first event in the history, too"
     measured = "web/server/lib/run-status.ts"
 
-    async def answer(self, call: Call, proceed: Proceed) -> Answer:
-        wanted = creates(call)
+    async def undo(self, call: Call, proceed: Proceed) -> Answer:
         found = await proceed(call)
-        if wanted is not None and wanted[1].get("createdAt") is not None and found.status == 200:
-            created = found.json
-            if not created["resumed"]:
-                call.facts.database.execute(
-                    "UPDATE status_changes SET at = ? WHERE run_id = ?",
-                    (int(wanted[1]["createdAt"]), created["runId"]),
-                )
+        if creates(call) is not None and found.status == 200 and not found.json["resumed"]:
+            call.facts.database.execute(
+                "UPDATE status_changes SET at = ? WHERE run_id = ?", (now_ms(), found.json["runId"])
+            )
         return found

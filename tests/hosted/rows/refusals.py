@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from typing import Any
 
-from hosted.layer import NO_ROUTE, Answer, Call, Proceed, Row, answer, failure, refused
+from hosted.layer import NO_ROUTE, Answer, Call, Proceed, Row, answer, failure
 from hosted.rows.creation import creates
 from hosted.rows.status import called_run
 from pluto_dist.contract.run_requests import (
@@ -18,6 +19,7 @@ from pluto_dist.contract.run_requests import (
     UpdateStatusRequest,
 )
 from pluto_dist.contract.validation import Record, parse_document, unstorable, unstorable_in
+from pluto_dist.server.db.display_id import decode_sqid
 from pluto_dist.server.db.records import allows_transition
 
 DEPTH = 124  # of nested arrays and objects in JSONB
@@ -53,17 +55,18 @@ def _depth(text: str) -> int:
 class UnstorableStatus(Row):
     name = "500 for what JSONB cannot hold"
     does = "a NUL, a lone surrogate or nesting of 124 in statusMetadata or loggerSettings: 500, nothing is written"
-    measured = "section 11.3"
+    measured = "sections 1, 11.3"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         run, body = called_run(call), call.body or {}
         documents = {name: body.get(name) for name in ("statusMetadata", "loggerSettings")}
         bad = [name for name, text in documents.items() if unstorable_document(text)]
-        if not call.is_post("status/update") or run is None or not bad:
+        is_late = call.is_post("status/update") and run is not None and (body.get("statusUpdated") or 0) > LATEST_MS
+        if not call.is_post("status/update") or run is None or not (bad or is_late):
             return await proceed(call)
         is_ignored = not allows_transition(run.status, body["status"])
         if is_ignored or any(_is_no_json(text or "null") for text in documents.values()):
-            return await proceed(call.with_body(**dict.fromkeys(bad)))
+            return await proceed(call.with_body(**dict.fromkeys(bad), statusUpdated=None))
         return failure()
 
 
@@ -119,18 +122,20 @@ class NumbersOutOfRange(Row):
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
         if call.organization is None:
             return await proceed(call)
-        numbers, display_id = _numbers_in_body(call), None
-        last = call.path.rpartition("/")[2]
-        if call.is_get("details/by-display-id/"):
-            display_id = last
-        elif call.is_get("details/"):
-            numbers.append(_number(last))
-        elif call.is_post("resume") and call.fits(ResumeRunRequest):
-            display_id = (call.body or {}).get("displayId")
-        found = _DISPLAY_ID.fullmatch(display_id or "")
+        numbers = _numbers_in_body(call)
+        if call.is_get("details/") and not call.is_get("details/by-display-id/"):
+            numbers.append(_number(call.path.rpartition("/")[2]))
+        found = _DISPLAY_ID.fullmatch(_display_id(call) or "")
         if (found and int(found[1]) >= INT4) or any(map(_is_out_of_range, numbers)):
             return failure()
         return await proceed(call)
+
+
+def _display_id(call: Call) -> str | None:
+    if call.is_get("details/by-display-id/"):
+        return call.path.rpartition("/")[2]
+    has_one = call.is_post("resume") and call.fits(ResumeRunRequest)
+    return (call.body or {}).get("displayId") if has_one else None
 
 
 def _numbers_in_body(call: Call) -> list[Any]:
@@ -159,42 +164,46 @@ class ResumeShapes(Row):
     does = 'an id that is null counts as given and is refused by type; externalId "" is looked for: 404'
     measured = "section 11.11; web/server/routes/runs-openapi.ts"
 
-    async def answer(self, call: Call, proceed: Proceed) -> Answer:
+    async def undo(self, call: Call, proceed: Proceed) -> Answer:
         if not call.is_post("resume") or call.body is None:
             return await proceed(call)
-        body = call.body
-        for name in ("runId", "displayId", "externalId", "projectName"):
-            if name in body and body[name] is None:
-                return refused(name, "number" if name == "runId" else "string", "null")
-        if body.get("externalId") == "" and not {"runId", "displayId"} & body.keys():
-            if not body.get("projectName"):
-                return answer(400, {"error": "projectName is required when using externalId"})
-            return answer(404, {"error": "Run not found"})
-        if any(
-            isinstance(text, str) and unstorable(text) for text in (body.get("externalId"), body.get("projectName"))
-        ):
+        return await proceed(dataclasses.replace(call, body={k: v for k, v in call.body.items() if v is not None}))
+
+
+class DisplayIdsAreAscii(Row):
+    name = "display ids are ASCII"
+    does = "a display id with a prefix beyond ASCII is refused, also where the server itself gave it: 400"
+    measured = "web/server/lib/run-prefix.ts"
+
+    async def answer(self, call: Call, proceed: Proceed) -> Answer:
+        display_id = _display_id(call)
+        if display_id is not None and not _DISPLAY_ID.fullmatch(display_id):
+            return answer(400, {"error": "Invalid displayId format. Expected PREFIX-NUMBER (e.g., 'MMP-1')"})
+        return await proceed(call)
+
+
+class UnstorableTexts(Row):
+    name = "500 for texts that cannot be stored"
+    does = "a NUL or a lone surrogate in an id of /resume or in notes: 500"
+    measured = "section 1"
+
+    async def answer(self, call: Call, proceed: Proceed) -> Answer:
+        texts = [(call.body or {}).get(name) for name in ("externalId", "projectName", "notes")]
+        if call.is_post("resume", "notes/update") and any(isinstance(text, str) and unstorable(text) for text in texts):
             return failure()
         return await proceed(call)
 
 
-class ConfigUpdateShapes(Row):
-    name = "shapes of config/update"
-    does = "an array or a scalar is refused with 'expected an object', null by type; what JSONB cannot hold is 500"
-    measured = "section 11.11; web/server/routes/runs-openapi.ts"
+class UnstorableConfig(Row):
+    name = "500 for a config that cannot be stored"
+    does = "config/update with what JSONB cannot hold: 500, nothing is written"
+    measured = "section 1"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
-        if not call.is_post("config/update") or call.body is None:
-            return await proceed(call)
-        config = call.body.get("config", "")
-        if config is None:
-            return refused("config", "string", "null")
-        if call.fits(UpdateConfigRequest) and call.facts.run(call.body["runId"], call.organization) is not None:
-            if not config or config == "null":
-                return answer(200, {"success": True})
-            if unstorable_document(config):
+        if call.is_post("config/update") and call.fits(UpdateConfigRequest):
+            body = call.body or {}
+            if unstorable_document(body["config"]) and call.facts.run(body["runId"], call.organization) is not None:
                 return failure()
-            if not _is_no_json(config) and not isinstance(parse_document(config), dict):
-                return answer(400, {"error": "Invalid config JSON: expected an object"})
         return await proceed(call)
 
 
@@ -213,10 +222,12 @@ class BodiesWithoutType(Row):
 
 class NoEmbeddedEndpoints(Row):
     name = "no endpoints of the embedded tracker"
-    does = "/api/runs/{id}/attempts and /api/runs/data: 404"
+    does = "/api/runs/{id}/attempts is 404, and /api/runs/data a sqid"
     measured = "web/server/routes/runs-openapi.ts"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
-        if re.fullmatch(r"/api/runs/([^/]+/attempts|data)", call.path):
+        if re.fullmatch(r"/api/runs/[^/]+/attempts", call.path):
             return NO_ROUTE
+        if call.path == "/api/runs/data":
+            return answer(200, {"runId": decode_sqid("data")})
         return await proceed(call)

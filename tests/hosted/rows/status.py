@@ -10,8 +10,7 @@ from typing import Any
 from hosted.facts import StoredRun
 from hosted.layer import Answer, Call, Proceed, Row
 from pluto_dist.contract.run_requests import CreateRunRequest, ResumeRunRequest, UpdateStatusRequest
-from pluto_dist.server.db.documents import merge
-from pluto_dist.server.db.records import RUNNING, allows_transition, has_ended, now_ms
+from pluto_dist.server.db.records import allows_transition, has_ended, now_ms
 
 GAP_MS = (1, 17)  # updatedAt - statusUpdated, as measured
 
@@ -49,12 +48,19 @@ class UpdatedAfterStatus(Row):
         began = now_ms()
         if has_ended(run.status) or call.is_post("status/update"):
             await asyncio.sleep(random.randint(*GAP_MS) / 1000)
+        return await self._write(call, proceed, run, began, max(began + GAP_MS[0], now_ms()))
+
+    async def undo(self, call: Call, proceed: Proceed) -> Answer:
+        run = called_run(call)
+        return await proceed(call) if run is None else await self._write(call, proceed, run, at := now_ms(), at)
+
+    async def _write(self, call: Call, proceed: Proceed, run: StoredRun, status: int, updated: int) -> Answer:
         newest = call.facts.last_change()
         answer = await proceed(call)
         if call.facts.change_since(newest, run.id) is not None:
             given = (call.body or {}).get("statusUpdated")
-            written = max(now_ms(), began + GAP_MS[0])
-            call.facts.set(run.id, status_updated=began if given is None else int(given), updated_at=written)
+            at = status if given is None else int(given)
+            call.facts.set(run.id, status_updated=at, updated_at=updated)
         return answer
 
 
@@ -63,25 +69,19 @@ class Refreshes(Row):
     does = "an update to the status it has: RUNNING refreshes statusUpdated, an end keeps it; updatedAt moves"
     measured = "section 11.1; web/server/lib/run-status.ts"
 
-    async def answer(self, call: Call, proceed: Proceed) -> Answer:
+    async def undo(self, call: Call, proceed: Proceed) -> Answer:
         before = called_run(call)
-        began = now_ms()
         answer = await proceed(call)
         run = accepted(call, answer, before)
         if run is not None and call.body is not None and call.body["status"] == run.status:
-            given = call.body.get("statusUpdated")
-            times: dict[str, int] = {"updated_at": now_ms() + GAP_MS[0]}
-            if given is not None or run.status == RUNNING:
-                times["status_updated"] = began if given is None else int(given)
-            call.facts.set(run.id, **times)
+            call.facts.set(run.id, updated_at=run.updated_at, status_updated=run.status_updated)
         return answer
 
 
 class _Wakes(Row):
-    native = True
     path: str
 
-    async def answer(self, call: Call, proceed: Proceed) -> Answer:
+    async def undo(self, call: Call, proceed: Proceed) -> Answer:
         run = called_run(call) if call.is_post(self.path) else None
         newest = call.facts.last_change()
         answer = await proceed(call)
@@ -109,9 +109,8 @@ class Precedence(Row):
     name = "precedence of ends"
     does = "an end of lower precedence than the stored one is answered 200 and ignored, also after the monitor's FAILED"
     measured = "sections 4, 11.5; web/server/lib/run-status.ts"
-    native = True
 
-    async def answer(self, call: Call, proceed: Proceed) -> Answer:
+    async def undo(self, call: Call, proceed: Proceed) -> Answer:
         run = called_run(call)
         answer = await proceed(call)
         if run is not None and call.is_post("status/update") and answer.status == 200 and call.body is not None:
@@ -124,13 +123,10 @@ class NullClears(Row):
     does = 'statusMetadata null (or the document "null") clears what is stored; absent or "" leaves it'
     measured = "section 11.6; web/server/routes/runs-openapi.ts"
 
-    async def answer(self, call: Call, proceed: Proceed) -> Answer:
-        before = called_run(call)
-        answer = await proceed(call)
-        run = accepted(call, answer, before)
-        if run is not None and clears(call.body or {}):
-            call.facts.set(run.id, status_metadata=None)
-        return answer
+    async def undo(self, call: Call, proceed: Proceed) -> Answer:
+        if not call.is_post("status/update") or call.body is None or call.body.get("statusMetadata", "") is not None:
+            return await proceed(call)
+        return await proceed(call.with_body(statusMetadata=""))
 
 
 class LoggerSettingsMerged(Row):
@@ -138,14 +134,12 @@ class LoggerSettingsMerged(Row):
     does = "loggerSettings of a status update are merged into the stored ones, key by key"
     measured = "web/server/routes/runs-openapi.ts"
 
-    async def answer(self, call: Call, proceed: Proceed) -> Answer:
+    async def undo(self, call: Call, proceed: Proceed) -> Answer:
         before = called_run(call)
         answer = await proceed(call)
         run = accepted(call, answer, before)
-        sent = document((call.body or {}).get("loggerSettings")) if run is not None else None
-        if run is not None and isinstance(sent, dict):
-            merged = merge(run.logger_settings, sent)
-            call.facts.set(run.id, logger_settings=json.dumps(merged))
+        if run is not None and (sent := document((call.body or {}).get("loggerSettings"))) is not None:
+            call.facts.set(run.id, logger_settings=json.dumps(sent))
         return answer
 
 
@@ -153,9 +147,8 @@ class DatesEvents(Row):
     name = "statusUpdated dates the event"
     does = "statusUpdated of a status update is the time of its event in the history"
     measured = "section 11.10; web/server/lib/run-status.ts"
-    native = True
 
-    async def answer(self, call: Call, proceed: Proceed) -> Answer:
+    async def undo(self, call: Call, proceed: Proceed) -> Answer:
         if not call.is_post("status/update") or call.body is None or "statusUpdated" not in call.body:
             return await proceed(call)
         return await proceed(call.with_body(statusUpdated=None))
@@ -165,9 +158,8 @@ class LaterChangesMoveUpdatedAt(Row):
     name = "updatedAt is overwritten"
     does = "updatedAt given at create holds until the run's next change of any kind"
     measured = "section 11.10; web/server/prisma/schema.prisma"
-    native = True
 
-    async def answer(self, call: Call, proceed: Proceed) -> Answer:
+    async def undo(self, call: Call, proceed: Proceed) -> Answer:
         run = called_run(call)
         answer = await proceed(call)
         if run is not None:
@@ -181,10 +173,3 @@ def document(text: Any) -> Any:
         return json.loads(text) if isinstance(text, str) and text else None
     except (ValueError, RecursionError):
         return None
-
-
-def clears(body: dict[str, Any]) -> bool:
-    if "statusMetadata" not in body:
-        return False
-    sent = body["statusMetadata"]
-    return sent is None or (isinstance(sent, str) and sent.strip() == "null")
