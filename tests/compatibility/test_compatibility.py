@@ -191,9 +191,13 @@ def check_created(run: dict[str, Any], entry: dict[str, Any], before: Mapping[in
 
 
 def test_the_spool_is_written_as_before(tmp_path: Path):
-    """Entries of this version have the folders, file names, fields and types that the old version reads."""
+    """Entries of this version have the folders, file names, fields and types that the old version reads.
+
+    A failure also has the status with which it came, which the old version ignores.
+    """
     written, old = (shapes_of(spool) for spool in (offline_jobs(tmp_path, [sys.executable]), WRITTEN / "spool"))
-    assert written <= old
+    more, reason = '"reason": "str", "status": "str"', '"reason": "str"'
+    assert {(*names, fields.replace(more, reason)) for *names, fields in written} <= old
     kinds = {(reference, kind) for reference, kind, *_ in written}
     assert kinds >= {("external id", "config"), ("display id", "create"), ("number", "status")}
     names = {"DIG-1", "2", "unreachable"}  # ids that are the same in every recording
@@ -350,7 +354,7 @@ def test_rank_1_is_updated_and_rank_0_is_not(opened: Opened, store: SharedStore,
     counted = {"0/nodes": "2", "0/inventories": "2", "0/run/1/count/joined": "2"}
     assert contains(told, {**old["values"], **counted})
     assert shape(json.loads(told["0/failure"])) == shape(json.loads(STORE["attempt failed"]["values"]["0/failure"]))
-    assert notes_in(kept) == notes_in(WRITTEN / "launch_folder" / "torchrun")
+    assert as_before(notes_in(kept)) == notes_in(WRITTEN / "launch_folder" / "torchrun")
 
 
 def test_rank_1_is_updated_and_rank_0_hosts_the_store(opened: Opened, store: SharedStore, tmp_path: Path):
@@ -480,7 +484,7 @@ def test_workers_write_the_old_notes_for_the_launcher(tmp_path: Path):
     """Under `pluto-dist run`, the run note and the failure note have the old file names, fields and types."""
     with LocalServer() as server:
         kept = failed_job(tmp_path, server.environ())
-    assert notes_in(kept) == notes_in(WRITTEN / "launch_folder" / "pluto-dist_run")
+    assert as_before(notes_in(kept)) == notes_in(WRITTEN / "launch_folder" / "pluto-dist_run")
 
 
 def notes_in(folder: Path) -> dict[str, Any]:
@@ -490,6 +494,11 @@ def notes_in(folder: Path) -> dict[str, Any]:
     assert WRITTEN in folder.parents or all(file.stat().st_mode & 0o077 == 0 for file in files)
     names = [normal(unquote(str(file.relative_to(folder))), token) for file in files]
     return {name: shape_of_text(file.read_text(), token) for name, file in zip(names, files, strict=True)}
+
+
+def as_before(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the notes of a run that is not settled yet: the old version does not look for them."""
+    return {name: shape for name, shape in notes.items() if not re.search(r" run 1 (keeper|key) ", name)}
 
 
 def test_resume_finds_the_run_of_an_old_launch(opened: Opened, tmp_path: Path):

@@ -113,7 +113,10 @@ def test_snippets_run(name, n, server, tmp_path):
     }.items():
         (tmp_path / file).write_text(content)
     start = ["torchrun", "--nproc-per-node=1"] if name == "README.md" else [sys.executable]
-    printed = run([*start, "snippet.py"], {**server.environ(), "PLUTO_DIR": str(tmp_path)}, tmp_path)
+    environ = {**server.environ(), "PLUTO_DIR": str(tmp_path)}
+    if name.startswith("tests/"):
+        environ["PYTHONPATH"] = str(ROOT / "tests")
+    printed = run([*start, "snippet.py"], environ, tmp_path)
     assert ("logged" in printed) == ("sdk.log" in blocks(DOCUMENTS[name], "python")[n])
 
 
