@@ -121,11 +121,20 @@ def taken_slot() -> object:
         first.close()
 
 
-IN_USE = {
-    "status": "RUNNING",
-    "heartbeatAt": "2999-01-01T00:00:00Z",
-    "config": {"pluto_dist": {"attempts": {"x": {"number": 1, "hosts": ["node-c"]}}}},
-}
+DETAILS = {"id": 7, "displayId": "DIG-3", "externalId": "job-7", "status": "RUNNING", "config": {}}
+FIRST = {"number": 1, "hosts": ["node-c"], "heartbeat": 0.1}
+
+
+def details_with(**records: object) -> Answer:
+    return reply_json(DETAILS | {"config": {"pluto_dist": {"attempts": records}}})
+
+
+# It is not listed, but resumed, which had not ended; the claim is taken, but then another launch is in it.
+IN_USE = [
+    *(reply_json({"runs": []}), reply_json(RUN), reply_json({"events": []}), details_with(x=FIRST)),
+    *(reply_json({"success": True}), details_with(x=FIRST, y=FIRST | {"number": 2}), reply_json({"success": True})),
+]
+MAY_LIVE = [*IN_USE[:3], details_with(x=FIRST | {"heartbeat": 10})]
 IN_JOB = WORKER | {"TORCHELASTIC_RUN_ID": "J"}
 ZOD = {"success": False, "error": {"name": "ZodError", "issues": [{"path": ["tags"], "message": "Required"}]}}
 CASES: dict[str, Callable[[], object]] = {
@@ -159,8 +168,9 @@ CASES: dict[str, Callable[[], object]] = {
     "another shape": asked(reply_json({"runId": 5})),
     "unavailable": asked(reply_json({"error": "Internal Server Error"}, 500)),
     "unreachable": asked(None),
-    "exists": created(reply_json(RUN), run_id="job-7", resume=False),
-    "in use": created(reply_json(RUN), reply_json(IN_USE), environ=IN_JOB, resume=True, timeout=1),
+    "exists": created(reply_json({"runs": [{"id": 7}]}), reply_json(DETAILS), run_id="job-7", resume=False),
+    "in use": created(*IN_USE, environ=IN_JOB, resume=True, timeout=30),
+    "may be in use": created(*MAY_LIVE, environ=IN_JOB, resume=True, timeout=5),
     "a slot that is taken": taken_slot,
     "cancelled": created(reply_json({"status": "CANCELLED"}), before=True),
 }

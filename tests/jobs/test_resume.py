@@ -182,6 +182,7 @@ def test_a_cancelled_run(launches):
     """A run that somebody cancelled is refused by the next launch, and stays cancelled."""
     launches.start("TERMINATED")
     (run,) = {report["id"] for report in launches.joined(0)}
+    wait_for(lambda: len(launches.tracker.run(run)["attaches"]) == 2, "an attach after the cancel would revive the run")
     launches.tracker.cancel(run)
     wait_for(lambda: launches.tracker.run(run)["status"] == "CANCELLED", "the cancel")
     launches.end(0, "TERMINATED")

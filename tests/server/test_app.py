@@ -18,7 +18,6 @@ UNKNOWN = [
     ("POST", CREATE + "/"),
     ("POST", "/api/runs/auth/validate"),
     ("GET", "/api/slug"),
-    ("GET", "/api/runs/no-sqid"),
     ("DELETE", "/"),
     ("GET", "/static/../app.py"),
 ]

@@ -29,6 +29,7 @@ from pluto_dist.server.db import display_id, run_queries
 from pluto_dist.server.db.database import ORGANIZATION, InvalidKeyError
 from pluto_dist.server.db.files import StoredFile
 from pluto_dist.server.db.records import Attach, iso
+from pluto_dist.server.openapi.schemas import Schema, in_query
 from pluto_dist.server.pages.hardware import read_run, size
 from pluto_dist.server.pages.logged_data import load_logged_data
 from pluto_dist.server.routes import urls
@@ -62,8 +63,8 @@ _HEADERS = {
 _STATIC = {"pluto.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"}
 
 
-def _undocumented(path: str, summary: str) -> Endpoint:
-    return Endpoint("GET", path, summary, needs_key=False, in_document=False)
+def _undocumented(path: str, summary: str, *parameters: Schema) -> Endpoint:
+    return Endpoint("GET", path, summary, parameters=parameters, needs_key=False, in_document=False)
 
 
 class PageRoutes(Routes):
@@ -100,7 +101,7 @@ class PageRoutes(Routes):
             return PlainTextResponse("404 Not Found", 404)
         return Response(self._static[name], media_type=_STATIC[name], headers={"cache-control": "public, max-age=300"})
 
-    @_undocumented("/o/{rest:any_text}", "A project or a run")
+    @_undocumented("/o/{rest:any_text}", "A project or a run", in_query("attempt"))
     async def below_organization(self, request: Request) -> Response:
         """``/o/{org}/projects/{project}[/{sqid}]``. Split before decoding: a project's name may contain a slash."""
         organization = self._authorize(request)
