@@ -1,6 +1,6 @@
 """Thousands of simulated ranks on one real store: how soon does the last one know the run?
 
-Every rank has a client of its own of one real TCPStore and runs the package's code (``scale_ranks``); the leader
+Every rank has a client of its own of one real TCPStore and runs the package's code (``scale_ranks``); rank 0
 creates the run at a real embedded tracker over HTTP (``scale_tracker``). In turns with it, on the same clients and
 threads: the bare store, one key set by one client and looked for by all others. Then the other ranks attach.
 
@@ -36,7 +36,7 @@ HERE = Path(__file__).parent
 PER_NODE = 8
 OUTCOME = "0/run/1/outcome"  # where the package publishes it, in the first run of the first attempt
 CROWDS = tuple(f"crowd {n}" for n in range(16))
-RANKS = ("leader", *CROWDS)
+RANKS = ("rank 0", *CROWDS)
 ATTACH_SECONDS = 20  # so much of the attaches' queue is let run
 STORE_RATIO = 1.5
 ANSWER = 300  # characters of the bare store's value, about as many as an outcome has
@@ -111,7 +111,7 @@ class Job:
         return max(each["ended"] for each in told) - min(each["began"] for each in told)
 
     def answer(self, *, attaching: int = 0) -> Told:
-        """The leader creates the run while the others look for the outcome; then they read it.
+        """Rank 0 creates the run while the others look for the outcome; then they read it.
 
         Raises:
             RuntimeError: the ranks are in several runs.
@@ -119,10 +119,10 @@ class Job:
         with self._costing("gather, create, tell all"):
             told = self.crew.ask("answer", only=RANKS, key=OUTCOME, attaching=attaching)
         read = self.crew.ask("read", only=CROWDS)
-        leader = told.pop("leader")
-        if runs := {run for each in read.values() for run in each["runs"]} - {leader["run"]}:
-            raise RuntimeError(f"the leader is in run {leader['run']}, other ranks in {runs}")
-        return Told(leader, list(told.values()), list(read.values()))
+        rank_zero = told.pop("rank 0")
+        if runs := {run for each in read.values() for run in each["runs"]} - {rank_zero["run"]}:
+            raise RuntimeError(f"rank 0 is in run {rank_zero['run']}, other ranks in {runs}")
+        return Told(rank_zero, list(told.values()), list(read.values()))
 
     def bare(self) -> tuple[float, float]:
         """Seconds from setting one key to the last client that has it; looks a second before."""
@@ -130,7 +130,7 @@ class Job:
         with self._costing("bare store"):
             told = self.crew.ask("bare", only=RANKS, key=f"bare {self.turn}", value="x" * ANSWER)
         crowds = [told[name] for name in CROWDS]
-        return max(each["last"] for each in crowds) - told["leader"]["set"], sum(each["looks"] for each in crowds)
+        return max(each["last"] for each in crowds) - told["rank 0"]["set"], sum(each["looks"] for each in crowds)
 
     def attached(self, *, stop: bool = False) -> list[list[Any]]:
         """Wait for those who set out to attach; of each the words of ``scale_ranks.Attach``.
@@ -144,8 +144,8 @@ class Job:
         return [attach for each in told for attach in each["attaches"]]
 
     def log(self, told: Told) -> list[tuple[float, int]]:
-        """When and how the tracker answered the create-run calls that followed the leader's."""
-        return self.crew.ask("log", only=["tracker"], since=told.leader["creating"])["tracker"]["creates"][1:]
+        """When and how the tracker answered the create-run calls that followed rank 0's."""
+        return self.crew.ask("log", only=["tracker"], since=told.rank_zero["creating"])["tracker"]["creates"][1:]
 
     def keys(self) -> int:
         """How many keys the store holds."""
@@ -176,15 +176,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Told:
-    """One round of the package: what the leader did when, and the others."""
+    """One round of the package: what rank 0 did when, and the others."""
 
-    leader: dict[str, Any]
+    rank_zero: dict[str, Any]
     crowds: list[dict[str, Any]]
     read: list[dict[str, Any]]
 
     def seconds(self, since: str) -> float:
-        """From a moment of the leader's to the last rank's having the answer, and reading it on a CPU of its own."""
-        return max(each["last"] for each in self.crowds) - self.leader[since] + self.reading
+        """From a moment of rank 0's to the last rank's having the answer, and reading it on a CPU of its own."""
+        return max(each["last"] for each in self.crowds) - self.rank_zero[since] + self.reading
 
     @property
     def reading(self) -> float:
@@ -251,7 +251,7 @@ def _count(job: Job) -> tuple[Counter[str], Counter[str], Counter[str]]:
     told = job.answer()
     kept: dict[str, int] = {}
     requests: Counter[str] = Counter()
-    for each in (told.leader, *told.crowds):
+    for each in (told.rank_zero, *told.crowds):
         requests.update(each["requests"])
         for key, size in each["kept"].items():
             kept[key] = max(size, kept.get(key, 0))  # a counter grows
@@ -300,15 +300,15 @@ def _show_times(job: Job, found: Found, connected: float) -> None:
     table.add_section()
     row("all ranks sign in and agree", found.signed)
     for name, first, last in (
-        ("leader: gathers the inventories", "began", "gathered"),
-        ("leader: composes the document", "gathered", "creating"),
-        ("leader: its create-run call", "creating", "created"),
-        ("leader: welcomes the nodes", "created", "published"),
-        ("leader: publishes and remembers", "published", "over"),
+        ("rank 0: gathers the inventories", "began", "gathered"),
+        ("rank 0: composes the document", "gathered", "creating"),
+        ("rank 0: its create-run call", "creating", "created"),
+        ("rank 0: acknowledges the nodes", "created", "published"),
+        ("rank 0: publishes and remembers", "published", "over"),
     ):
-        row(name, (told.leader[last] - told.leader[first] for told in found.told))
+        row(name, (told.rank_zero[last] - told.rank_zero[first] for told in found.told))
     console.print(table)
-    last = found.told[-1].leader
+    last = found.told[-1].rank_zero
     console.print(
         f"all clients opened in {connected:.1f} s; create-run carried "
         f"{last['metadata'] / 1024:.0f} KiB of metadata of {last['nodes']} nodes\n"
@@ -316,7 +316,7 @@ def _show_times(job: Job, found: Found, connected: float) -> None:
 
 
 def _show_costs(job: Job, alone: dict[str, float]) -> None:
-    kinds = ("store", "leader", "crowds", "tracker")
+    kinds = ("store", "rank 0", "crowds", "tracker")
     title = f"{_named(job)}: CPU seconds a round, and what the store moved"
     table = Table("", *kinds, "MiB received", "MiB sent", title=title, title_justify="left")
     for phase, cost in job.costs.items():
@@ -327,7 +327,7 @@ def _show_costs(job: Job, alone: dict[str, float]) -> None:
     now, added = job.memory(), Counter()
     for name, mib in now.items():
         added[_kind(name)] += mib - alone[name]
-    whole = ", ".join(f"{name} {now[name]:.0f}" for name in ("store", "tracker", "leader"))
+    whole = ", ".join(f"{name} {now[name]:.0f}" for name in ("store", "tracker", "rank 0"))
     console.print(
         f"memory, MiB: {whole}; added since before the clients connected: store {added['store']:.1f}, "
         f"tracker {added['tracker']:.1f}, crowds {1024 * added['crowds'] / job.size:.0f} KiB a rank\n"
@@ -337,7 +337,7 @@ def _show_costs(job: Job, alone: dict[str, float]) -> None:
 def _judge(report: Report, job: Job, found: Found, demand: float) -> None:
     ratio = middle(told.seconds("created") for told in found.told) / middle(found.bare)
     report.at_most(f"{job.size} ranks: last rank has the answer / bare store", ratio, STORE_RATIO)
-    missing = max(job.nodes - told.leader["nodes"] for told in found.told)
+    missing = max(job.nodes - told.rank_zero["nodes"] for told in found.told)
     report.at_most(f"{job.size} ranks: nodes missing in the metadata", missing, 0)
     answered = middle(found.looks)
     console.print(
@@ -382,7 +382,7 @@ def _refuse(report: Report, job: Job) -> None:
     time.sleep(BEFORE)
     refused = job.crew.ask("refuse", only=["tracker"], **{"for": SHUT})["tracker"]
     time.sleep(SHUT + AFTER)
-    closed = job.crew.ask("close", only=["leader"])["leader"]
+    closed = job.crew.ask("close", only=["rank 0"])["rank 0"]
     log = job.log(told)
     job.attached(stop=True)
     shut, opened = refused["from"], refused["until"]

@@ -1,4 +1,4 @@
-"""The processes of the benchmark ``scale``: the store, the leader, and crowds of hundreds of ranks each.
+"""The processes of the benchmark ``scale``: the store, rank 0, and crowds of hundreds of ranks each.
 
     python scale_ranks.py CROWDS
 
@@ -195,7 +195,7 @@ class Crowd:
         return {"ended": time.monotonic()}
 
     def numbers(self, message: dict[str, Any]) -> list[int]:
-        """This process's ranks: all of its nodes, but for the leader."""
+        """This process's ranks: all of its nodes, but for rank 0."""
         firsts = (node * message["per_node"] for node in message["nodes"][self.name])
         numbers = (n for first in firsts for n in range(first, min(first + message["per_node"], message["size"])))
         return [number for number in numbers if number]
@@ -275,7 +275,7 @@ class Crowd:
         return {} if self._ledger is None else {"requests": self._ledger.requests, "kept": self._ledger.kept}
 
     def wait(self, message: dict[str, Any]) -> dict[str, Any]:
-        """How many requests a second a rank makes while the leader is silent, by the package's own waiting."""
+        """How many requests a second a rank makes while rank 0 is silent, by the package's own waiting."""
         ledger, some = Ledger(), self.ranks[:SAMPLE]
         for rank in some:
             rank.context.membership.store = CountingStore(rank.client, rank.plan.topology.world_size, ledger)
@@ -318,7 +318,7 @@ class Crowd:
         return told
 
 
-class Leader(Crowd):
+class RankZero(Crowd):
     """The process of rank 0, which it has for itself."""
 
     def tasks(self) -> dict[str, Task]:
@@ -343,7 +343,7 @@ class Leader(Crowd):
         finally:
             client.close()
         if rank.outcome.answer is None:
-            raise RuntimeError(f"the leader has no run: {rank.outcome.message}")
+            raise RuntimeError(f"rank 0 has no run: {rank.outcome.message}")
         if self._ledger is not None:
             self._ledger.requests += ledger.requests
             self._ledger.kept |= ledger.kept
@@ -380,7 +380,7 @@ def _look_until_all(ranks: list[Rank], look: Callable[[Rank], bool]) -> dict[str
 
 
 def _no_taking_over() -> Process:
-    raise RuntimeError("a rank stood in for the leader, which was not silent for so long")
+    raise RuntimeError("a rank stood in for rank 0, which was not silent for so long")
 
 
 def _client(kind: type[TrackerClient], rank: Rank) -> Any:
@@ -463,7 +463,7 @@ def _fork(name: str, tasks: Callable[[], dict[str, Task]]) -> int:
 
 def main() -> None:
     inventory = _collect()
-    children = [_fork("store", _host), _fork("leader", Leader("leader", inventory).tasks)]
+    children = [_fork("store", _host), _fork("rank 0", RankZero("rank 0", inventory).tasks)]
     for name in (f"crowd {n}" for n in range(int(sys.argv[1]))):
         children.append(_fork(name, Crowd(name, inventory).tasks))
     for pid in children:
