@@ -71,6 +71,7 @@ class TerminationHook:
         self._listener = listener
         self._handled = threading.Event()
         self._pipe: tuple[int, int] | None = None
+        self._thread: threading.Thread | None = None
         if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "set_wakeup_fd"):
             return
         if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -85,7 +86,8 @@ class TerminationHook:
         self._pipe = (reader, writer)
         signal.signal(signal.SIGTERM, self._on_signal)
         _terminations.append(self)
-        threading.Thread(target=self._listen, args=(reader,), name="pluto_dist SIGTERM", daemon=True).start()
+        self._thread = threading.Thread(target=self._listen, args=(reader,), name="pluto_dist SIGTERM", daemon=True)
+        self._thread.start()
 
     def remove(self) -> None:
         """Restore the signal's default effect, unless another handler has been set since."""
@@ -99,6 +101,8 @@ class TerminationHook:
         if (now := signal.set_wakeup_fd(-1)) not in (-1, writer):
             signal.set_wakeup_fd(now)
         os.close(writer)  # the listener reads its end, and closes the other
+        if self._thread is not None:
+            self._thread.join(_LISTENER_SECONDS)  # it takes that long only if a signal has just come
 
     def _listen(self, reader: int) -> None:
         with suppress(OSError):  # closed in a forked child
@@ -132,6 +136,7 @@ def _in_child() -> None:
 
 
 _HANDLED_SECONDS = 20.0  # how long the main thread waits for the listener; torchrun gives it 30
+_LISTENER_SECONDS = 0.5  # how long the main thread waits for the listener to end
 _MAIN_THREAD_SECONDS = 0.5  # how long the listener waits for the main thread to die
 _terminations: list[TerminationHook] = []
 if hasattr(os, "register_at_fork"):

