@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -137,7 +136,7 @@ class TrackerClient:
                 return None
             raise
         try:
-            return RunState.from_details(details)
+            return RunState.from_details(details, run_id)
         except ContractError as error:
             raise UnexpectedAnswerError(f"{self._url_api} answered details of run {run_id} that are {error}") from error
 
@@ -157,7 +156,7 @@ class TrackerClient:
         for number in [run.get("id") for run in (runs if isinstance(runs, list) else ()) if isinstance(run, dict)]:
             state = self.details(number, deadline=deadline) if type(number) is int else None
             if state is not None and state.external_id == external_id:
-                return replace(state, run_id=number)
+                return state
         return None
 
     def status_history(self, run_id: int, *, deadline: float) -> tuple[StatusEvent, ...]:

@@ -144,8 +144,13 @@ def recorded(config: Any) -> dict[str, Any]:
     >>> recorded({"pluto_dist": {"attempts": {"x": {"number": 1}}}}), recorded([1])
     ({'x': {'number': 1}}, {})
     """
-    ours = config.get("pluto_dist") if isinstance(config, dict) else None
-    found = ours.get(FIELD) if isinstance(ours, dict) else None
+    return ours(config, FIELD)
+
+
+def ours(config: Any, field: str) -> dict[str, Any]:
+    """The object under ``pluto_dist`` and ``field`` in a run's config; empty if there is none."""
+    section = config.get("pluto_dist") if isinstance(config, dict) else None
+    found = section.get(field) if isinstance(section, dict) else None
     return found if isinstance(found, dict) else {}
 
 

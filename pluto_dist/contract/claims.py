@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from pluto_dist.contract.attempts import ours
+
 FIELD = "claims"
 
 
@@ -40,9 +42,7 @@ def withdraw(token: str) -> dict[str, Any]:
 
 def recorded(config: Any) -> dict[str, dict[str, Any]]:
     """The claims in a run's config, by token; what is none is ignored."""
-    ours = config.get("pluto_dist") if isinstance(config, dict) else None
-    found = ours.get(FIELD) if isinstance(ours, dict) else None
-    return {token: each for token, each in (found if isinstance(found, dict) else {}).items() if isinstance(each, dict)}
+    return {token: each for token, each in ours(config, FIELD).items() if isinstance(each, dict)}
 
 
 def unanswered(config: Any, token: str) -> list[str]:

@@ -148,7 +148,7 @@ class RunState:
         system_metadata: of the run's creator.
         heartbeat: the last heartbeat; ``None`` if there was none, and on the hosted tracker, which does not show it
             (2026).
-        run_id: the tracker's number; ``None`` if it does not return it.
+        run_id: the tracker's number.
         display_id: what people call the run.
         external_id: the id with which it was created.
     """
@@ -160,13 +160,13 @@ class RunState:
     status_metadata: Json = None
     system_metadata: Json = None
     heartbeat: float | None = None
-    run_id: int | None = None
+    run_id: int = 0
     display_id: str | None = None
     external_id: str | None = None
 
     @classmethod
-    def from_details(cls, body: Json) -> RunState:
-        """The state in the answer's body.
+    def from_details(cls, body: Json, run_id: int = 0) -> RunState:
+        """The state of the run with that number, in the answer's body.
 
         Raises:
             ContractError: there is no status in it.
@@ -183,7 +183,7 @@ class RunState:
             status_metadata=body.get("statusMetadata"),
             system_metadata=body.get("systemMetadata"),
             heartbeat=heartbeat,
-            run_id=body["id"] if type(body.get("id")) is int else None,
+            run_id=run_id,
             **{name: value if isinstance(value, str) else None for name, value in names.items()},
         )
 

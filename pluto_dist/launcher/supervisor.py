@@ -82,6 +82,7 @@ class Supervisor:
                 if status == "CANCELLED" and not self.cancelled:
                     self.cancelled = True
                     self._on_cancel()
+            self._answer_claims(client, self.run)
             turn += 1
         if client is not None:
             client.close()
@@ -92,14 +93,20 @@ class Supervisor:
             self._report_or_keep(client, before, "COMPLETED", None)  # the script finished one run and began the next
         self.run = run or before
 
+    def _answer_claims(self, client: TrackerClient, run: RunReport) -> None:
+        if run.node_rank != 0 or not run.continues_job:
+            return
+        deadline = time.monotonic() + END_SECONDS
+        try:
+            answer_claims(client, run.run_id, run.launch, socket.gethostname(), deadline=deadline)
+        except PlutoDistError as error:
+            logger.debug("claims on the run cannot be answered: %s", error)
+
     def _check(self, client: TrackerClient, sender: HeartbeatSender, run: RunReport, turn: int) -> str | None:
         """Send a heartbeat if it is this node's turn; the run's status, if the tracker was asked."""
         deadline = time.monotonic() + END_SECONDS
         if run.node_rank == 0:
-            status = sender.send(run.run_id, deadline=deadline)
-            if run.continues_job:
-                answer_claims(client, run.run_id, run.launch, socket.gethostname(), deadline=deadline)
-            return status
+            return sender.send(run.run_id, deadline=deadline)
         if turn % CHECK_EVERY:
             return None
         state = client.details(run.run_id, deadline=deadline)

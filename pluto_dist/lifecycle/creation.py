@@ -25,6 +25,7 @@ from pluto_dist.identity import Named
 from pluto_dist.inventory.report import attempt as report
 from pluto_dist.inventory.report.document import to_text
 from pluto_dist.lifecycle.context import RankContext
+from pluto_dist.lifecycle.inventory_gather import in_order
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.lifecycle.resume import await_grant, host_of, in_use, look_up, refuse_cancelled
 from pluto_dist.log import logger
@@ -53,6 +54,24 @@ class CreationContext:
     prior: PriorAttempt | None
     failure: Failure | None
     metadata: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, context: RankContext, metadata: dict[str, Any] | None) -> CreationContext:
+        """What the rank knows by now, without waiting for others.
+
+        Raises:
+            ExchangeError: the store is lost.
+        """
+        membership, channel = context.membership, context.channel
+        return cls(
+            context.agreed,
+            launch=membership.token,
+            key=channel.attempt_key(attempts.key(time.time())),
+            hosts=in_order(membership.nodes()),
+            prior=channel.prior_attempt(),
+            failure=membership.last_failure(),
+            metadata=metadata,
+        )
 
 
 def create(context: RankContext, creation: CreationContext, client: TrackerClient) -> CreateRunResponse:
@@ -176,7 +195,7 @@ def _attach_by_reference(context: RankContext, creation: CreationContext, client
     else:
         number = client.number_of(reference.value, context.run_name.project, deadline=plan.deadline)
     known = client.details(number, deadline=plan.deadline)
-    if known is not None and creation.prior is None:
+    if known is not None:
         refuse_cancelled(known)
     answer = client.resume(resume_request(context.run_name), deadline=plan.deadline)
     context.channel.begin()

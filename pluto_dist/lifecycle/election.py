@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pluto_dist.client.offline.outbox import Outbox
-from pluto_dist.contract import attempts
 from pluto_dist.errors import ExchangeError, PlutoDistError, TrackerUnavailableError, UnexpectedAnswerError
 from pluto_dist.identity import Named
 from pluto_dist.inventory.records import Process
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.creation import CreationContext, create, create_request
-from pluto_dist.lifecycle.inventory_gather import GATHER_SECONDS, cluster_document, gather, in_order, warn_of_drift
+from pluto_dist.lifecycle.inventory_gather import GATHER_SECONDS, cluster_document, gather, warn_of_drift
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.rendezvous.messages import Outcome
 from pluto_dist.settings.settings import Settings
@@ -129,21 +128,12 @@ def create_as_owner(
     """Create the run with the inventories of ``nodes``, and publish the outcome.
 
     Requests that the tracker does not take are kept in the outbox. Only rank 0, if it is there, publishes that the job
-    is
-    offline: it keeps the run's requests, and no rank goes on before it has. The outcome of another rank is then its
+    is offline: it keeps the run's requests, and no rank goes on before it has. The outcome of another rank is then its
     own.
     """
     plan, channel, membership = context.plan, context.channel, context.membership
     document = cluster_document(plan.topology, nodes, process()) if plan.settings.metadata else None
-    creation = CreationContext(
-        context.agreed,
-        launch=membership.token,
-        key=channel.attempt_key(attempts.key(time.time())),
-        hosts=in_order(membership.nodes()),
-        prior=channel.prior_attempt(),
-        failure=membership.last_failure(),
-        metadata=document,
-    )
+    creation = CreationContext.of(context, document)
     mine: Outcome | None = None
     told = channel.outcome()  # another rank was faster, or found that the ranks disagree
     if told is None:

@@ -17,7 +17,7 @@ from typing import Any
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts, claims
 from pluto_dist.contract.run_ref import RunName, resume_request
-from pluto_dist.contract.run_requests import RunState, UpdateConfigRequest, UpdateStatusRequest
+from pluto_dist.contract.run_requests import PRECEDENCE, RunState, UpdateConfigRequest, UpdateStatusRequest
 from pluto_dist.errors import (
     RequestRefusedError,
     RunCancelledError,
@@ -32,7 +32,6 @@ MISSED_HEARTBEATS = 1.5  # a launch that was silent for so many of its heartbeat
 CLAIM_SECONDS = 2.0  # how long a claim waits for another one, if no launch can be alive
 _LOOK_SECONDS = 0.5  # between two looks at the claims
 _WITHDRAW_SECONDS = 5.0
-ENDED = ("COMPLETED", "FAILED", "TERMINATED", "CANCELLED")
 
 
 def look_up(client: TrackerClient, name: RunName, *, deadline: float) -> RunState | None:
@@ -62,7 +61,7 @@ def _set_back(client: TrackerClient, run_id: int, since: float, deadline: float)
     """Give a run the end again that a resume after ``since`` (the tracker's clock) took from it."""
     events = client.status_history(run_id, deadline=deadline)
     last = events[-1] if events else None
-    if last is None or last.source != "resume" or last.from_status not in ENDED or last.at < since - 1:
+    if last is None or last.source != "resume" or last.from_status not in PRECEDENCE or last.at < since - 1:
         return
     end = next(event for event in reversed(events) if event.to_status == last.from_status)
     state = client.details(run_id, deadline=deadline)
@@ -103,20 +102,15 @@ def await_grant(context: RankContext, client: TrackerClient, found: RunState) ->
         while (left := until - time.monotonic()) > 0:
             if context.channel.outcome(min(left, _LOOK_SECONDS)) is not None or context.stop.is_set():
                 raise TrackerUnavailableError(f"this rank need not wait any longer for run {found.display_id}")
-            state = client.details(_number(found), deadline=context.plan.deadline) or found
+            state = client.details(found.run_id, deadline=context.plan.deadline) or found
             _check_others(context, client, found, state)
     return state
 
 
-def _number(found: RunState) -> int:
-    assert found.run_id is not None
-    return found.run_id
-
-
 def _seconds_to_wait(context: RankContext, client: TrackerClient, found: RunState) -> float:
     """For how long nobody may answer the claim until it is granted."""
-    if found.status in ENDED:
-        events = client.status_history(_number(found), deadline=context.plan.deadline)
+    if found.status in PRECEDENCE:
+        events = client.status_history(found.run_id, deadline=context.plan.deadline)
         ends = [event for event in events if event.to_status == found.status]
         if not ends or ends[-1].source in ("api", "resume"):  # else the tracker ended it, and may be wrong
             return CLAIM_SECONDS
@@ -171,7 +165,7 @@ def _check_others(context: RankContext, client: TrackerClient, found: RunState, 
 
 
 def _change(client: TrackerClient, found: RunState, ours: dict[str, Any], deadline: float) -> None:
-    client.update_config(UpdateConfigRequest(_number(found), json.dumps({"pluto_dist": ours})), deadline=deadline)
+    client.update_config(UpdateConfigRequest(found.run_id, json.dumps({"pluto_dist": ours})), deadline=deadline)
 
 
 def host_of(record: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from pluto_dist.lifecycle.agreement import agree
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.creation import CreationContext
 from pluto_dist.lifecycle.election import enqueue_create
-from pluto_dist.lifecycle.inventory_gather import cluster_document, in_order
+from pluto_dist.lifecycle.inventory_gather import cluster_document
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.session import Session
@@ -122,20 +122,12 @@ def alone(plan: Plan, session: Session) -> RankContext | None:
 
 def creation_of(context: RankContext, process: Callable[[], Process] | None = None) -> CreationContext:
     """What this rank knows for the create-run call by now, without waiting for other ranks."""
-    plan, membership, channel = context.plan, context.membership, context.channel
+    plan, membership = context.plan, context.membership
     document = None
     try:
         if plan.settings.metadata:
             document = cluster_document(plan.topology, membership.inventories(), process and process())
-        return CreationContext(
-            context.agreed,
-            launch=membership.token,
-            key=channel.attempt_key(attempts.key(time.time())),
-            hosts=in_order(membership.nodes()),
-            prior=channel.prior_attempt(),
-            failure=membership.last_failure(),
-            metadata=document,
-        )
+        return CreationContext.of(context, document)
     except ExchangeError as error:
         logger.debug("what the other ranks know is not recorded: %s", error)
         return CreationContext(
