@@ -88,13 +88,17 @@ def init(
         RequestRefusedError: the tracker refused the request.
         RunError: the run exists and cannot be used like this.
     """
-    started = time.monotonic()
     log.set_up()
     arguments = Arguments(
         project, name, config, tags, run_id, resume, fork_run_id, fork_step, inherit_config, inherit_tags,
         logger_settings, created_at, updated_at, mode, timeout, on_error, metadata,
     )  # fmt: skip
-    process, environ = current_process(), dict(os.environ)
+    return begin(arguments, current_process(), dict(os.environ), wait=wait)
+
+
+def begin(arguments: Arguments, process: ProcessState, environ: Mapping[str, str], *, wait: bool = True) -> Run:
+    """:func:`init`, for a process whose state and environment are given; returns and raises the same."""
+    started = time.monotonic()
     if process.open_run is not None:
         if changed := process.arguments.changed(arguments):
             logger.warning("a run is open: init() returns it, and ignores %s", ", ".join(changed))
@@ -107,7 +111,7 @@ def init(
         run = Run(plan, participant)
         _join(run, participant, wait=wait)
     except PlutoDistError as error:
-        if (on_error or environ.get("PLUTO_DIST_ON_ERROR")) != "warn":
+        if (arguments.on_error or environ.get("PLUTO_DIST_ON_ERROR")) != "warn":
             raise
         logger.warning("going on without a tracker: %s", error)
         facts = _gather_facts(Arguments(mode="offline"), {}, process)
