@@ -121,7 +121,8 @@ def _lines(done: Synced) -> list[str]:
         return [f"{named}: sent by another process"]
     if done.state == "kept":
         return [f"{named}: kept: {done.why}", *(f"  {note}" for note in done.replayed.notes)]
-    where = f" as {answer.display_id}, {answer.url}" if answer is not None else ""
+    where = f" as {done.replayed.display_id}" if done.replayed.display_id else ""
+    where += f", {answer.url}" if answer is not None else ""
     return [f"{named}: sent{where}", *(f"  {note}" for note in done.replayed.notes)]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from pluto_dist.client.tracker_client import TrackerClient
+from pluto_dist.contract.failure import Failure
 from pluto_dist.contract.run_requests import UpdateStatusRequest
 from pluto_dist.errors import RequestRefusedError, UnexpectedAnswerError
 from pluto_dist.log import logger
@@ -38,7 +39,7 @@ class HeartbeatSender:
             status = self._client.heartbeat(run_id, deadline=deadline).status
             self._was_taken = True
             silent, self._answered = time.monotonic() - self._answered, time.monotonic()
-            if status in ("FAILED", "TERMINATED", "COMPLETED") and silent > OUTAGE_SECONDS:
+            if status == "FAILED" and silent > OUTAGE_SECONDS and self._was_ended_by_the_tracker(run_id, deadline):
                 self._client.update_status(UpdateStatusRequest(run_id, "RUNNING"), deadline=deadline)
             return status
         except RequestRefusedError as error:
@@ -54,3 +55,8 @@ class HeartbeatSender:
                     error,
                 )
         return None
+
+    def _was_ended_by_the_tracker(self, run_id: int, deadline: float) -> bool:
+        """Whether no job told that end: its monitor ended the run, not another launch of the job."""
+        state = self._client.details(run_id, deadline=deadline)
+        return state is not None and Failure.of_status(state.status_metadata) is None

@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 FIELD = "attempts"
+LATE = 0  # the number of an attempt whose record came after those of later launches
 MOST_GPUS = 64  # whose UUIDs a record has
 
 
@@ -65,7 +66,7 @@ def record(earlier: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
     made: dict[str, Any] = {
         "number": 1,
         "launch": attempt.launch,
-        "start": _iso(attempt.started),
+        "start": _iso(attempt.started, "milliseconds"),
         "world_size": attempt.world_size,
         "hosts": list(attempt.hosts),
         "heartbeat": attempt.heartbeat,
@@ -86,6 +87,30 @@ def after(earlier: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]
         return dict(made)
     told = {**made, "number": last["number"] + 1} | _changes(last, made.get("world_size"), _hosts(made))
     return told | _gpu_changes(last.get("gpus"), made.get("gpus"))
+
+
+def is_late(earlier: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
+    """Whether ``made`` is of a launch before the one of the last record in ``earlier``.
+
+    A launch that was offline saw no record, so what is not on record of it is put in order by the hosts' clocks.
+
+    >>> first, then = ({"number": 1, "launch": "b", "start": at} for at in ("09:00", "12:00"))
+    >>> [is_late({"x": then}, {"launch": launch, "start": "10:00"}) for launch in ("a", "b")]
+    [True, False]
+    >>> is_late({"x": first}, {"launch": "a", "start": "10:00"})
+    False
+    """
+    last, mine = newest(earlier), str(made.get("launch"))
+    if last is None or last.get("launch") == mine:
+        return False
+    if has_launch(earlier, mine):
+        return True
+    return str(last.get("start")) > str(made.get("start"))
+
+
+def has_launch(records: Mapping[str, Any], launch: str) -> bool:
+    """Whether an attempt of this launch, named by its token, is on record."""
+    return any(entry.get("launch") == launch for entry in in_order(records))
 
 
 def _bounded(gpus: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -163,5 +188,5 @@ def _hosts(entry: Mapping[str, Any]) -> list[str]:
     return [host for host in hosts if isinstance(host, str)] if isinstance(hosts, list) else []
 
 
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _iso(seconds: float, precision: str = "seconds") -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec=precision).replace("+00:00", "Z")

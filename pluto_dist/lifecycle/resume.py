@@ -16,10 +16,8 @@ from typing import Any
 
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts, claims
-from pluto_dist.contract.run_ref import RunName, resume_request
-from pluto_dist.contract.run_requests import PRECEDENCE, RunState, UpdateConfigRequest, UpdateStatusRequest
+from pluto_dist.contract.run_requests import PRECEDENCE, RunState, UpdateConfigRequest
 from pluto_dist.errors import (
-    RequestRefusedError,
     RunCancelledError,
     RunInUseError,
     TrackerError,
@@ -32,42 +30,6 @@ MISSED_HEARTBEATS = 1.5  # a launch that was silent for so many of its heartbeat
 CLAIM_SECONDS = 2.0  # how long a claim waits for another one, if no launch can be alive
 _LOOK_SECONDS = 0.5  # between two looks at the claims
 _WITHDRAW_SECONDS = 5.0
-
-
-def look_up(client: TrackerClient, name: RunName, *, deadline: float) -> RunState | None:
-    """The run, with its number; ``None`` if there is none. Its status is as it was before.
-
-    The tracker finds a run by its external id only by resuming it (2026), which sets an ended one to RUNNING. So the
-    run is looked for by the id in its config first; one that had to be resumed is set back at once.
-
-    Raises:
-        TrackerError: the tracker did not answer, or refused.
-    """
-    found = client.find(name.reference.value, name.project, deadline=deadline)
-    if found is not None:
-        return found
-    before = client.server_time
-    try:
-        resumed = client.resume(resume_request(name), deadline=deadline)
-    except RequestRefusedError as error:
-        if error.status == 404:
-            return None
-        raise
-    _set_back(client, resumed.run_id, before, deadline)
-    return client.details(resumed.run_id, deadline=deadline)
-
-
-def _set_back(client: TrackerClient, run_id: int, since: float, deadline: float) -> None:
-    """Give a run the end again that a resume after ``since`` (the tracker's clock) took from it."""
-    events = client.status_history(run_id, deadline=deadline)
-    last = events[-1] if events else None
-    if last is None or last.source != "resume" or last.from_status not in PRECEDENCE or last.at < since - 1:
-        return
-    end = next(event for event in reversed(events) if event.to_status == last.from_status)
-    state = client.details(run_id, deadline=deadline)
-    document = None if state is None or state.status_metadata is None else json.dumps(state.status_metadata)
-    request = UpdateStatusRequest(run_id, end.to_status, document, status_updated=round(1000 * end.at))
-    client.update_status(request, deadline=deadline)
 
 
 def refuse_cancelled(state: RunState) -> None:
@@ -98,12 +60,19 @@ def await_grant(context: RankContext, client: TrackerClient, found: RunState) ->
     if until > context.plan.deadline:
         raise _undecided(context, found, until)
     state = found
+    context.channel.begin_to_wait()
     with _claimed(context, client, found):
         while (left := until - time.monotonic()) > 0:
-            if context.channel.outcome(min(left, _LOOK_SECONDS)) is not None or context.stop.is_set():
+            if context.channel.outcome(min(left, _LOOK_SECONDS)) is not None:
                 raise TrackerUnavailableError(f"this rank need not wait any longer for run {found.display_id}")
+            if context.stop.is_set():
+                raise RunInUseError(
+                    f"resume: this launch ends before it is known whether another one is alive in run "
+                    f"{found.display_id or found.run_id}; nothing of it goes there."
+                )
             state = client.details(found.run_id, deadline=context.plan.deadline) or found
             _check_others(context, client, found, state)
+    context.channel.end_wait()
     return state
 
 

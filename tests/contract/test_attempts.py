@@ -28,7 +28,7 @@ def test_the_first_attempt_changes_nothing():
     assert made({}) == {
         "number": 1,
         "launch": "k3",
-        "start": "1970-01-01T00:00:00Z",
+        "start": "1970-01-01T00:00:00.000Z",
         "world_size": 4,
         "hosts": ["a", "b"],
         "heartbeat": 10.0,

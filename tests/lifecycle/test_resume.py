@@ -18,6 +18,7 @@ from hosted.rows.liveness import Monitor, Times
 from hosted.tracker import HostedTracker
 from lifecycle.ranks import context_of, member_of, plan_of
 from pluto_dist.client.claims import answer_claims
+from pluto_dist.client.lookup import look_up
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts, claims
 from pluto_dist.contract.run_requests import CreateRunResponse, UpdateConfigRequest, UpdateStatusRequest
@@ -25,7 +26,6 @@ from pluto_dist.contract.secret import Secret
 from pluto_dist.errors import RunCancelledError, RunExistsError, RunInUseError
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.creation import CreationContext, create
-from pluto_dist.lifecycle.resume import look_up
 from pluto_dist.rendezvous.store import LocalStore
 from pluto_dist.server import LocalServer
 

@@ -53,8 +53,8 @@ class Outbox:
         return self._has_pending
 
     def check(self) -> bool:
-        """Whether requests of this run are on disk, by whatever process; :attr:`has_pending` is so from then on."""
-        self._has_pending = self._has_pending or not self._queue.is_empty
+        """Whether requests of this launch are on disk, by whatever process; :attr:`has_pending` is so from then on."""
+        self._has_pending = self._has_pending or self._queue.holds(self._launch)
         return self._has_pending
 
     def enqueue(self, request: Request, key: str = "", fork_of: str = "") -> None:
@@ -96,6 +96,15 @@ class Outbox:
                     self._queue.remove(entry, file)
         self._has_pending = False
 
+    def set_aside(self, why: str) -> None:
+        """Move what is kept of this launch to a folder where a person can look at it: the run was refused."""
+        with self._queue.locked(0):
+            for entry, file in self._queue.entries():
+                if entry.launch == self._launch and file is not None:
+                    self._queue.set_aside(file, why)
+        self._queue.warnings.clear()
+        self._has_pending = False
+
     def send(
         self, client: TrackerClient | None, request: UpdateConfigRequest | UpdateStatusRequest, deadline: float
     ) -> bool:
@@ -132,7 +141,7 @@ class Outbox:
         """
         try:
             with self._queue.locked(min(LOCK_SECONDS, max(0.0, deadline - time.monotonic()))) as mine:
-                done = replay(self._queue, client, deadline=deadline) if mine else None
+                done = replay(self._queue, client, deadline=deadline, launch=self._launch) if mine else None
             if done is not None and done.answer is None and attach_anyway:
                 done = replace(done, answer=attach(self.name, client, deadline=deadline))
         except (TrackerUnavailableError, UnexpectedAnswerError, RequestRefusedError) as error:
@@ -142,7 +151,7 @@ class Outbox:
             for warning in self._queue.warnings:
                 logger.warning("%s", warning)
             self._queue.warnings.clear()
-        self._has_pending = not self._queue.is_empty
+        self._has_pending = self._queue.holds(self._launch)
         return None if self._has_pending else done
 
     def _send(self, client: TrackerClient, request: UpdateConfigRequest | UpdateStatusRequest, deadline: float) -> None:

@@ -55,6 +55,10 @@ class RunQueue:
     def is_empty(self) -> bool:
         return not self._memory and not (self.folder is not None and any(_files(self.folder)))
 
+    def holds(self, launch: str) -> bool:
+        """Whether requests of a launch, named by its token, wait."""
+        return any(entry.launch == launch for entry, _ in self.entries())
+
     def entries(self) -> list[tuple[Entry, Path | None]]:
         """The entries in the order in which they are to be sent, each with its file; other files are set aside."""
         found: dict[int, tuple[Entry, Path | None]] = {id(entry): (entry, None) for entry in self._memory}

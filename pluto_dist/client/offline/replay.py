@@ -1,9 +1,10 @@
 """Sends the requests that wait on disk: in order, and with the same effect however often it is tried.
 
 Each request is removed once the tracker has taken it. One that was taken but not removed when its sender died is sent
-again, and changes nothing: a create with an external id finds its run, a config is merged into itself, an end is sent
-only if the run has no graver end, none of a later attempt, and none by a person. ``pluto-dist sync`` and the job itself
-send in this way, one process at a time, by the lock of the run.
+again, and changes nothing: the run is looked up without waking it, and a create sets it to RUNNING only for an attempt
+that follows all that are on record. What comes late, of a launch before the last one, adds to the run what it lacks. An
+end is sent only if the run has no graver end, none of a later attempt, and none by a person. ``pluto-dist sync`` and
+the job itself send in this way, one process at a time, by the lock of the run.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pluto_dist.client.ending import report_end
+from pluto_dist.client.lookup import look_up
 from pluto_dist.client.offline.entry import Entry
 from pluto_dist.client.offline.queue import RunQueue
 from pluto_dist.client.tracker_client import TrackerClient
@@ -38,6 +40,7 @@ class Replayed:
 
     Attributes:
         answer: the tracker's to the create or resume of the run; ``None`` if neither was sent.
+        display_id: what people call the run; ``None`` if that is not known.
         sent: how many requests the tracker took.
         notes: for the user, about requests that were not sent as they are.
     """
@@ -45,27 +48,32 @@ class Replayed:
     answer: CreateRunResponse | None
     sent: int
     notes: tuple[str, ...] = ()
+    display_id: str | None = None
 
 
-def replay(queue: RunQueue, client: TrackerClient, *, deadline: float) -> Replayed:
+def replay(queue: RunQueue, client: TrackerClient, *, deadline: float, launch: str | None = None) -> Replayed:
     """Send what is kept of one run, whose lock the caller holds.
 
     Args:
         queue: of the run; a request that the tracker refuses for good is set aside.
         client: of the tracker to send to.
         deadline: on the monotonic clock.
+        launch: the token of the launch whose requests are meant; all by default. A job sends its own: it cannot know
+            whether another launch that keeps some will be let into the run.
 
     Raises:
         AuthenticationError, UnexpectedAnswerError, TrackerUnavailableError: the rest stays where it is.
     """
     known = _Known(queue.name, client, deadline)
     sent, notes = 0, []
-    for entry, file in queue.entries():
+    entries = [(entry, file) for entry, file in queue.entries() if launch in (None, entry.launch)]
+    ended = {entry.launch for entry, _ in entries if entry.kind == "status"}
+    for entry, file in entries:
         try:
-            notes += _send(entry, known)
+            notes += _send(entry, known, wakes=launch is not None or entry.launch in ended)
         except RequestRefusedError as error:
             if error.status == 404 and entry.kind != "create":
-                notes.append(f"{entry.kind} kept: the tracker has no such run; what creates it is kept elsewhere")
+                notes.append(f"{entry.kind} kept: {error}; what begins it is kept elsewhere")
                 continue
             if file is None:
                 notes.append(f"{entry.kind} given up: {error}")
@@ -75,7 +83,7 @@ def replay(queue: RunQueue, client: TrackerClient, *, deadline: float) -> Replay
             continue
         queue.remove(entry, file)
         sent += 1
-    return Replayed(known.answer, sent, tuple(notes))
+    return Replayed(known.answer, sent, tuple(notes), known.display_id)
 
 
 def attach(name: RunName, client: TrackerClient, *, deadline: float) -> CreateRunResponse:
@@ -92,93 +100,148 @@ class _Known:
     def __init__(self, name: RunName, client: TrackerClient, deadline: float) -> None:
         self.name, self.client, self.deadline = name, client, deadline
         self.answer: CreateRunResponse | None = None
-        self.revived = False  # whether a request that told nothing new may have set it to RUNNING
+        self.display_id: str | None = None
+        self._run_id = 0
 
-    def run_id(self, recorded: int) -> int:
-        """The tracker's number: as it was recorded with the request, else as the tracker answers now."""
-        if recorded:
-            return recorded
-        if self.answer is None:
-            self.answer = self.client.resume(resume_request(self.name), deadline=self.deadline)
-            self.revived = True
-        return self.answer.run_id
+    def state(self, recorded: int = 0) -> RunState | None:
+        """The run as the tracker has it now: by the number that was recorded with a request, or by its name."""
+        number = recorded or self._run_id
+        if number:
+            found = self.client.details(number, deadline=self.deadline)
+        else:
+            found = look_up(self.client, self.name, deadline=self.deadline)
+        if found is not None:
+            self._run_id, self.display_id = found.run_id, found.display_id
+        return found
 
-    def state(self, run_id: int) -> RunState | None:
-        return self.client.details(run_id, deadline=self.deadline)
+    def existing(self, recorded: int) -> RunState:
+        """The same; RequestRefusedError with status 404 if there is none."""
+        found = self.state(recorded)
+        if found is None:
+            raise RequestRefusedError(f"the tracker has no run {recorded or self.name.reference.value}", 404)
+        return found
+
+    def created(self, answer: CreateRunResponse) -> CreateRunResponse:
+        self.answer, self._run_id, self.display_id = answer, answer.run_id, answer.display_id
+        return answer
 
 
-def _send(entry: Entry, known: _Known) -> list[str]:
+def _send(entry: Entry, known: _Known, *, wakes: bool) -> list[str]:
     request = entry.request
     if isinstance(request, CreateRunRequest):
-        _create(entry, request, known)
-        return []
-    run_id = known.run_id(int(request.run_id))
+        return _create(entry, request, known, wakes=wakes)
+    state = known.existing(int(request.run_id))
     if isinstance(request, UpdateStatusRequest):
-        return _end(entry, replace(request, run_id=run_id), known)
-    known.client.update_config(replace(request, run_id=run_id), deadline=known.deadline)
+        return _end(entry, replace(request, run_id=state.run_id), known, state)
+    known.client.update_config(replace(request, run_id=state.run_id), deadline=known.deadline)
     return []
 
 
-def _create(entry: Entry, request: CreateRunRequest, known: _Known) -> None:
-    client, deadline = known.client, known.deadline
-    if entry.run.reference.kind == "external id":
-        request = replace(request, external_id=entry.run.reference.value)
-        if entry.fork_of:
-            parent = client.number_of(entry.fork_of, entry.run.project, deadline=deadline)
-            request = replace(request, fork_run_id=parent)
-        answer = client.create(request, deadline=deadline)
-        config = None
-    else:
-        answer = client.resume(resume_request(entry.run), deadline=deadline)
-        config = request.config
-    known.answer = answer
-    if answer.resumed:
-        state = known.state(answer.run_id)
-        known.revived = known.revived or (state is not None and entry.key in attempts.recorded(state.config))
-        sent = replace(request, config=config or request.config)
-        config = _following(entry, sent, state) or config
-    if config is not None:
-        client.update_config(UpdateConfigRequest(answer.run_id, config), deadline=deadline)
+def _create(entry: Entry, request: CreateRunRequest, known: _Known, *, wakes: bool) -> list[str]:
+    """Create the run; or, if the tracker has it, continue it, or add to it what it lacks of this attempt."""
+    request = _forked(replace(request, external_id=_external_id(entry)), entry, known)
+    state = known.state()
+    if state is None:
+        answer = known.created(_attached(entry, request, known))
+        if not answer.resumed:
+            return []
+        state = known.existing(answer.run_id)  # another process has created it in this moment
+    mine = attempts.recorded(_document(request.config)).get(entry.key)
+    return [] if mine is None else _continue(entry, request, known, state, mine, wakes=wakes)
 
 
-def _following(entry: Entry, request: CreateRunRequest, state: RunState | None) -> str | None:
-    """The config with its attempt's record as one that follows those of the tracker; ``None`` if that changes nothing.
+def _attached(entry: Entry, request: CreateRunRequest, known: _Known) -> CreateRunResponse:
+    if request.external_id is not None:
+        return known.client.create(request, deadline=known.deadline)
+    return known.client.resume(resume_request(entry.run), deadline=known.deadline)
 
-    It is numbered, and has the hardware unless the tracker took it with the run.
+
+def _continue(
+    entry: Entry, request: CreateRunRequest, known: _Known, state: RunState, mine: dict[str, Any], *, wakes: bool
+) -> list[str]:
+    """Add this attempt to a run that exists; the run is RUNNING again if the attempt follows those of other launches.
+
+    Args:
+        entry: with the request.
+        request: as it is to be sent.
+        known: what this replay knows of the run.
+        state: the run as the tracker has it.
+        mine: the attempt's record, as it was made without the tracker.
+        wakes: whether an end follows, or the job is alive: a run that nobody would end again is left as it is.
     """
-    document = _document(request.config)
-    mine = attempts.recorded(document).get(entry.key)
-    if mine is None or state is None:
-        return None
-    theirs = {key: record for key, record in attempts.recorded(state.config).items() if key != entry.key}
-    after = attempts.after(theirs, mine)
+    records, notes = attempts.recorded(state.config), []
+    others = {key: record for key, record in records.items() if key != entry.key}
+    if entry.key in records:
+        told = _lacking(_numbered(request, entry.key, _with_hardware(mine, request, state, others)), state.config)
+    elif attempts.is_late(others, mine):
+        told = _lacking(_numbered(request, entry.key, {**mine, "number": attempts.LATE}), state.config)
+        notes = ["the run has gone on with a later launch: this one's attempt is added to it"]
+    else:
+        after = _with_hardware(attempts.after(others, mine), request, state, others)
+        told = _numbered(request, entry.key, after)
+        if wakes and not attempts.has_launch(records, entry.launch):
+            known.created(_attached(entry, replace(request, config=json.dumps(told)), known))
+    if told:
+        known.client.update_config(UpdateConfigRequest(state.run_id, json.dumps(told)), deadline=known.deadline)
+    return notes
+
+
+def _external_id(entry: Entry) -> str | None:
+    reference = entry.run.reference
+    return reference.value if reference.kind == "external id" else None
+
+
+def _forked(request: CreateRunRequest, entry: Entry, known: _Known) -> CreateRunRequest:
+    if not entry.fork_of or request.external_id is None:
+        return request
+    parent = known.client.number_of(entry.fork_of, entry.run.project, deadline=known.deadline)
+    return replace(request, fork_run_id=parent)
+
+
+def _with_hardware(
+    record: dict[str, Any], request: CreateRunRequest, state: RunState, others: dict[str, Any]
+) -> dict[str, Any]:
+    """The record with its hardware, if that is not the run's own."""
     sent = json.loads(request.system_metadata or "null")
     if isinstance(sent, dict) and "cluster" in sent and sent != state.system_metadata:
-        after[hardware.FIELD] = attempt.hardware(sent, state.system_metadata, theirs)
-    if after == mine:
-        return None
-    document["pluto_dist"][attempts.FIELD][entry.key] = after
-    return json.dumps(document)
+        return {**record, hardware.FIELD: attempt.hardware(sent, state.system_metadata, others)}
+    return record
 
 
-def _end(entry: Entry, request: UpdateStatusRequest, known: _Known) -> list[str]:
+def _numbered(request: CreateRunRequest, key: str, record: dict[str, Any]) -> dict[str, Any]:
+    """The request's config with ``record`` as that of its attempt."""
+    document: dict[str, Any] = _document(request.config)
+    document["pluto_dist"][attempts.FIELD][key] = record
+    return document
+
+
+def _lacking(mine: dict[str, Any], theirs: Any) -> dict[str, Any]:
+    """What of ``mine`` is not in ``theirs``, whatever its value there is.
+
+    >>> _lacking({"lr": 0.1, "data": {"path": "a", "size": 2}}, {"lr": 0.2, "data": {"path": "b"}})
+    {'data': {'size': 2}}
+    """
+    theirs, found = theirs if isinstance(theirs, dict) else {}, {}
+    for key, value in mine.items():
+        if key not in theirs:
+            found[key] = value
+        elif isinstance(value, dict) and isinstance(theirs[key], dict) and (more := _lacking(value, theirs[key])):
+            found[key] = more
+    return found
+
+
+def _end(entry: Entry, request: UpdateStatusRequest, known: _Known, state: RunState) -> list[str]:
     """Send the end, unless the run has one that takes precedence."""
-    state = known.state(request.run_id)
-    if state is None:
-        raise RequestRefusedError(f"the tracker has no run {request.run_id}", 404)
-    last = attempts.newest(attempts.recorded(state.config))
+    last = attempts.newest(records := attempts.recorded(state.config))
     if last is not None and last.get("launch") != entry.launch:
+        if not attempts.has_launch(records, entry.launch):
+            raise RequestRefusedError("the run knows nothing of this launch", 404)
         return [f"{request.status} not told: a later launch has gone on with the run"]
     at = time_of(_document(request.status_metadata))
     theirs = state.status_metadata if Failure.of_status(state.status_metadata) is not None else None
     is_first = request.status in _ENDS_BY_FAILURE and at is not None and not earlier(theirs, at)
-    if theirs is not None and not is_first:
-        if state.status in _ENDS_BY_FAILURE:
-            return [] if state.status == request.status else [f"{request.status} not told: {state.status} came first"]
-        if known.revived:
-            ended = theirs.get("status")
-            ended = ended if ended in _ENDS_BY_FAILURE else "FAILED"
-            request = replace(request, status=ended, status_metadata=json.dumps(theirs))
+    if theirs is not None and not is_first and state.status in _ENDS_BY_FAILURE:
+        return [] if state.status == request.status else [f"{request.status} not told: {state.status} came first"]
     if not report_end(known.client, request, deadline=known.deadline, state=state):
         return [f"{request.status} not told: the run was cancelled in the tracker"]
     return []
