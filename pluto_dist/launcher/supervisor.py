@@ -20,10 +20,12 @@ from pluto_dist.client.heartbeats import HeartbeatSender
 from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.client.offline.replay import earlier
 from pluto_dist.client.tracker_client import TrackerClient
+from pluto_dist.contract import attempts
 from pluto_dist.contract.failure import Failure, now_ms
 from pluto_dist.contract.run_requests import RunState, UpdateStatusRequest
 from pluto_dist.errors import PlutoDistError, TrackerUnavailableError, UnexpectedAnswerError
 from pluto_dist.launcher.root_cause import Status
+from pluto_dist.lifecycle.node_signs import silence_limit
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.worker_reports import RunReport, read_run
@@ -31,7 +33,6 @@ from pluto_dist.rendezvous.worker_reports import RunReport, read_run
 END_SECONDS = 20.0  # how long the end is tried to be reported
 FLUSH_SECONDS = 5.0  # the same for a run that the tracker does not have yet
 CHECK_EVERY = 3  # heartbeats between two checks of a node that sends none
-MISSED_HEARTBEATS = 3.5  # after so many, and 5 s, another node takes over
 SETTLE_SECONDS = 1.5  # an attach or a failure that crosses ours on the way is seen after so long
 SETTLE_TRIES = 3
 
@@ -70,7 +71,7 @@ class Supervisor:
     def _watch(self) -> None:
         client, turn = self._new_client(), 0
         sender = None if client is None else HeartbeatSender(client)
-        while not self._stop.wait(self._heartbeat if self.run else min(1.0, self._heartbeat)):
+        while not self._stop.wait(self._heartbeat if self.run and self.run.is_settled else min(1.0, self._heartbeat)):
             self._read_reports(client)
             if client is None or sender is None or self.run is None or not self.run.run_id:
                 continue  # the workers recover what is offline
@@ -89,12 +90,12 @@ class Supervisor:
 
     def _read_reports(self, client: TrackerClient | None) -> None:
         run, before = read_run(self._folder), self.run
-        if before is not None and run is not None and before.nth != run.nth and before.node_rank == 0:
+        if before is not None and run is not None and before.nth != run.nth and before.owns:
             self._report_or_keep(client, before, "COMPLETED", None)  # the script finished one run and began the next
         self.run = run or before
 
     def _answer_claims(self, client: TrackerClient, run: RunReport) -> None:
-        if run.node_rank != 0 or not run.continues_job:
+        if not run.owns or not run.continues_job:
             return
         deadline = time.monotonic() + END_SECONDS
         try:
@@ -105,7 +106,7 @@ class Supervisor:
     def _check(self, client: TrackerClient, sender: HeartbeatSender, run: RunReport, turn: int) -> str | None:
         """Send a heartbeat if it is this node's turn; the run's status, if the tracker was asked."""
         deadline = time.monotonic() + END_SECONDS
-        if run.node_rank == 0:
+        if run.owns:
             return sender.send(run.run_id, deadline=deadline)
         if turn % CHECK_EVERY:
             return None
@@ -115,13 +116,13 @@ class Supervisor:
         return None if state is None else state.status
 
     def _is_silent(self, state: RunState, now: float) -> bool:
-        return state.last_sign is not None and now - state.last_sign > MISSED_HEARTBEATS * self._heartbeat + 5
+        return state.last_sign is not None and now - state.last_sign > silence_limit(self._heartbeat)
 
     def end(self, status: Status, failure: Failure | None = None) -> Failure | None:
         """Report to the tracker how the job ended.
 
-        Nodes report independently: a success is reported by the node of rank 0 alone, of several failures the earliest
-        stays on record.
+        Nodes report independently: a success is reported by the node of the run's owner alone, of several failures the
+        earliest stays on record.
 
         Returns:
             The failure on record, which may be another node's; ``failure`` if there is no run.
@@ -129,7 +130,7 @@ class Supervisor:
         self._stop.set()
         self._thread.join(2 * self._heartbeat)
         self.run = read_run(self._folder) or self.run
-        if self.run is None or (status == "COMPLETED" and self.run.node_rank != 0):
+        if self.run is None or (status == "COMPLETED" and not self.run.owns):
             return failure
         if failure is not None and failure.at_ms is None:
             failure = dataclasses.replace(failure, at_ms=now_ms())
@@ -151,6 +152,8 @@ class Supervisor:
             outbox.enqueue(end)
             if client is not None:
                 outbox.flush(client, time.monotonic() + FLUSH_SECONDS)
+            if not run.is_settled and not outbox.holds_create():  # it was never created
+                outbox.retract()
         except (TrackerUnavailableError, UnexpectedAnswerError) as error:
             outbox.enqueue(end)
             told = (
@@ -165,7 +168,7 @@ class Supervisor:
         for _ in range(SETTLE_TRIES):
             deadline = time.monotonic() + END_SECONDS
             state = client.details(run.run_id, deadline=deadline)
-            if state is None:
+            if state is None or self._is_superseded(state, run):
                 return failure
             if failure is not None and state.status in ("FAILED", "TERMINATED"):
                 if earlier(state.status_metadata, failure.at_ms or 0):
@@ -178,6 +181,11 @@ class Supervisor:
                 return failure
             time.sleep(SETTLE_SECONDS)
         return failure
+
+    def _is_superseded(self, state: RunState, run: RunReport) -> bool:
+        """Whether a later launch has gone on with the run, which then ends it."""
+        last = attempts.newest(attempts.recorded(state.config))
+        return last is not None and last.get("launch") != run.launch
 
 
 def _end(run: RunReport, status: Status, failure: Failure | None) -> UpdateStatusRequest:

@@ -19,8 +19,7 @@ LATEST_START = 30.0  # a run that seems to be older than this when a rank learns
 def attach(context: RankContext, outcome: Outcome, client: TrackerClient) -> CreateRunResponse | None:
     """Send this rank's own create-run call; the answer, or ``None`` if it was dropped.
 
-    All ranks keep the one schedule of ``rate_limit``. An attach to a run that has ended would revive it, so each is
-    counted before it checks whether the run is closed, and the rank that closes the run waits for the count.
+    All ranks keep the one schedule of ``rate_limit``. None attaches to a run that has ended.
     """
     channel, topology, rate = context.channel, context.plan.topology, context.plan.settings.attach_rate
     start = time.monotonic() - min(max(0.0, time.time() - outcome.at), LATEST_START)
@@ -29,11 +28,9 @@ def attach(context: RankContext, outcome: Outcome, client: TrackerClient) -> Cre
         known = _await_slot(context, start, slot)
         if known is None:
             return None
-        channel.count("attach begun")
         try:
-            if channel.claimed("closed"):
-                return None
-            return _attach_once(context, outcome, client)
+            with channel.attaching() as is_open:
+                return _attach_once(context, outcome, client) if is_open else None
         except TrackerUnavailableError as error:
             now = time.monotonic() - start
             if rate_limit.is_news(now, rate, known):
@@ -42,8 +39,6 @@ def attach(context: RankContext, outcome: Outcome, client: TrackerClient) -> Cre
             start += error.retry_after
         except TrackerError:
             return None  # the run exists without it: the owner created it
-        finally:
-            channel.count("attach over")
     return None
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pluto_dist.client.lookup import look_up
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts, claims, hardware
 from pluto_dist.contract.failure import Failure
@@ -20,14 +23,14 @@ from pluto_dist.contract.run_requests import (
     RunState,
     UpdateConfigRequest,
 )
-from pluto_dist.errors import RunCancelledError, RunExistsError, TrackerError
+from pluto_dist.errors import RunCancelledError, RunExistsError, TrackerError, TrackerUnavailableError
 from pluto_dist.identity import Named
 from pluto_dist.inventory.report import attempt as report
 from pluto_dist.inventory.report.document import to_text
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.inventory_gather import in_order
 from pluto_dist.lifecycle.plan import Plan
-from pluto_dist.lifecycle.resume import await_grant, host_of, in_use, look_up, refuse_cancelled
+from pluto_dist.lifecycle.resume import await_grant, host_of, in_use, refuse_cancelled
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.messages import AgreedId, PriorAttempt
 from pluto_dist.version import __version__
@@ -89,14 +92,28 @@ def create(context: RankContext, creation: CreationContext, client: TrackerClien
     if plan.fork_of:
         parent = client.number_of(plan.fork_of, request.project_name, deadline=plan.deadline)
         request = replace(request, fork_run_id=parent)
-    if creation.prior is None:
-        context.channel.begin()
-    answer = client.create(request, deadline=plan.deadline)
+    with _not_after_the_end(context):
+        if creation.prior is None:
+            context.channel.begin()
+        answer = client.create(request, deadline=plan.deadline)
     if answer.resumed and creation.prior is None and plan.continues_job:
         _yield_to_twin(plan, creation, client, answer, known)
     if answer.resumed and known is None:
         _record_in_existing(plan, creation, client, answer)
     return answer
+
+
+@contextmanager
+def _not_after_the_end(context: RankContext) -> Iterator[None]:
+    """The block creates the run, unless another rank has created, refused or ended it; the end waits for the block.
+
+    Raises:
+        TrackerUnavailableError: another rank has.
+    """
+    with context.channel.attaching() as is_open:
+        if not is_open or context.channel.outcome() is not None:
+            raise TrackerUnavailableError("another rank has created the run, or this job has ended")
+        yield
 
 
 def create_request(plan: Plan, creation: CreationContext, known: RunState | None = None) -> CreateRunRequest:
@@ -115,9 +132,9 @@ def create_request(plan: Plan, creation: CreationContext, known: RunState | None
 def _known_state(context: RankContext, creation: CreationContext, client: TrackerClient) -> RunState | None:
     """The run as the tracker has it; ``None`` for a new one."""
     plan, name = context.plan, context.run_name
-    if creation.prior is not None:
-        return _own_state(plan, creation.prior, client)
-    if not isinstance(plan.decision, Named):
+    if creation.prior is not None and creation.prior.run_id is not None:
+        return _own_state(plan, creation.prior.run_id, client)
+    if creation.prior is None and not isinstance(plan.decision, Named):
         return None
     if not (plan.continues_job or plan.settings.resume is False):  # the user's own id: whoever has it shares the run
         found = client.find(name.reference.value, name.project, deadline=plan.deadline)
@@ -125,6 +142,10 @@ def _known_state(context: RankContext, creation: CreationContext, client: Tracke
         found = look_up(client, name, deadline=plan.deadline)
     if found is None:
         return None
+    if creation.prior is not None and attempts.has_launch(attempts.recorded(found.config), creation.launch):
+        # This launch created it, and the answer was lost.
+        refuse_cancelled(found)
+        return found
     if plan.settings.resume is False:
         raise RunExistsError(
             f"resume=False, and run {found.display_id} of project {name.project!r} already has the id "
@@ -134,14 +155,12 @@ def _known_state(context: RankContext, creation: CreationContext, client: Tracke
     return await_grant(context, client, found) if plan.continues_job else found
 
 
-def _own_state(plan: Plan, prior: PriorAttempt, client: TrackerClient) -> RunState | None:
+def _own_state(plan: Plan, run_id: int, client: TrackerClient) -> RunState | None:
     """The run of this launch's earlier attempt, unless it was cancelled."""
-    if prior.run_id is None:
-        return None
-    state = client.details(prior.run_id, deadline=plan.deadline)
+    state = client.details(run_id, deadline=plan.deadline)
     if state is not None and state.status == "CANCELLED":
         raise RunCancelledError(
-            f"run {prior.run_id} was cancelled in the tracker; a restart does not revive it.\n"
+            f"run {run_id} was cancelled in the tracker; a restart does not revive it.\n"
             "Start a new launch for a new run, or set the run's status to RUNNING in the tracker."
         )
     return state
@@ -197,8 +216,9 @@ def _attach_by_reference(context: RankContext, creation: CreationContext, client
     known = client.details(number, deadline=plan.deadline)
     if known is not None:
         refuse_cancelled(known)
-    answer = client.resume(resume_request(context.run_name), deadline=plan.deadline)
-    context.channel.begin()
+    with _not_after_the_end(context):
+        answer = client.resume(resume_request(context.run_name), deadline=plan.deadline)
+        context.channel.begin()
     merged = UpdateConfigRequest(answer.run_id, create_request(plan, creation, known).config or "{}")
     client.update_config(merged, deadline=plan.deadline)
     return answer

@@ -22,6 +22,7 @@ from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.creation import CreationContext, create, create_request
 from pluto_dist.lifecycle.inventory_gather import GATHER_SECONDS, cluster_document, gather, warn_of_drift
 from pluto_dist.lifecycle.plan import Plan
+from pluto_dist.lifecycle.supervision import report_begin
 from pluto_dist.rendezvous.messages import Outcome
 from pluto_dist.settings.settings import Settings
 
@@ -137,9 +138,8 @@ def create_as_owner(
     mine: Outcome | None = None
     told = channel.outcome()  # another rank was faster, or found that the ranks disagree
     if told is None:
+        report_begin(context)
         mine = replace(_try_to_create(context, creation), at=time.time())
-        if creation.prior is None and mine.kind == "offline":
-            channel.begin()
         is_for_rank_zero = mine.kind == "offline" and not _is_owner(context, mine, mine)
         told = mine if is_for_rank_zero else _publish(context, creation, mine)
     is_owner = _is_owner(context, mine, told)
@@ -199,6 +199,8 @@ def _publish(context: RankContext, creation: CreationContext, mine: Outcome) -> 
 
 
 def _enqueue(context: RankContext, creation: CreationContext) -> None:
+    if creation.prior is None:
+        context.channel.begin()
     enqueue_create(context.plan, creation, context.outbox)
 
 

@@ -21,7 +21,7 @@ from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.failure import Failure
 from pluto_dist.contract.run_requests import CreateRunResponse, UpdateConfigRequest, UpdateStatusRequest
-from pluto_dist.errors import ExchangeError, PlutoDistError, RunIdMismatchError, TrackerError
+from pluto_dist.errors import ExchangeError, PlutoDistError, RunError, RunIdMismatchError, TrackerError, received
 from pluto_dist.inventory.probes.process import describe
 from pluto_dist.inventory.records import Process
 from pluto_dist.lifecycle.agreement import agree
@@ -140,13 +140,15 @@ class Participant:
         self._is_owner, outcome = election.is_owner, election.outcome
         if outcome.kind == "error":
             self._linger()
-        report_run(context, outcome)
+        report_run(context, outcome, owns=self._is_owner)
         if not self.settled.done():  # else the end came first
             self.settled.set_result(outcome)
         if outcome.kind != "error":
             self._unsettled.settled()
         elif self._unsettled.outbox is not None:  # init() has returned, and raises it no more
             logger.warning("the run could not be created; it stays in %s: %s", plan.settings.spool, outcome.message)
+        if isinstance(received(outcome.error, ""), RunError):
+            context.outbox.set_aside(outcome.message)
         self._send_held(context)
         client = context.client
         if client is None:
@@ -156,7 +158,7 @@ class Participant:
             if late is None:
                 return
             self.late = outcome = late
-            report_run(context, outcome)
+            report_run(context, outcome, owns=self._is_owner)
         if outcome.answer is None:
             return
         heartbeat = Heartbeat(context, client, outcome.answer.run_id)
@@ -235,16 +237,22 @@ class Participant:
         if os.getpid() != self._pid or (begun := self._begin_end(status, failure)) is None:
             return
         outcome = self._last_outcome(status)
-        self._stop_thread(STOP_SECONDS if status == "COMPLETED" else HURRY_SECONDS)
+        waits = status == "COMPLETED" and self._is_owner and outcome is not None and outcome.answer is not None
+        if not waits:  # else the heartbeats go on until the other ranks are done, for the run is alive
+            self._stop_thread(STOP_SECONDS if status == "COMPLETED" else HURRY_SECONDS)
         status, failure = begun
-        outcome = self._outcome() or outcome
+        outcome = self._outcome() or outcome or self._refusal()
         recorded = self._is_wanted() if outcome is None else is_recorded(self.plan, outcome)
+        if outcome is None and self._waits_for_grant():
+            recorded = False
         context = self._context or (self._kept_alone() if recorded else None)
         if context is not None and recorded:
             self._end_run(context, outcome, status, failure)
         elif self._channel is not None and hosts_a_store():
             self._step(self._channel).is_mine_to_report(status, in_tracker=True)
             self._step(self._channel).await_others(status)
+        if not self._stop.is_set():
+            self._stop_thread(HURRY_SECONDS)
         self._is_over = True
         self._disconnect()
 
@@ -276,10 +284,12 @@ class Participant:
             kept.enqueue(request)  # nobody may be left to report it
         if supervised:
             if mine and outcome is None:
-                report_run(context, Outcome("offline"), is_late=True)
+                report_run(context, Outcome("offline"), owns=True, is_late=True)
             if failure is not None and self._membership is not None:
                 report_failure(plan, self._membership, failure)
         elif mine and step.await_others(status):
+            if not self._stop.is_set():
+                self._stop_thread(STOP_SECONDS)
             refused = outcome is not None and outcome.kind == "error"  # a refused key stays refused
             busy = self._thread.is_alive() and self._context is not None  # the tracker does not answer that thread
             step.report(None if refused or (busy and answer is None) else self._new_client(), context.outbox, request)
@@ -303,6 +313,27 @@ class Participant:
         if self.late is not None:
             return self.late
         return self.settled.result() if self.settled.done() and self.settled.exception() is None else None
+
+    def _refusal(self) -> Outcome | None:
+        """The error with which another rank ended the creation of the run, if this one did not wait for it."""
+        try:
+            published = None if self._channel is None else self._channel.outcome()
+        except ExchangeError:
+            return None
+        return published if published is not None and published.kind == "error" else None
+
+    def _waits_for_grant(self) -> bool:
+        """Whether it is not known yet if another launch is alive in the run; what is kept of this one is set aside."""
+        context = self._context
+        try:
+            if context is None or not context.channel.waits:
+                return False
+        except ExchangeError:
+            return False
+        told = "this rank has ended before it was known whether another launch is alive in the run"
+        context.outbox.set_aside(told)
+        logger.warning("%s: nothing of this one goes there", told)
+        return True
 
     def _is_wanted(self) -> bool:
         """Whether this rank may still be in a run: none of the errors came up that a script sees."""

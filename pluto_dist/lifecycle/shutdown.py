@@ -16,6 +16,7 @@ from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts
 from pluto_dist.contract.run_requests import UpdateStatusRequest
 from pluto_dist.errors import AuthenticationError, ExchangeError, TrackerError
+from pluto_dist.identity import Named
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.run_channel import RunChannel
@@ -23,6 +24,10 @@ from pluto_dist.rendezvous.run_channel import RunChannel
 JOIN_GRACE = 10.0  # a rank that has not called init() so long after the run was created is not waited for
 END_SECONDS = 10.0  # how long the end is tried to be reported
 HURRY_SECONDS = 2.0  # the same of a process that is interrupted or ends by an exception
+
+
+# How long an end waits for attaches that have begun, after this rank's own thread was waited for.
+_CLOSE_SECONDS = {"COMPLETED": END_SECONDS, "FAILED": HURRY_SECONDS, "TERMINATED": 0.5}
 
 
 def status_deadline() -> float:
@@ -68,7 +73,7 @@ class ShutdownStep:
             return left >= channel.count("joined", 0)
         except ExchangeError as error:
             logger.debug("the other ranks cannot be asked at the end: %s", error)
-            return self.is_owner
+            return self.is_owner or not in_tracker  # what several ranks keep of one run becomes one run
 
     def await_others(self, status: str) -> bool:
         """Wait, bounded, for the other ranks, and close the run to attaches; False if one of them failed."""
@@ -77,7 +82,7 @@ class ShutdownStep:
         try:
             if status == "COMPLETED" and not self._all_left():
                 return False
-            self._close(END_SECONDS if status == "COMPLETED" else HURRY_SECONDS)
+            self._close(_CLOSE_SECONDS[status])
         except ExchangeError as error:
             logger.debug("the other ranks cannot be asked at the end: %s", error)
         return True
@@ -125,9 +130,9 @@ class ShutdownStep:
 
     def _close(self, seconds: float) -> None:
         """Close the run to attaches, and wait for those that have begun."""
-        self.channel.claim("closed")
+        self.channel.close()
         until = time.monotonic() + seconds
-        while self.channel.count("attach over", 0) < self.channel.count("attach begun", 0):
+        while self.channel.has_attaches:
             if time.monotonic() >= until:
                 return
             time.sleep(0.02)
@@ -135,9 +140,10 @@ class ShutdownStep:
     def _is_superseded(self, client: TrackerClient, run_id: int) -> bool:
         """Whether a later attempt is in the run, which then ends it.
 
-        After a split of the nodes an old rank 0 may go on beside the new one (observed with torch 2.13).
+        After a split of the nodes an old rank 0 may go on beside the new one (observed with torch 2.13), and a launch
+        that was stopped for longer than another one's claim is answered finds that one in its run.
         """
-        if (self.plan.topology.node_count or 1) == 1:
+        if (self.plan.topology.node_count or 1) == 1 and not isinstance(self.plan.decision, Named):
             return False
         try:
             state = client.details(run_id, deadline=status_deadline())

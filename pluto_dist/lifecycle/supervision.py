@@ -27,34 +27,59 @@ def is_recorded(plan: Plan, outcome: Outcome) -> bool:
     return outcome.answer is not None or outcome.is_to_be_kept(plan.settings.on_error)
 
 
-def report_run(context: RankContext, outcome: Outcome, *, is_late: bool = False) -> None:
-    """Report the run: the node leader what it knows by now, the others only if nothing is reported yet.
+def report_begin(context: RankContext) -> None:
+    """Report that this rank is about to create the run; a rank that is killed before the answer leaves this report."""
+    if is_supervised(context.plan):
+        worker_reports.report_run(context.membership.node_state, _report(context, None, owns=True))
 
-    ``is_late`` is for a rank that ends before its run is settled: it knows less than any other.
+
+def report_run(context: RankContext, outcome: Outcome, *, owns: bool, is_late: bool = False) -> None:
+    """Report the run: its owner and the node leader what they know by now, the others only if nothing is reported yet.
+
+    Args:
+        context: this rank.
+        outcome: of creating the run.
+        owns: whether this rank owns the run.
+        is_late: whether this rank ends before its run is settled: it knows less than any other.
     """
     plan, membership = context.plan, context.membership
     if not is_supervised(plan) or not is_recorded(plan, outcome):
         return
-    nonce = node_state.attempt_nonce(plan.context)
-    reported = None if membership.is_node_leader and not is_late else worker_reports.read_run(membership.node_state)
-    if reported is not None and (reported.nonce, reported.nth) == (nonce, plan.nth):
+    told = worker_reports.read_run(membership.node_state)
+    is_told = told is not None and told.is_settled and _attempt_of(told) == (_nonce(context), plan.nth)
+    if is_told and not owns and (is_late or not membership.is_node_leader):
         return
-    answer, name = outcome.answer, context.run_name
-    report = RunReport(
+    owns = owns or (is_told and told is not None and told.owns)
+    worker_reports.report_run(membership.node_state, _report(context, outcome, owns=owns))
+
+
+def _report(context: RankContext, outcome: Outcome | None, *, owns: bool) -> RunReport:
+    plan, name = context.plan, context.run_name
+    answer = None if outcome is None else outcome.answer
+    return RunReport(
         run_id=answer.run_id if answer else 0,
         display_id=(answer.display_id if answer else None) or "",
         nth=plan.nth,
-        nonce=nonce,
+        nonce=_nonce(context),
         node_rank=plan.topology.node_rank or 0,
         origin=name.origin,
         project=name.project,
         kind=name.reference.kind,
         value=name.reference.value,
-        launch=membership.token,
+        launch=context.membership.token,
         continues_job=plan.continues_job,
         updated_at=plan.request.updated_at,
+        owns=owns,
+        is_settled=outcome is not None,
     )
-    worker_reports.report_run(membership.node_state, report)
+
+
+def _nonce(context: RankContext) -> str:
+    return node_state.attempt_nonce(context.plan.context)
+
+
+def _attempt_of(report: RunReport) -> tuple[str, int]:
+    return report.nonce, report.nth
 
 
 def report_failure(plan: Plan, membership: Membership, failure: Failure) -> None:

@@ -22,6 +22,7 @@ from pluto_dist.lifecycle.creation import CreationContext
 from pluto_dist.lifecycle.election import enqueue_create
 from pluto_dist.lifecycle.inventory_gather import cluster_document
 from pluto_dist.lifecycle.plan import Plan
+from pluto_dist.lifecycle.supervision import report_begin
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.session import Session
 
@@ -81,6 +82,7 @@ class UnsettledRun:
             self._retract()
 
     def _keep(self, connected: RankContext | None) -> None:
+        mine = False
         try:
             mine = connected is not None and connected.channel.claim("keeper")
         except ExchangeError as error:
@@ -91,6 +93,7 @@ class UnsettledRun:
             return
         self._context = context
         if mine or (connected is None and context.channel.claim_on_node("keeper")):
+            report_begin(context)
             # An outbox of its own: the thread of this rank, and `retract`, know only of their own requests.
             self._outbox = Outbox(self._plan.settings.spool, context.run_name, context.membership.token)
             enqueue_create(self._plan, creation_of(context, self._process), self._outbox)

@@ -6,7 +6,8 @@ whole launch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from pluto_dist.contract.run_ref import Reference
@@ -77,6 +78,19 @@ class RunChannel:
         self._store.set(self._begun_key, "begun")
         self._node_state.set(self._state_name, "begun")
 
+    def begin_to_wait(self) -> None:
+        """Record that this launch waits until it is known whether it may continue the run."""
+        self.claim("waits")
+
+    def end_wait(self) -> None:
+        """Record that it may."""
+        self.claim("granted")
+
+    @property
+    def waits(self) -> bool:
+        """Whether this launch still waits for that."""
+        return self.claimed("waits") and not self.claimed("granted")
+
     def remember(self, outcome: Outcome, *, in_store: bool) -> None:
         """Record the outcome for later attempts: on this node, and if ``in_store`` in the store."""
         if outcome.kind == "error":
@@ -120,6 +134,28 @@ class RunChannel:
 
     def _sign_key(self, node: str) -> str:
         return f"{self._scope}/sign/{node}"
+
+    @contextmanager
+    def attaching(self) -> Iterator[bool]:
+        """A block that creates the run or attaches to it; whether the run is open to that.
+
+        An attach to a run that has ended would revive it. So each is counted before it asks whether the run is closed,
+        and the rank that closes the run waits for the count.
+        """
+        self.count("attach begun")
+        try:
+            yield not self.claimed("closed")
+        finally:
+            self.count("attach over")
+
+    def close(self) -> None:
+        """Close the run to attaches."""
+        self.claim("closed")
+
+    @property
+    def has_attaches(self) -> bool:
+        """Whether an attach has begun, and is not over."""
+        return self.count("attach over", 0) < self.count("attach begun", 0)
 
     def slowdowns(self) -> tuple[int, ...]:
         """The slots from which on attaches go at half the rate, one for each time that the tracker refused some."""

@@ -38,7 +38,9 @@ class RunReport(Record):
         display_id: what people call it, or "".
         nth: number of the run within the launch, from 1.
         nonce: of this node's attempt; its failures are reported under the same one.
-        node_rank: this node's number in the attempt; 0 is the node of rank 0.
+        node_rank: this node's number in the attempt; read by earlier versions alone.
+        owns: whether the run's owner is among this node's workers, so that this node's launcher ends it.
+        is_settled: whether the run is in the tracker or kept; else it may be created in this moment.
         origin: of the tracker's API.
         project: the run's.
         kind: how the run is referred to: "external id", "number" or "display id".
@@ -60,6 +62,8 @@ class RunReport(Record):
     launch: str = required(_text)
     continues_job: bool = optional(decode_bool, False)
     updated_at: int | None = optional(decode_int)
+    owns: bool = optional(decode_bool, False)
+    is_settled: bool = optional(decode_bool, True)
 
     @property
     def name(self) -> RunName:

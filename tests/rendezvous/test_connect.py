@@ -11,7 +11,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,7 @@ from pluto_dist.rendezvous.store import LocalStore
 ANSWER = CreateRunResponse(7, 3, "DIG-3", "digits", "local", "http://127.0.0.1/x", False)
 RANK = """
 import json, os, sys, time
+import torch.distributed  # takes seconds, which are no part of the limits
 from pathlib import Path
 from pluto_dist.rendezvous import connect as meeting
 from pluto_dist.rendezvous.membership import Membership
@@ -36,7 +39,7 @@ from pluto_dist.errors import ExchangeError
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.environments import LaunchContext
 from pluto_dist.environments.topology import Topology
-rank, world, seconds, place, late, linger = json.loads(sys.argv[1])
+rank, world, seconds, place, late = json.loads(sys.argv[1])
 folder = NodeState(Path(place)) if isinstance(place, str) else NodeState(None)
 address = tuple(place) if isinstance(place, list) else None
 topology = Topology(rank, world, rank, world, 0, 1)
@@ -47,7 +50,7 @@ try:
     shared = meeting.connect(context, folder, f"seat {os.getpid()}", deadline=began + seconds)
     token = Membership(shared, Member(rank, "0", "one", "h"), NodeState(None)).agree_on_token(None, 0)
     print(json.dumps({"rank": rank, "token": token, "seconds": time.monotonic() - began}), flush=True)
-    time.sleep(linger)
+    sys.stdin.read()
 except ExchangeError as error:
     print(json.dumps({"rank": rank, "error": str(error), "seconds": time.monotonic() - began}), flush=True)
 """
@@ -59,19 +62,26 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def ranks(*settings: list[object]) -> list[dict]:
-    """One process for each (rank, world size, seconds, place, seconds late, seconds to stay); what each printed."""
+@contextmanager
+def started(*settings: list[object]) -> Iterator[list[dict]]:
+    """One process for each (rank, world size, seconds, place, seconds late); what each prints. They stay until then."""
     environ = {**os.environ, "RES_OPTIONS": "attempts:0"}
-    started = [
-        subprocess.Popen([sys.executable, "-c", RANK, json.dumps(each)], stdout=subprocess.PIPE, text=True, env=environ)
-        for each in settings
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", RANK, json.dumps(each)], env=environ, **pipes) for each in settings
     ]
     try:
-        return [json.loads(process.communicate(timeout=90)[0].splitlines()[-1]) for process in started]
+        yield [json.loads(process.stdout.readline()) for process in processes]
     finally:
-        for process in started:
+        for process in processes:
             process.kill()
             process.communicate(timeout=10)
+
+
+def ranks(*settings: list[object]) -> list[dict]:
+    """What each process of :func:`started` prints."""
+    with started(*settings) as seen:
+        return seen
 
 
 @pytest.mark.parametrize("order", ["rank 0 first", "rank 0 last"])
@@ -79,30 +89,29 @@ def test_rank_0_hosts_where_torch_will(order):
     """Whoever comes first, the ranks agree on one token in the store that rank 0 hosts."""
     place = ["127.0.0.1", free_port()]
     late = [0, 1, 1] if order == "rank 0 first" else [2, 0, 0]
-    seen = ranks(*([rank, 3, 30, place, late[rank], 5] for rank in range(3)))
+    seen = ranks(*([rank, 3, 30, place, late[rank]] for rank in range(3)))
     assert len({report["token"] for report in seen}) == 1
 
 
 def test_a_launch_on_one_node_meets_in_its_folder(tmp_path):
     """Without an address rank 0 hosts on any port and tells it; a port that an earlier rank 0 left is no hindrance."""
     NodeState(tmp_path).set("port", str(free_port()))
-    seen = ranks(*([rank, 3, 30, str(tmp_path), 0 if rank else 1, 5] for rank in range(3)))
+    seen = ranks(*([rank, 3, 30, str(tmp_path), 0 if rank else 1] for rank in range(3)))
     assert len({report["token"] for report in seen}) == 1
 
 
 def test_two_jobs_on_one_port_do_not_mix():
     """A second job that comes to the first one's port gets an error on every rank, never the first one's token."""
     place = ["127.0.0.1", free_port()]
-    first = [[rank, 2, 30, place, 0, 12] for rank in range(2)]
-    second = [[rank, 2, 3, place, 5, 0] for rank in range(2)]
-    seen = ranks(*first, *second)
-    assert len({report["token"] for report in seen[:2]}) == 1
-    assert all("another" in report["error"] or "cannot host" in report["error"] for report in seen[2:])
+    with started(*([rank, 2, 30, place, 0] for rank in range(2))) as first:
+        second = ranks(*([rank, 2, 3, place, 0] for rank in range(2)))
+    assert len({report["token"] for report in first}) == 1
+    assert all("another" in report["error"] or "cannot host" in report["error"] for report in second)
 
 
 def test_rank_0_never_comes():
     """The wait for rank 0 ends at its time, with an error that says what to do."""
-    (seen,) = ranks([1, 2, 2, ["127.0.0.1", free_port()], 0, 0])
+    (seen,) = ranks([1, 2, 2, ["127.0.0.1", free_port()], 0])
     assert "init_process_group" in seen["error"]
     assert 1.5 < seen["seconds"] < 10
 
