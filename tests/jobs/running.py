@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,14 @@ from pluto_dist.server.routes.runs import details_json
 # store answers nobody meanwhile: 5 s where no name server answers. These jobs do without one.
 NO_RESOLVER = {"RES_OPTIONS": "attempts:0"}
 FORWARDED = ("Authorization", "Content-Type", "User-Agent")
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    """Wait, bounded, until ``condition`` holds; fails with ``what`` if it does not."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, what
+        time.sleep(0.1)
 
 
 def whole(db: Path, shown: dict[str, Any]) -> dict[str, Any]:
@@ -59,8 +69,9 @@ class Tracker:
         """A run as the tracker shows it, and what only its database has."""
         return whole(self.server.db, self._get(f"/api/runs/details/{run}"))
 
-    def cancel(self, run: int) -> None:
-        """Cancel a run as the tracker's page does."""
+    def cancel(self, run: int, ranks: int = 2) -> None:
+        """Cancel a run as the tracker's page does, once all ranks have attached: a later attach would revive it."""
+        wait_for(lambda: len(self.run(run)["attaches"]) == ranks, "the attaches")
         if isinstance(self.server, HostedTracker):
             self.server.cancel(run)
         else:

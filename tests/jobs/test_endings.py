@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from running import wait_for
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers, pytest.mark.timeout(240)]
 
@@ -242,9 +243,9 @@ def test_the_agent_is_killed(tracker, torchrun, way):
     time.sleep(1.5)
     began = time.monotonic()
     process.kill()
-    before = sum("trigger" in line for line in tracker.log())
+    before = heartbeats(tracker)
     time.sleep(3)  # three heartbeats of the worker's own
-    beats = sum("trigger" in line for line in tracker.log()) - before
+    beats = heartbeats(tracker) - before
     (torchrun.folder / "reports0" / "go").touch()
     until = time.monotonic() + 60
     while tracker.runs("endings")[0]["status"] == "RUNNING" and time.monotonic() < until:
@@ -257,12 +258,16 @@ def test_the_agent_is_killed(tracker, torchrun, way):
     process.communicate(timeout=20)
 
 
+def heartbeats(tracker) -> int:
+    """How many the tracker has had."""
+    return sum("trigger" in line for line in tracker.log())
+
+
 def cancel(tracker) -> float:
     """Cancel the run in the tracker, as its page does; when."""
     (run,) = tracker.runs("endings")
-    began = time.monotonic()
     tracker.cancel(run["id"])
-    return began
+    return time.monotonic()
 
 
 @pytest.mark.both_trackers(by_default=True)
@@ -270,7 +275,6 @@ def test_a_cancel_in_the_tracker(tracker, torchrun):
     """The job stops within seconds, with its own exit code and message; no restart revives the run."""
     process = start(torchrun, tracker, "run", "waits", restarts=3)
     pids(torchrun, 2)
-    time.sleep(2.5)  # so that no attach is on its way
     began = cancel(tracker)
     job = torchrun.finish(process)
     seconds = time.monotonic() - began
@@ -289,9 +293,8 @@ def test_a_cancel_without_the_launcher(tracker, torchrun, way):
     """No training of ours is ended by us: one warning, and the run stays cancelled when the job is over."""
     process = start(torchrun, tracker, way, "waits", restarts=3)
     pids(torchrun, 2)
-    time.sleep(2.5)
-    began = cancel(tracker)
-    time.sleep(3)
+    began, before = cancel(tracker), heartbeats(tracker)
+    wait_for(lambda: heartbeats(tracker) >= before + 3, "the heartbeats")  # an answer after the cancel is read then
     (torchrun.folder / "reports0" / "go").touch()
     job = torchrun.finish(process)
     (run,) = tracker.runs("endings")

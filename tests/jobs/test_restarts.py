@@ -6,6 +6,7 @@ No script here has a process group: torch 2.13 itself fails to restart gloo on t
 from __future__ import annotations
 
 import pytest
+from running import wait_for
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 
@@ -86,10 +87,7 @@ def test_a_crash_without_restarts_left_fails_the_run(tracker, torchrun, victim):
     assert 'raise ValueError("boom")' in cause["traceback"]
 
 
-@pytest.mark.exhaustive
-def test_a_run_cancelled_between_attempts_is_not_revived(tracker, torchrun):
-    """The leader of a later attempt reads the status first: cancelled is an error on every rank, and stays."""
-    script = """
+CANCELLED = """
 import os, time
 from pathlib import Path
 import pluto_dist
@@ -101,22 +99,27 @@ except pluto_dist.errors.RunCancelledError as error:
     report(attempt=attempt, error=str(error))
 else:
     report(run, attempt=attempt)
-    if run.is_leader:
-        import requests
-        time.sleep(1)  # the other rank's attach would revive the run
-        server, key = os.environ["PLUTO_URL_API"], os.environ["PLUTO_API_KEY"]
-        answer = requests.post(server + "/api/runs/status/update", json={"runId": run.id, "status": "CANCELLED"},
-                               headers={"Authorization": "Bearer " + key}, timeout=10)
-        answer.raise_for_status()
-        (Path(os.environ["REPORTS"]) / "cancelled").touch()
     while not (Path(os.environ["REPORTS"]) / "cancelled").exists():
         time.sleep(0.01)
     os._exit(1)
 """
-    job = torchrun(script, "--max-restarts=1", environ=tracker.environ())
+
+
+@pytest.mark.exhaustive
+def test_a_run_cancelled_between_attempts_is_not_revived(tracker, torchrun):
+    """The leader of a later attempt reads the status first: cancelled is an error on every rank, and stays."""
+    process = torchrun.start(CANCELLED, "--max-restarts=1", environ=tracker.environ() | {"PLUTO_DIST_HEARTBEAT": "1"})
+    reports = torchrun.folder / "reports0"
+    wait_for(lambda: len(list(reports.glob("*.json"))) == 2, "the ranks")
+    (run,) = tracker.runs("restarted")
+    tracker.cancel(run["id"])
+    wait_for(lambda: tracker.run(run["id"])["status"] == "CANCELLED", "the cancel")
+    (reports / "cancelled").touch()
+    job = torchrun.finish(process)
 
     refused = [report for report in job.reports if report["attempt"] == 1]
-    assert len(refused) == 2
+    assert len(refused) == 2, job.output
     assert all("was cancelled" in report["error"] for report in refused)
     (run,) = tracker.runs("restarted")
-    assert [change["to"] for change in run["statusHistory"]] == ["RUNNING", "CANCELLED"]
+    history = [change["to"] for change in run["statusHistory"]]
+    assert (run["status"], history) == ("CANCELLED", tracker.cancelled)

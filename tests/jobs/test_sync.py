@@ -304,11 +304,11 @@ def test_a_tracker_that_never_appears(
 ):
     """After `sync` the run is there with the inventory, the attempts and the end that the job had."""
     tracker.fault = "refuses"
-    quick = {**environ, "PLUTO_DIST_TIMEOUT": "5"}
+    patient = {**environ, "PLUTO_DIST_TIMEOUT": "30"}  # a rank that is not connected by then may end the run first
     fail = "import os\nif os.environ['RANK'] == '1': raise ValueError('boom')\n"
     script = f"import pluto_dist\nrun = pluto_dist.init(project='never', name='n')\n{fail if how == 'fails' else ''}"
     if launcher == "torchrun":
-        job = torchrun(script, environ=quick)
+        job = torchrun(script, environ=patient)
     else:
         cli = [
             sys.executable,
@@ -318,7 +318,7 @@ def test_a_tracker_that_never_appears(
             "--project=never",
             "--nproc-per-node=2",
         ]
-        job = torchrun.finish(torchrun.start_command([*cli, torchrun.write(script)], quick))
+        job = torchrun.finish(torchrun.start_command([*cli, torchrun.write(script)], patient))
     assert (job.returncode == 0) == (how == "ends"), job.output
     assert kept(tmp_path / "state"), job.output
     tracker.fault = ""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import socket
-import time
 
 import pytest
+from running import wait_for
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 
@@ -76,10 +76,9 @@ def test_a_tracker_that_dies_in_mid_run(tracker, torchrun):
         environ=tracker.environ(),
     )
     reports = torchrun.folder / "reports0"
-    until = time.monotonic() + 60
-    while len(list(reports.glob("*.json"))) < 2 and time.monotonic() < until:
-        time.sleep(0.05)
-    time.sleep(0.5)  # the second rank's attach
+    wait_for(lambda: len(list(reports.glob("*.json"))) == 2, "the ranks")
+    (run,) = tracker.runs("dying")
+    wait_for(lambda: len(tracker.run(run["id"])["attaches"]) == 2, "the attaches")
     tracker.server.stop()
     (reports / "dead").touch()
     job = torchrun.finish(process)
