@@ -18,9 +18,9 @@ except SystemExit:
 PROFILE = "dumped.profile"
 
 
-def run_doctor(node: FakeNode, profile: str, *lines: str, timeout: float = 10.0, **environ: str) -> dict[str, tuple]:
+def run_doctor(node: FakeNode, profile: str, *lines: str, **environ: str) -> dict[str, tuple]:
     """Verdict and text of each check."""
-    arguments = ["doctor", "--offline", "--json", f"--timeout={timeout}"]
+    arguments = ["doctor", "--offline", "--json", "--timeout=10"]
     output, _ = node.python(COMMAND.format(environ=environ, arguments=arguments), profile, *lines)
     return {check["name"]: (check["verdict"], check["saw"]) for check in json.loads(output)["checks"]}
 

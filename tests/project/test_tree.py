@@ -201,6 +201,7 @@ NO_MIRROR = {
     "server/browser": "the pages in a real browser",
     "server/contract": "the contract row by row, asked of any tracker",
     "server/over_http": "the embedded tracker as a whole, over real HTTP",
+    "simulation": "whole jobs, simulated",
 }
 
 

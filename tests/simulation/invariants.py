@@ -1,0 +1,313 @@
+"""What must hold of every schedule: each a function, named by its promise, with the sentence that it proves.
+
+An invariant returns what is wrong, in words; nothing if all is well.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pluto_dist.contract import attempts
+from pluto_dist.lifecycle.shutdown import JOIN_GRACE
+from simulation.jobs import Part
+from simulation.simulate import Finished
+from simulation.tracker import KEY
+
+Invariant = Callable[[Finished], Iterator[str]]
+ENDED = ("COMPLETED", "FAILED", "TERMINATED", "CANCELLED")
+REFUSALS = ("RunInUseError", "RunCancelledError", "RunExistsError")
+_SLACK = 1.0  # seconds of latency that a bound does not count
+_FINISH = {"COMPLETED": 45.0, "else": 30.0}  # beyond the timeout
+
+
+def one_run(finished: Finished) -> Iterator[str]:
+    """One job is one run, whatever its launches meet."""
+    runs = finished.tracker.runs()
+    if len(runs) > 1:
+        yield f"{len(runs)} runs: {', '.join(str(run['external_id']) for run in runs)}"
+
+
+def ranks_agree(finished: Finished) -> Iterator[str]:
+    """All ranks of an attempt agree on the run, and on whether it was resumed."""
+    for (launch, number), parts in _by_attempt(finished).items():
+        known = [part.facts for part in parts if part.facts]
+        # A node that was in no earlier attempt cannot see that this is a later one, and registers in the first.
+        is_sure = number == 0 or finished.job.launches[launch].nodes == 1
+        for name in ("run_id", "id", *(("resumed",) if is_sure else ())):
+            values = {facts[name] for facts in known if facts[name] is not None and (name != "resumed" or facts["id"])}
+            if len(values) > 1:
+                yield f"launch {launch}, attempt {number}: {name} is {sorted(map(str, values))}"
+
+
+def init_is_bounded(finished: Finished) -> Iterator[str]:
+    """``init()`` returns within its timeout."""
+    for part in finished.job.parts:
+        if part.began is None or not _ran_free(finished, part):
+            continue
+        end = part.returned if part.returned is not None else _ended_at(finished, part)
+        if end - part.began > part.timeout + _SLACK:
+            waited = f"{end - part.began:.1f} s with a timeout of {part.timeout} s"
+            yield f"rank {part.rank} of launch {part.launch}: {waited}"
+
+
+def the_end_is_bounded(finished: Finished) -> Iterator[str]:
+    """``finish()``, and the end of a process, are bounded."""
+    for part in finished.job.parts:
+        if part.finishing is None or part.finished is None or not _ran_free(finished, part):
+            continue
+        seconds, limit = part.finished - part.finishing, part.timeout + _FINISH["COMPLETED"]
+        if seconds > limit:
+            yield f"rank {part.rank} of launch {part.launch}: {seconds:.1f} s, more than {limit:.0f} s"
+
+
+def nobody_hangs(finished: Finished) -> Iterator[str]:
+    """Every process ends."""
+    for name in finished.stuck:
+        yield f"{name} never ended"
+
+
+def no_thread_dies(finished: Finished) -> Iterator[str]:
+    """No background thread dies of an exception."""
+    for task, error in finished.world.deaths:
+        yield f"{task.name} of {task.process.name}: {type(error).__name__}: {error}"
+
+
+def training_is_unhurt(finished: Finished) -> Iterator[str]:
+    """A script gets no exception of this package but a refusal."""
+    for part in finished.job.parts:
+        if part.error is not None and part.error not in REFUSALS:
+            yield f"rank {part.rank} of launch {part.launch}: init() raised {part.error}"
+
+
+def ranks_are_refused_together(finished: Finished) -> Iterator[str]:
+    """A launch that is refused is refused on all ranks."""
+    for (launch, number), parts in _by_attempt(finished).items():
+        asked = [part for part in parts if part.returned is not None and finished.job.launches[launch].waits]
+        refused = [part for part in asked if part.error is not None]
+        online = [part for part in asked if part.facts.get("id")]
+        if refused and online:
+            ranks = f"on rank {refused[0].rank}, not on rank {online[0].rank}"
+            yield f"launch {launch}, attempt {number}: {refused[0].error} {ranks}"
+
+
+def launches_do_not_overlap(finished: Finished) -> Iterator[str]:
+    """Of launches that continue one run only one is alive at a time."""
+    if ("PLUTO_RUN_ID", "my-experiment") in finished.schedule.launches[0].variables:
+        return
+    lives = sorted(
+        (life for number in range(len(finished.schedule.launches)) if (life := _life(finished, number))),
+        key=lambda life: life[1],
+    )
+    for (first, _, end), (second, begin, _) in itertools.pairwise(lives):
+        if begin < end:
+            yield f"launch {second} is in the run from {begin:.1f} s on, launch {first} until {end:.1f} s"
+
+
+def nothing_is_dropped(finished: Finished) -> Iterator[str]:
+    """A job whose ``init()`` returned is in the tracker, once all that was kept is sent."""
+    if finished.schedule.disk or finished.tracker.runs() or any("not kept" in text for *_, text in finished.messages):
+        return
+    for part in finished.job.parts:
+        if part.returned is not None and part.error is None and part.process.exit_code not in (-9,):
+            yield f"rank {part.rank} of launch {part.launch} joined a run, and there is none"
+            return
+
+
+def the_end_is_right(finished: Finished) -> Iterator[str]:
+    """The final status is that of the last launch."""
+    runs = finished.tracker.runs()
+    if len(runs) != 1:
+        return
+    allowed, why = _expected(finished)
+    status = runs[0]["status"]
+    if allowed is not None and status not in allowed:
+        yield f"{status}, expected {' or '.join(sorted(allowed))}: {why}"
+
+
+def sync_sends_all(finished: Finished) -> Iterator[str]:
+    """``sync`` sends what was kept, all of it but what a refused launch kept."""
+    if finished.left:
+        yield f"{len(finished.left)} requests are still kept"
+    told = ("could not be created", "another launch is alive in the run")
+    refused = any(each in text for *_, text in finished.messages for each in told)
+    if finished.set_aside and not refused:
+        yield f"{len(finished.set_aside)} requests are set aside"
+
+
+def sync_revives_nothing(finished: Finished) -> Iterator[str]:
+    """``sync`` never leaves a run RUNNING that had ended."""
+    for run, before in finished.before_sync.items():
+        if before in ENDED and finished.after_sync.get(run) == "RUNNING":
+            yield f"run {run} was {before}, and is RUNNING"
+
+
+def attempts_are_numbered(finished: Finished) -> Iterator[str]:
+    """No two attempts have one number."""
+    if any("the other ranks know is not recorded" in text for *_, text in finished.messages):
+        return  # without the store several ranks keep a record of the one attempt
+    for run in finished.tracker.runs():
+        recorded = attempts.recorded(json.loads(run["config"] or "{}"))
+        numbers = [record.get("number") for record in recorded.values() if isinstance(record, dict)]
+        numbers = [number for number in numbers if number != attempts.LATE]
+        if len(set(numbers)) < len(numbers):
+            yield f"run {run['id']}: {sorted(map(str, numbers))}"
+
+
+def the_key_is_secret(finished: Finished) -> Iterator[str]:
+    """The API key is in no message."""
+    for _, who, _, text in finished.messages:
+        if KEY in text:
+            yield f"{who}: {text[:100]}"
+
+
+def the_store_stays_small(finished: Finished) -> Iterator[str]:
+    """A rank leaves a bounded number of keys in the store."""
+    for address, server in finished.job.stores.servers.items():
+        ranks = len(finished.job.parts) or 1
+        if len(server.values) > 40 * ranks + 60:
+            yield f"{address}: {len(server.values)} keys of {ranks} ranks"
+
+
+INVARIANTS: tuple[Invariant, ...] = (
+    no_thread_dies,
+    one_run,
+    ranks_agree,
+    ranks_are_refused_together,
+    launches_do_not_overlap,
+    training_is_unhurt,
+    nothing_is_dropped,
+    the_end_is_right,
+    sync_sends_all,
+    sync_revives_nothing,
+    attempts_are_numbered,
+    init_is_bounded,
+    the_end_is_bounded,
+    nobody_hangs,
+    the_key_is_secret,
+    the_store_stays_small,
+)
+
+
+def violations(finished: Finished) -> list[tuple[str, str]]:
+    """The name of each broken invariant, and what is wrong."""
+    return [(invariant.__name__, what) for invariant in INVARIANTS for what in invariant(finished)]
+
+
+# The end that a job should have.
+
+
+def _expected(finished: Finished) -> tuple[set[str] | None, str]:
+    """The statuses that the run may have in the end, and why; ``None`` if nobody can know it."""
+    admitted = [number for number in range(len(finished.schedule.launches)) if _is_admitted(finished, number)]
+    if not admitted:
+        return None, ""
+    if ("PLUTO_RUN_ID", "my-experiment") in finished.schedule.launches[0].variables and len(admitted) > 1:
+        return None, ""  # launches with the user's own id may be in one run at the same time
+    last = max(admitted, key=lambda number: _lifetime(finished, number)[0])
+    begin = _lifetime(finished, last)[0]
+    allowed: set[str] = {"CANCELLED"} if finished.schedule.cancels else set()
+    reasons = []
+    for number in admitted:  # of launches that were offline beside each other any may count as the last
+        if number == last or _lifetime(finished, number)[1] > begin:
+            expected, why = _expected_of(finished, number)
+            if expected is None:
+                return None, ""
+            allowed |= expected
+            reasons.append(why)
+    return allowed, "; ".join(reasons)
+
+
+def _expected_of(finished: Finished, number: int) -> tuple[set[str] | None, str]:
+    launch, job = finished.schedule.launches[number], finished.job
+    if launch.launcher == "supervised":
+        return _expected_by_launchers(finished, number)
+    parts = job.attempts[number][-1].parts if job.attempts[number] else []
+    joined = [part for part in parts if part.began is not None and part.token]  # the others know no run
+    if not joined or any(_is_silent(part) for part in joined):
+        return None, "a rank ended without a word"
+    ends = {part.end for part in joined}
+    if all(part.process.exit_code == 0 for part in parts):
+        return {"COMPLETED"}, "every rank was done"
+    if ends <= {"done", "SIGTERM"}:
+        return {"TERMINATED"} if "done" not in ends else {"TERMINATED", "COMPLETED"}, "ranks got SIGTERM"
+    stopped = any(fault.what in ("preempt", "lose node", "kill") for fault in finished.schedule.faults)
+    return {"FAILED", "TERMINATED"} if stopped else {"FAILED"}, f"ranks ended: {', '.join(sorted(ends))}"
+
+
+def _expected_by_launchers(finished: Finished, number: int) -> tuple[set[str] | None, str]:
+    agents, end = finished.job.agents[number], finished.job.ends.get(number, "")
+    if any(agent.exit_code in (None, -9) for agent in agents):
+        return None, "an agent was killed"
+    if end == "success":
+        return {"COMPLETED"}, "all agents saw success"
+    stopped = any(agent.state.get("signalled") for agent in agents)
+    return {"TERMINATED", "FAILED"} if stopped else {"FAILED"}, f"the agents saw: {end}"
+
+
+def _is_silent(part: Part) -> bool:
+    """Whether a process ended in a way that runs none of its hooks, or leaves the end to a restart."""
+    if part.run is None and part.error is None:
+        return True  # inside init()
+    left = int(part.process.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) - int(
+        part.process.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
+    )
+    if part.end in ("killed", "alive") or part.process.exit_code in (3, 4):
+        return True
+    return left > 0 and part.end != "done"
+
+
+def _begun_at(finished: Finished, number: int) -> float:
+    parts = [part for attempt in finished.job.attempts[number] for part in attempt.parts]
+    return max((part.began for part in parts if part.began is not None), default=0.0)
+
+
+def _is_admitted(finished: Finished, number: int) -> bool:
+    """Whether an attempt of a launch is on record in the run."""
+    tokens = {part.token for attempt in finished.job.attempts[number] for part in attempt.parts} - {""}
+    config = json.loads(finished.tracker.runs()[0]["config"] or "{}")
+    return any(attempts.has_launch(attempts.recorded(config), token) for token in tokens)
+
+
+def _lifetime(finished: Finished, number: int) -> tuple[float, float]:
+    """From when to when processes of a launch ran that called ``init()``."""
+    parts = [part for attempt in finished.job.attempts[number] for part in attempt.parts if part.began is not None]
+    return max(part.began or 0.0 for part in parts), max(_ended_at(finished, part) for part in parts)
+
+
+def _life(finished: Finished, number: int) -> tuple[int, float, float] | None:
+    """From when to when a launch was in the tracker's run."""
+    parts = [part for attempt in finished.job.attempts[number] for part in attempt.parts if part.facts.get("id")]
+    if not parts:
+        return None
+    begin = min(part.settled_at for part in parts)
+    is_frozen = any(fault.what == "freeze" and fault.launch == number for fault in finished.schedule.faults)
+    is_late = any(seconds > JOIN_GRACE for _, seconds in finished.schedule.launches[number].late)
+    if begin == math.inf or is_frozen or is_late:
+        return None
+    return number, begin, max(_ended_at(finished, part) for part in parts)
+
+
+def _ended_at(finished: Finished, part: Part) -> float:
+    return float(part.process.state.get("ended", finished.world.now))
+
+
+def _ran_free(finished: Finished, part: Part) -> bool:
+    """Whether nothing stopped the process, or one that it asks."""
+    return not any(fault.what == "freeze" and fault.launch == part.launch for fault in finished.schedule.faults)
+
+
+def _by_attempt(finished: Finished) -> dict[tuple[int, int], list[Part]]:
+    found: dict[tuple[int, int], list[Part]] = {}
+    for part in finished.job.parts:
+        found.setdefault((part.launch, part.attempt), []).append(part)
+    return found
+
+
+def sentence(name: str) -> str:
+    """The promise of an invariant."""
+    found: Any = next(each for each in INVARIANTS if each.__name__ == name)
+    return str(found.__doc__)

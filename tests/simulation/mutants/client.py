@@ -1,0 +1,177 @@
+"""Mutants of ``pluto_dist/client``: requests to the tracker, and those that are kept until it answers."""
+
+from __future__ import annotations
+
+from simulation.mutants.mutant import Mutant
+
+ONLINE = (
+    Mutant(
+        "cancel-overwritten",
+        "client/ending.py",
+        before="""\
+    if state.status == "CANCELLED":
+        return False
+""",
+        after="",
+        breaks="A run that a person cancelled stays cancelled, however the job ends.",
+    ),
+    Mutant(
+        "monitors-end-stays",
+        "client/ending.py",
+        before="return is_ignored and Failure.of_status(state.status_metadata) is None",
+        after="return False",
+        breaks="A run that the tracker's monitor ended has the job's own end in the end.",
+    ),
+    Mutant(
+        "heartbeat-revives",
+        "client/heartbeats.py",
+        before='if status in ("FAILED", "TERMINATED", "COMPLETED") and silent > OUTAGE_SECONDS:',
+        after='if status in ("FAILED", "TERMINATED", "COMPLETED"):',
+        breaks="A heartbeat that comes after a rank has reported the end does not take it back.",
+    ),
+    Mutant(
+        "claim-removed-unanswered",
+        "client/claims.py",
+        before="claims.answer(others, token, host)",
+        after="claims.withdraw(others[0])",
+        breaks="A living launch tells each one that claims its run that it is alive.",
+    ),
+    Mutant(
+        "refusals-do-not-slow-down",
+        "client/rate_limit.py",
+        before="first, level = max(first, slower), level + 1",
+        after="first, level = max(first, slower), level",
+        breaks="The attaches of a job go at half the rate after the tracker has refused some.",
+    ),
+    Mutant(
+        "500-is-a-refusal",
+        "client/tracker_client.py",
+        before="frozenset({408, 429, 500, 502, 503, 504})",
+        after="frozenset({408, 429, 502, 503, 504})",
+        breaks="An outage ends no training, and loses no request.",
+    ),
+    Mutant(
+        "limit-is-a-refusal",
+        "client/tracker_client.py",
+        before="if status == 400 and text.startswith(AT_LIMIT):",
+        after="if status == 402 and text.startswith(AT_LIMIT):",
+        breaks="A training goes on, and its run is kept, while the organization is at its limit.",
+    ),
+    Mutant(
+        "own-clock-for-the-trackers",
+        "client/tracker_client.py",
+        before="self.server_time = responses.date_of(response)",
+        after="self.server_time = time.time()",
+        breaks="Whether another launch is alive does not depend on this machine's clock.",
+    ),
+    Mutant(
+        "headers-logged",
+        "client/tracker_client.py",
+        before="""\
+                content = response.raw.read(ANSWER_LIMIT + 1, decode_content=True)
+""",
+        after="""\
+                content = response.raw.read(ANSWER_LIMIT + 1, decode_content=True)
+                logger.debug("%s was asked with %s", url, response.request.headers)
+""",
+        breaks="The API key is in no log line, at whatever level.",
+    ),
+)
+
+OFFLINE = (
+    Mutant(
+        "memory-alone-is-looked-at",
+        "client/offline/queue.py",
+        before="return not self._memory and not (self.folder is not None and any(_files(self.folder)))",
+        after="return not self._memory",
+        breaks="What another process keeps of a run is sent too.",
+    ),
+    Mutant(
+        "full-disk-drops",
+        "client/offline/queue.py",
+        before="            self._memory.append(entry)\n",
+        after="",
+        breaks="A request that neither the tracker nor the disk takes is sent once the tracker answers.",
+    ),
+    Mutant(
+        "outage-drops",
+        "client/offline/outbox.py",
+        before="""\
+            self.enqueue(request)
+            return False
+""",
+        after="""\
+            return False
+""",
+        breaks="The end of a run that the tracker does not take is kept.",
+    ),
+    Mutant(
+        "order-by-time-alone",
+        "client/offline/entry.py",
+        before="key=lambda entry: (begun[entry.launch], entry.launch, KINDS.index(entry.kind), entry.at)",
+        after="key=lambda entry: entry.at",
+        breaks="What is kept is sent launch by launch, and the end of a run last, whatever the clocks say.",
+    ),
+    Mutant(
+        "removed-before-it-is-sent",
+        "client/offline/replay.py",
+        before="""\
+            notes += _send(entry, known)
+""",
+        after="""\
+            if file is not None:
+                file.unlink(missing_ok=True)
+            notes += _send(entry, known)
+""",
+        breaks="What is kept stays on disk until the tracker has taken it.",
+    ),
+    Mutant(
+        "later-launch-ended",
+        "client/offline/replay.py",
+        before="""\
+    if last is not None and last.get("launch") != entry.launch:
+        return [f"{request.status} not told: a later launch has gone on with the run"]
+""",
+        after="",
+        breaks="The kept end of a launch is not that of a later launch, which has gone on with the run.",
+    ),
+    Mutant(
+        "waits-for-no-create",
+        "client/offline/replay.py",
+        before="""\
+            if error.status == 404 and entry.kind != "create":
+                notes.append(f"{entry.kind} kept: the tracker has no such run; what creates it is kept elsewhere")
+                continue
+""",
+        after="",
+        breaks="An end is kept until what creates its run, kept on another node, has been sent.",
+    ),
+    Mutant(
+        "second-end-counts",
+        "client/offline/replay.py",
+        before="            self.revived = True\n",
+        after="",
+        breaks="Of the ends that several nodes keep the first stays, though the next one has to resume the run.",
+    ),
+    Mutant(
+        "repeated-create-counts",
+        "client/offline/replay.py",
+        before="""\
+        known.revived = known.revived or (state is not None and entry.key in attempts.recorded(state.config))
+""",
+        after="",
+        breaks="A create that two nodes keep, or that is sent twice, does not replace the end that the run had.",
+    ),
+    Mutant(
+        "sync-without-lock",
+        "client/offline/sync.py",
+        before="""\
+            if not mine and not queue.is_empty:
+                return None
+""",
+        after="",
+        breaks="One process at a time sends what is kept of a run.",
+    ),
+)
+
+MUTANTS = (*ONLINE, *OFFLINE)
