@@ -25,9 +25,9 @@ ONLINE = (
     Mutant(
         "heartbeat-revives",
         "client/heartbeats.py",
-        before='if status in ("FAILED", "TERMINATED", "COMPLETED") and silent > OUTAGE_SECONDS:',
-        after='if status in ("FAILED", "TERMINATED", "COMPLETED"):',
-        breaks="A heartbeat that comes after a rank has reported the end does not take it back.",
+        before="        return state is not None and Failure.of_status(state.status_metadata) is None\n",
+        after="        return True\n",
+        breaks="A heartbeat after an outage takes back the monitor's end only, not one that a job has told.",
     ),
     Mutant(
         "claim-removed-unanswered",
@@ -116,51 +116,43 @@ OFFLINE = (
         "removed-before-it-is-sent",
         "client/offline/replay.py",
         before="""\
-            notes += _send(entry, known)
-""",
+    for entry, file in entries:
+        try:
+            notes +=""",
         after="""\
-            if file is not None:
-                file.unlink(missing_ok=True)
-            notes += _send(entry, known)
-""",
+    for entry, file in entries:
+        queue.remove(entry, file)
+        try:
+            notes +=""",
         breaks="What is kept stays on disk until the tracker has taken it.",
     ),
     Mutant(
         "later-launch-ended",
         "client/offline/replay.py",
-        before="""\
-    if last is not None and last.get("launch") != entry.launch:
-        return [f"{request.status} not told: a later launch has gone on with the run"]
-""",
-        after="",
-        breaks="The kept end of a launch is not that of a later launch, which has gone on with the run.",
+        before='        return [f"{request.status} not told: a later launch has gone on with the run"]\n',
+        after="        pass\n",
+        breaks="A launch's kept end is not that of a later launch.",
     ),
     Mutant(
         "waits-for-no-create",
         "client/offline/replay.py",
-        before="""\
-            if error.status == 404 and entry.kind != "create":
-                notes.append(f"{entry.kind} kept: the tracker has no such run; what creates it is kept elsewhere")
-                continue
-""",
-        after="",
-        breaks="An end is kept until what creates its run, kept on another node, has been sent.",
+        before='            raise RequestRefusedError("the run knows nothing of this launch", 404)\n',
+        after="            return []\n",
+        breaks="An end is kept until what begins its launch, kept on another node, was sent.",
     ),
     Mutant(
         "second-end-counts",
         "client/offline/replay.py",
-        before="            self.revived = True\n",
-        after="",
-        breaks="Of the ends that several nodes keep the first stays, though the next one has to resume the run.",
+        before="    if theirs is not None and not is_first and state.status in _ENDS_BY_FAILURE:\n",
+        after="    if False:\n",
+        breaks="Of the ends that several nodes keep the first stays.",
     ),
     Mutant(
-        "repeated-create-counts",
+        "late-launch-counts",
         "client/offline/replay.py",
-        before="""\
-        known.revived = known.revived or (state is not None and entry.key in attempts.recorded(state.config))
-""",
-        after="",
-        breaks="A create that two nodes keep, or that is sent twice, does not replace the end that the run had.",
+        before="    elif attempts.is_late(others, mine):\n",
+        after="    elif False:\n",
+        breaks="What comes late, of a launch before the last one, neither wakes the run nor ends it.",
     ),
     Mutant(
         "sync-without-lock",

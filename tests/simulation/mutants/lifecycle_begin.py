@@ -59,11 +59,11 @@ CREATION = (
         breaks="A restart does not set a run to RUNNING that a person cancelled.",
     ),
     Mutant(
-        "resume-revives-cancelled",
+        "created-after-the-end",
         "lifecycle/creation.py",
-        before="    refuse_cancelled(found)\n",
-        after="",
-        breaks="A launch with resume does not continue a run that a person cancelled.",
+        before="        if not is_open or context.channel.outcome() is not None:\n",
+        after="        if False:\n",
+        breaks="No create comes after the end, or after another rank's refusal.",
     ),
     Mutant(
         "twin-stays",
@@ -98,10 +98,10 @@ CREATION = (
 RESUME = (
     Mutant(
         "not-set-back",
-        "lifecycle/resume.py",
+        "client/lookup.py",
         before="    _set_back(client, resumed.run_id, before, deadline)\n",
         after="",
-        breaks="A launch that is refused leaves the run's status as it was, also if it had to resume it to find it.",
+        breaks="A refused launch leaves the status as it was, also if it had to resume the run to find it.",
     ),
     Mutant(
         "alive-by-updated-at",

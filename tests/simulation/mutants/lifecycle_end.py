@@ -8,17 +8,14 @@ ATTACH = (
     Mutant(
         "attached-after-the-end",
         "lifecycle/attach.py",
-        before="""\
-            if channel.claimed("closed"):
-                return None
-""",
-        after="",
+        before="return _attach_once(context, outcome, client) if is_open else None",
+        after="return _attach_once(context, outcome, client)",
         breaks="No attach comes after the end, which it would take from the run.",
     ),
     Mutant(
         "attach-in-flight",
-        "lifecycle/attach.py",
-        before='        channel.count("attach begun")\n',
+        "rendezvous/run_channel.py",
+        before='        self.count("attach begun")\n',
         after="",
         breaks="The end waits for attaches that are on their way, since one that arrives later revives the run.",
     ),
@@ -75,9 +72,9 @@ HEARTBEAT = (
 SHUTDOWN = (
     Mutant(
         "not-closed",
-        "lifecycle/shutdown.py",
-        before='        self.channel.claim("closed")\n',
-        after="",
+        "rendezvous/run_channel.py",
+        before='        self.claim("closed")\n',
+        after='        self.claim("closing")\n',
         breaks="A run is closed to attaches before its end is reported.",
     ),
     Mutant(
@@ -160,12 +157,9 @@ PARTICIPANT = (
     Mutant(
         "end-not-reported-late",
         "lifecycle/participant.py",
-        before="""\
-            if mine and outcome is None:
-                report_run(context, Outcome("offline"), is_late=True)
-""",
-        after="",
-        breaks="The launcher learns of a run whose ranks ended before it was created, and keeps its end.",
+        before='                report_run(context, Outcome("offline"), owns=True, is_late=True)\n',
+        after="                pass\n",
+        breaks="The launcher learns of a run whose ranks ended before it was created.",
     ),
     Mutant(
         "deaf-in-finish",
@@ -185,18 +179,11 @@ PARTICIPANT = (
 
 SUPERVISION = (
     Mutant(
-        "reported-by-the-leader-alone",
-        "lifecycle/supervision.py",
-        before="""\
-    reported = None if membership.is_node_leader and not is_late else worker_reports.read_run(membership.node_state)
-    if reported is not None and (reported.nonce, reported.nth) == (nonce, plan.nth):
-        return
-""",
-        after="""\
-    if not membership.is_node_leader:
-        return
-""",
-        breaks="The launcher knows of the run before init() returns on any rank, also if the node's leader is killed.",
+        "create-not-reported",
+        "lifecycle/election.py",
+        before="        report_begin(context)\n",
+        after="",
+        breaks="The launcher ends a run whose creator was killed before it knew the answer.",
     ),
     Mutant(
         "offline-run-has-no-end",
