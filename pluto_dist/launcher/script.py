@@ -85,6 +85,7 @@ def run(target: Target, options: Mapping[str, Any], environ: Mapping[str, str], 
     caught = _Caught(lambda error: _write_error_file(error, environ if os.getpid() == worker else {}))
     with caught:
         program.execute(namespace)
+    _flush()
     _conclude(caught.error, namespace if program.is_file else {})
 
 
@@ -221,6 +222,13 @@ class _Caught:
             if self._meanwhile is not None:
                 self._meanwhile(error)
         return True
+
+
+def _flush() -> None:
+    """Write out what the script printed before its traceback is shown, as python does at the end of a file."""
+    for stream in (sys.stderr, sys.stdout):
+        with suppress(OSError, ValueError, AttributeError):  # a full disk, closed, or replaced by the script
+            stream.flush()
 
 
 def _conclude(error: BaseException | None, namespace: dict[str, Any]) -> None:
