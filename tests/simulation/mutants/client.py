@@ -121,7 +121,8 @@ OFFLINE = (
             notes +=""",
         after="""\
     for entry, file in entries:
-        queue.remove(entry, file)
+        if file is not None:
+            queue.remove(entry, file)
         try:
             notes +=""",
         breaks="What is kept stays on disk until the tracker has taken it.",
