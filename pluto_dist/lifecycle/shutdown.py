@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts
-from pluto_dist.contract.run_requests import UpdateStatusRequest
+from pluto_dist.contract.run_requests import RunState, UpdateStatusRequest
 from pluto_dist.errors import AuthenticationError, ExchangeError, TrackerError
 from pluto_dist.identity import Named
 from pluto_dist.lifecycle.plan import Plan
@@ -90,14 +90,15 @@ class ShutdownStep:
     def report(self, client: TrackerClient | None, outbox: Outbox, request: UpdateStatusRequest) -> None:
         """Report the end to the tracker, or keep the report if that does not answer; and close ``client``."""
         try:
-            if client is not None and request.run_id and self._is_superseded(client, int(request.run_id)):
+            state = self._ask_state(client, request)
+            if state is not None and self._is_superseded(state):
                 return
             # Another rank may have kept the run while it was not settled: its requests go first.
             if not request.run_id or outbox.check():
                 outbox.enqueue(request)
                 if client is not None:
                     outbox.flush(client, time.monotonic() + HURRY_SECONDS)
-            elif not outbox.send(client, request, status_deadline()) and not outbox.trouble:
+            elif not outbox.send(client, request, status_deadline(), state) and not outbox.trouble:
                 logger.warning(
                     "the run's end (%s) could not be reported to the tracker; `pluto-dist sync` will (kept in %s)",
                     request.status,
@@ -137,18 +138,26 @@ class ShutdownStep:
                 return
             time.sleep(0.02)
 
-    def _is_superseded(self, client: TrackerClient, run_id: int) -> bool:
-        """Whether a later attempt is in the run, which then ends it.
+    def _ask_state(self, client: TrackerClient | None, request: UpdateStatusRequest) -> RunState | None:
+        """The run as the tracker has it; ``None`` if no later attempt can be in it, or the tracker does not answer.
 
         After a split of the nodes an old rank 0 may go on beside the new one (observed with torch 2.13), and a launch
         that was stopped for longer than another one's claim is answered finds that one in its run.
         """
-        if (self.plan.topology.node_count or 1) == 1 and not isinstance(self.plan.decision, Named):
-            return False
+        is_alone = (self.plan.topology.node_count or 1) == 1 and not isinstance(self.plan.decision, Named)
+        if client is None or not request.run_id or is_alone:
+            return None
         try:
-            state = client.details(run_id, deadline=status_deadline())
-            last = None if state is None else attempts.newest(attempts.recorded(state.config))
-            return last is not None and last["key"] != self.channel.recorded_key()
-        except (TrackerError, ExchangeError) as error:
+            return client.details(int(request.run_id), deadline=status_deadline())
+        except TrackerError as error:
             logger.debug("whether a later attempt is in the run cannot be asked: %s", error)
+            return None
+
+    def _is_superseded(self, state: RunState) -> bool:
+        """Whether a later attempt is in the run, which then ends it."""
+        last = attempts.newest(attempts.recorded(state.config))
+        try:
+            return last is not None and last["key"] != self.channel.recorded_key()
+        except ExchangeError as error:
+            logger.debug("which attempt is this rank's own cannot be asked: %s", error)
             return False

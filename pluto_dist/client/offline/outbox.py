@@ -17,7 +17,7 @@ from pluto_dist.client.offline.queue import RunQueue
 from pluto_dist.client.offline.replay import Replayed, attach, replay
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.run_ref import RunName
-from pluto_dist.contract.run_requests import CreateRunRequest, UpdateConfigRequest, UpdateStatusRequest
+from pluto_dist.contract.run_requests import CreateRunRequest, RunState, UpdateConfigRequest, UpdateStatusRequest
 from pluto_dist.errors import RequestRefusedError, TrackerUnavailableError, UnexpectedAnswerError
 from pluto_dist.log import logger
 
@@ -106,9 +106,19 @@ class Outbox:
         self._has_pending = False
 
     def send(
-        self, client: TrackerClient | None, request: UpdateConfigRequest | UpdateStatusRequest, deadline: float
+        self,
+        client: TrackerClient | None,
+        request: UpdateConfigRequest | UpdateStatusRequest,
+        deadline: float,
+        state: RunState | None = None,
     ) -> bool:
         """Send a request, or keep it if the tracker cannot be reached or others wait; whether it was sent.
+
+        Args:
+            client: of the tracker.
+            request: an end or a change of the config.
+            deadline: on the monotonic clock.
+            state: the run as the tracker has it, if an end is sent and that was just asked.
 
         Raises:
             TrackerError: the tracker refused it.
@@ -118,7 +128,7 @@ class Outbox:
         try:
             if client is not None and request.run_id and not self._has_pending and is_turn:
                 try:
-                    self._send(client, request, deadline)
+                    self._send(client, request, deadline, state)
                     return True
                 except (TrackerUnavailableError, UnexpectedAnswerError) as error:
                     logger.debug("kept for later: %s", error)
@@ -154,8 +164,14 @@ class Outbox:
         self._has_pending = self._queue.holds(self._launch)
         return None if self._has_pending else done
 
-    def _send(self, client: TrackerClient, request: UpdateConfigRequest | UpdateStatusRequest, deadline: float) -> None:
+    def _send(
+        self,
+        client: TrackerClient,
+        request: UpdateConfigRequest | UpdateStatusRequest,
+        deadline: float,
+        state: RunState | None,
+    ) -> None:
         if isinstance(request, UpdateStatusRequest):
-            report_end(client, request, deadline=deadline)
+            report_end(client, request, deadline=deadline, state=state)
         else:
             client.update_config(request, deadline=deadline)
