@@ -14,7 +14,7 @@ import click
 
 from pluto_dist.contract import attempts
 from pluto_dist.contract.hardware import AttemptHardware, last_sign, of_attempt
-from pluto_dist.contract.run_ref import is_display_id
+from pluto_dist.contract.run_ref import Reference, impossible, reference
 from pluto_dist.errors import PlutoDistError
 from pluto_dist.inventory.report.drift import Difference, differences, shorten
 from pluto_dist.settings import keychain, settings
@@ -66,8 +66,9 @@ def _read(run: str, project: str | None) -> dict[str, Any]:
 
     A file may hold the system metadata alone.
     """
-    if run != "-" and not Path(run).is_file() and (run.isdigit() or is_display_id(run)):
-        value = _details(run, project)
+    named = reference(run)
+    if run != "-" and named.kind != "external id" and not os.path.isfile(run):  # noqa: PTH113  # also a long number
+        value = _details(named, project)
     else:
         try:
             value = json.loads(sys.stdin.read() if run == "-" else Path(run).read_text(encoding="utf-8"))
@@ -104,9 +105,11 @@ def _of_attempt(chosen: AttemptHardware) -> dict[str, Any]:
     return {"attempt": chosen.number, "attempt_start": chosen.start, "note": chosen.note, "silent": silent}
 
 
-def _details(run: str, project: str | None) -> Any:
+def _details(run: Reference, project: str | None) -> Any:
     from pluto_dist.client.tracker_client import TrackerClient, user_agent  # loads requests
 
+    if why := impossible(run.value):
+        raise click.ClickException(f"{run.value[:100]!r} {why}")
     try:
         chosen = keychain.with_stored_key(settings.load(dict(os.environ), project=project))
         key = chosen.api_key
@@ -115,7 +118,8 @@ def _details(run: str, project: str | None) -> Any:
         client = TrackerClient(chosen.url_api, chosen.url_py, key, user_agent=user_agent("nodes"))
         try:
             until = time.monotonic() + TRACKER_SECONDS
-            number = int(run) if run.isdigit() else client.number_of(run, chosen.project, deadline=until)
+            is_number = run.kind == "number"
+            number = run.number if is_number else client.number_of(run.value, chosen.project, deadline=until)
             details = client.everything(number, deadline=until)
         finally:
             client.close()

@@ -21,6 +21,7 @@ from typing import Any
 
 from pluto_dist.contract import attempts
 from pluto_dist.contract.validation import Json
+from pluto_dist.serialization.text import parse_digits
 
 FIELD, SILENT = "hardware", "silent"
 WITHOUT_NODES = 4  # ``cluster.truncated`` of a document without its nodes
@@ -48,7 +49,7 @@ class Silence:
 
     def is_of(self, node: Mapping[str, Any]) -> bool:
         """Whether ``node``, of a cluster document, is this one."""
-        if self.node.isdigit():
+        if parse_digits(self.node) is not None:
             return str(node.get("node")) == self.node
         return node.get("host") == self.host
 

@@ -11,6 +11,7 @@ from pluto_dist.contract.run_requests import NAME_LIMIT, ResumeRunRequest
 from pluto_dist.contract.validation import LARGEST_WHOLE, unstorable
 
 LARGEST_IN_PROJECT = 2**31 - 1  # the number in a display id: a column of four bytes
+_NUMBER = re.compile("[0-9]+")
 _DISPLAY_ID = re.compile(r"[A-Z0-9]{1,4}-[0-9]+")
 
 
@@ -36,6 +37,11 @@ class Reference:
             raise ValueError(f"an id of unknown kind {str(kind)[:40]!r}")
         return cls(kind, value)
 
+    @property
+    def number(self) -> int:
+        """The tracker's own number of the run, if that is how it is named."""
+        return int(self.value.lstrip("0") or "0")  # int() takes no more than 4,300 digits, leading zeros included
+
 
 def reference(run_id: str) -> Reference:
     """How the official SDK would read ``run_id``.
@@ -43,7 +49,7 @@ def reference(run_id: str) -> Reference:
     >>> reference("123").kind, reference("MMP-12").kind, reference("mmp-12").kind
     ('number', 'display id', 'external id')
     """
-    if run_id.isascii() and run_id.isdigit():
+    if _NUMBER.fullmatch(run_id):
         return Reference("number", run_id)
     if is_display_id(run_id):
         return Reference("display id", run_id)
@@ -101,7 +107,7 @@ def resume_request(name: RunName) -> ResumeRunRequest:
     """How the run is named to ``/api/runs/resume``."""
     reference = name.reference
     if reference.kind == "number":
-        return ResumeRunRequest(run_id=int(reference.value.lstrip("0") or "0"))
+        return ResumeRunRequest(run_id=reference.number)
     if reference.kind == "display id":
         return ResumeRunRequest(display_id=reference.value, project_name=name.project)
     return ResumeRunRequest(external_id=reference.value, project_name=name.project)

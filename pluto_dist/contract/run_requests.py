@@ -26,6 +26,7 @@ from pluto_dist.contract.validation import (
     unstorable,
     unstorable_in,
 )
+from pluto_dist.serialization.text import parse_digits
 
 STATUSES = ("RUNNING", "COMPLETED", "FAILED", "TERMINATED", "CANCELLED")
 NAME_LIMIT = 255  # characters, not bytes: run name, project name, external id
@@ -215,13 +216,14 @@ class StatusEvent:
 
     @classmethod
     def _of(cls, body: Json) -> StatusEvent | None:
-        if not isinstance(body, dict) or not str(body.get("id")).isdecimal():
+        number = parse_digits(str(body.get("id"))) if isinstance(body, dict) else None
+        if number is None:
             return None
         source, before, after, at = (body.get(name) for name in ("source", "fromStatus", "toStatus", "createdAt"))
         moment = _seconds(at)
         if after not in STATUSES or before not in (None, *STATUSES) or moment is None:
             return None
-        return cls(int(body["id"]), before, after, str(source), moment)
+        return cls(number, before, after, str(source), moment)
 
 
 def _seconds(moment: Json) -> float | None:

@@ -15,6 +15,7 @@ from pluto_dist.inventory.gpu.vendor import GpuVendor, Runtime
 from pluto_dist.inventory.probes import software
 from pluto_dist.inventory.records import Gpu, GpuReport, SoftwareReport
 from pluto_dist.inventory.safe_read import attempt
+from pluto_dist.serialization.text import parse_digits
 
 SLOW_INIT_MS = 2000
 SEE_GPUS = "see GPUs"
@@ -71,14 +72,13 @@ def probe(machine: Machine) -> GpuFacts:
         report = GpuReport(vendor=stalled.name, error="timeout" if error else None)
     vendor = vendor_named(report.vendor)
     distributions = vendor.packages.distributions if vendor.packages else ()
-    local_world_size = machine.environ.get("LOCAL_WORLD_SIZE", "")
     return GpuFacts(
         report,
         versions,
         {name: installed_version(name) for name in distributions},
         vendor.visible.listed(machine.environ),
         vendor.visible.name(machine.environ),
-        int(local_world_size) if local_world_size.isdecimal() else None,
+        parse_digits(machine.environ.get("LOCAL_WORLD_SIZE", "")),
     )
 
 
@@ -137,7 +137,7 @@ def runtime(facts: GpuFacts, used: Runtime) -> Finding:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(word) if word.isdecimal() else 0 for word in version.split("."))
+    return tuple(parse_digits(word) or 0 for word in version.split("."))
 
 
 def lost_gpus(facts: GpuFacts) -> Finding:
@@ -183,8 +183,8 @@ def visible_gpus(facts: GpuFacts) -> Finding:
 
 def target_of(entry: str, report: GpuReport) -> str | None:
     """The UUID (or index) of the device that an entry of the list names by its index or a prefix of its UUID."""
-    if entry.isdecimal():
-        found = next((gpu for gpu in report.devices if gpu.index == int(entry)), None)
+    if (index := parse_digits(entry)) is not None:
+        found = next((gpu for gpu in report.devices if gpu.index == index), None)
         return None if found is None else found.uuid or str(found.index)
     prefixes = vendor_named(report.vendor).visible.uuid_prefixes
     uuids = [gpu.uuid for gpu in report.devices]

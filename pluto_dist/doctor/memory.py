@@ -10,6 +10,7 @@ from pathlib import Path
 from pluto_dist.doctor.finding import CheckGroup, Finding, Machine, not_applicable, ok, size, warning
 from pluto_dist.inventory.probes import cgroups
 from pluto_dist.inventory.safe_read import value_or_none
+from pluto_dist.serialization.text import parse_digits
 
 SHM_MINIMUM = 1 << 30  # bytes; docker's default is 64 MiB, which one worker fills with one batch of images
 MEMORY_MINIMUM = 1 << 30
@@ -49,7 +50,6 @@ def probe(machine: Machine) -> MemoryFacts:
     adapters = (
         value_or_none(lambda: sorted(path.name for path in (machine.root / "sys/class/infiniband").iterdir())) or []
     )
-    world_size = machine.environ.get("WORLD_SIZE", "")
     return MemoryFacts(
         shm=None if status is None else status.f_blocks * status.f_frsize,
         shm_free=None if status is None else status.f_bavail * status.f_frsize,
@@ -59,7 +59,7 @@ def probe(machine: Machine) -> MemoryFacts:
         open_files=_soft_limit(resource.RLIMIT_NOFILE),
         memlock=_soft_limit(resource.RLIMIT_MEMLOCK),
         infiniband=tuple(adapters),
-        world_size=int(world_size) if world_size.isdecimal() else 1,
+        world_size=parse_digits(machine.environ.get("WORLD_SIZE", "")) or 1,
     )
 
 

@@ -18,6 +18,7 @@ from typing import Literal
 
 from pluto_dist.environments.context import JobScope
 from pluto_dist.environments.variables import seen
+from pluto_dist.serialization.text import parse_digits
 
 Known = Literal["yes", "no", "unknown"]
 
@@ -281,6 +282,5 @@ def scope(environ: Mapping[str, str]) -> JobScope | None:
 
 
 def _requeues(row: JobNaming, environ: Mapping[str, str]) -> int:
-    count = environ.get(row.requeues or "", "")
     # Only shown, never part of a decision: a value that is not a number counts as no requeue.
-    return max(0, int(count) - row.first_attempt) if count.isascii() and count.isdigit() and len(count) < 10 else 0
+    return max(0, (parse_digits(environ.get(row.requeues or "", ""), most=9) or 0) - row.first_attempt)

@@ -18,6 +18,7 @@ from pluto_dist.environments.process_facts import ProcessFacts
 from pluto_dist.environments.topology import Topology, node_place
 from pluto_dist.environments.variables import master_address, place, seen, whole_number
 from pluto_dist.errors import LauncherError
+from pluto_dist.serialization.text import parse_digits
 
 _TASKS = re.compile(r"([0-9]{1,9})(?:\(x([0-9]{1,9})\))?")
 _FIRST_HOST = re.compile(r"(?:[^][,]|\[[^][]+\])+")
@@ -120,10 +121,10 @@ def _derived_address(environ: Mapping[str, str]) -> tuple[str, int] | None:
     first = first_host(environ.get("SLURM_STEP_NODELIST", ""))
     unknown = environ.get("SLURM_DISTRIBUTION", "").startswith("arbitrary") or _is_heterogeneous(environ)
     host = environ.get("MASTER_ADDR") or (None if unknown else first)
-    job, step = environ.get("SLURM_JOB_ID", ""), environ["SLURM_STEP_ID"]
+    job, step = (parse_digits(environ.get(name, ""), most=10) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
     port = whole_number(environ, "MASTER_PORT")
-    if port is None and all(text.isascii() and text.isdigit() and len(text) <= 10 for text in (job, step)):
-        port = _PORTS[(int(job) + 1009 * int(step)) % len(_PORTS)]
+    if port is None and job is not None and step is not None:
+        port = _PORTS[(job + 1009 * step) % len(_PORTS)]
     return (host, port) if host and port else None
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from pluto_dist.environments.topology import Topology
 from pluto_dist.errors import LauncherError
+from pluto_dist.serialization.text import parse_digits
 
 
 def place(environ: Mapping[str, str], rank_name: str, size_name: str, *, start: str) -> tuple[int, int] | None:
@@ -90,12 +91,13 @@ def whole_number(environ: Mapping[str, str], name: str) -> int | None:
     text = environ.get(name)
     if text is None:
         return None
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
+    found = parse_digits(text, most=9)
+    if found is None:
         raise LauncherError(
             f"{name} must be a whole number of 0 or more; it is {text[:40]!r}.\n"
             "Pass the launcher's variables on to the script unchanged, or unset this one."
         )
-    return int(text)
+    return found
 
 
 def rank_and_world(environ: Mapping[str, str]) -> tuple[int, int]:

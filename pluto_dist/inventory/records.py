@@ -29,6 +29,7 @@ from pluto_dist.serialization.codec import (
     required,
     several,
 )
+from pluto_dist.serialization.text import parse_digits
 
 # The largest number of items of each kind; from_json refuses more.
 DEVICE_LIMIT = 1024  # GPUs of one node
@@ -49,7 +50,7 @@ def decode_gpu_errors(value: Json, where: str) -> tuple[tuple[int, str], ...]:
         raise ValueError(f"{where}: an object was expected, not {type(value).__name__}")
     if len(value) > DEVICE_LIMIT:
         raise ValueError(f"{where}: {len(value)} items, at most {DEVICE_LIMIT} are allowed")
-    wrong = [key for key in value if not (key.isascii() and key.isdecimal()) or str(int(key[:9])) != key]
+    wrong = [key for key in value if (index := parse_digits(key, most=9)) is None or str(index) != key]
     if wrong:
         raise ValueError(f"{where}: {wrong[0][:40]!r} is not the index of a GPU")
     return tuple(sorted((int(key), decode_text(name, f"{where}.{key}")) for key, name in value.items()))

@@ -210,7 +210,7 @@ def _attach_by_reference(context: RankContext, creation: CreationContext, client
     """Attach to a run by its number or display id; its metadata stays, the config is merged."""
     plan, reference = context.plan, creation.agreed.reference
     if reference.kind == "number":
-        number = int(reference.value)
+        number = reference.number
     else:
         number = client.number_of(reference.value, context.run_name.project, deadline=plan.deadline)
     known = client.details(number, deadline=plan.deadline)

@@ -18,6 +18,7 @@ from pluto_dist.inventory.report.document import compose
 from pluto_dist.inventory.report.drift import differences
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.log import logger
+from pluto_dist.serialization.text import parse_digits
 
 MOST_LINES = 5  # of a warning of what differs
 GATHER_SECONDS = 2.0  # how long the owner waits for the nodes before it creates the run
@@ -43,7 +44,7 @@ def in_order(nodes: Mapping[str, str]) -> tuple[str, ...]:
     >>> in_order({"10": "c", "2": "b"}), in_order({"b": "b", "a": "a"})
     (('b', 'c'), ('b', 'a'))
     """
-    if all(node.isascii() and node.isdigit() for node in nodes):
+    if all(parse_digits(node) is not None for node in nodes):
         return tuple(nodes[node] for node in sorted(nodes, key=int))
     return tuple(nodes.values())
 

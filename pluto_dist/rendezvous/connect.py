@@ -24,6 +24,7 @@ from pluto_dist.errors import ExchangeError, NoSharedRunError
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.store import LocalStore, Store, TorchStore
 from pluto_dist.rendezvous.torch_guard import torch_call
+from pluto_dist.serialization.text import parse_digits
 
 if TYPE_CHECKING:
     import torch.distributed
@@ -146,8 +147,8 @@ def _take_slot(store: TorchStore, context: LaunchContext, slot: str) -> bool:
 
 
 def _published_port(folder: NodeState) -> tuple[str, int] | None:
-    port = folder.get("port") or ""
-    return ("127.0.0.1", int(port)) if port.isascii() and port.isdigit() and 0 < int(port) < 65536 else None
+    port = parse_digits(folder.get("port") or "")
+    return ("127.0.0.1", port) if port is not None and 0 < port < 65536 else None
 
 
 def _listens(host: str, port: int, deadline: float) -> bool:

@@ -17,6 +17,7 @@ from pluto_dist.contract.run_requests import CreateRunResponse
 from pluto_dist.contract.validation import parse_document
 from pluto_dist.errors import ExchangeError
 from pluto_dist.serialization import codec
+from pluto_dist.serialization.text import parse_digits
 
 T = TypeVar("T")
 MESSAGE_LIMIT = 1 << 20  # characters
@@ -165,6 +166,7 @@ def number(text: str) -> int:
     Raises:
         ExchangeError: it is not a number.
     """
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
+    found = parse_digits(text)
+    if found is None:
         raise ExchangeError(f"the store holds {text[:40]!r} where a number should be")
-    return int(text)
+    return found

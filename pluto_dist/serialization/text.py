@@ -35,6 +35,17 @@ def storable_text(text: str) -> tuple[str, str | None]:
     return text, ", ".join(losses) or None
 
 
+def parse_digits(text: str, most: int = 18) -> int | None:
+    """The number that ``text`` is, in ASCII digits alone; ``None`` if it is none, or has more than ``most``.
+
+    ``str.isdigit()`` also takes "²", which ``int()`` refuses, and ``int()`` refuses more than 4,300 digits.
+
+    >>> parse_digits("007"), parse_digits("-1"), parse_digits(" 1"), parse_digits(""), parse_digits("1" * 19)
+    (7, None, None, None, None)
+    """
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= most else None
+
+
 def is_suspect(key: str, text: str) -> bool:
     """Whether ``text`` under ``key`` looks like a secret.
 

@@ -85,6 +85,7 @@ def test_the_attempts_of_a_run():
     ("arguments", "text", "message"),
     [
         (("nowhere.json",), None, "neither a number, a display id"),
+        (("²",), None, "neither a number, a display id"),
         (("-",), "{", "not JSON"),
         (("-",), "{}", "no `cluster`"),
         (("-",), "[1]", "no `cluster`"),
@@ -97,12 +98,12 @@ def test_errors(arguments, text, message):
     assert message in done.stderr
 
 
-@pytest.mark.parametrize("run", ["JOB-20261128093000", "20261128093000123456789"])
+@pytest.mark.parametrize("run", ["JOB-20261128093000", "20261128093000123456789", "9" * 5000], ids=len)
 def test_an_id_that_no_run_can_have(monkeypatch, run):
     """It is an error at once, without a request: the tracker would answer 500, as in an outage."""
     monkeypatch.setenv("PLUTO_API_KEY", "mlps_k")
     monkeypatch.setenv("PLUTO_URL_API", "http://127.0.0.1:9")
     done = nodes_command(run)
     assert done.returncode == 1
-    assert f"{run!r} is read as" in done.stderr
+    assert f"{run[:100]!r} is read as" in done.stderr
     assert "cannot be reached" not in done.stderr

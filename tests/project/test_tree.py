@@ -309,6 +309,17 @@ def test_no_drawers(path):
     assert not re.search(r"\b(master|main_process|process_index)\b", path.read_text(encoding="utf-8"))
 
 
+def test_one_place_reads_digits():
+    """Text becomes a number by parse_digits: isdigit() takes what int() refuses, and int() refuses long numbers."""
+    found = {
+        inside(path)
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("isdigit", "isdecimal", "isnumeric")
+    }
+    assert found == {"serialization/text.py"}
+
+
 HEAVY = ("torch", "requests", "urllib3", "pynvml", "psutil", "click", "starlette", "uvicorn", "sqlite3", "numpy")
 
 

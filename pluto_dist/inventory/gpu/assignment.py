@@ -19,6 +19,7 @@ from dataclasses import replace
 from pluto_dist.inventory.gpu import vendor_named
 from pluto_dist.inventory.gpu.vendor import KernelGpu
 from pluto_dist.inventory.records import NO_PERMISSION, Gpu, GpuReport, RankGpu, RankView
+from pluto_dist.serialization.text import parse_digits
 
 
 def gpus_of_ranks(
@@ -74,7 +75,7 @@ def _visible_indexes(gpus: GpuReport, value: str | None, *, in_bus_order: bool) 
         return [index if is_definite else None for index in indexes]
     found: list[int | None] = []
     for entry in (part.strip() for part in value.split(",")):
-        if (position := _integer(entry)) is not None and position < len(indexes):
+        if (position := parse_digits(entry, most=5)) is not None and position < len(indexes):
             found.append(indexes[position] if is_definite else None)
         elif entry.startswith(prefixes) and (index := _index_of_uuid(gpus.devices, entry)) is not None:
             found.append(index)
@@ -92,10 +93,6 @@ def _index_of_uuid(devices: tuple[Gpu, ...], prefix: str) -> int | None:
         if uuid is not None and (uuid.startswith(prefix) or uuid.partition("-")[2].startswith(prefix))
     }
     return matches.pop() if len(matches) == 1 else None
-
-
-def _integer(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
 
 
 # GPUs that a cgroup hides from the process that queries NVML.

@@ -19,7 +19,7 @@ from pluto_dist.inventory.gpu import nvidia_fields, nvidia_proc
 from pluto_dist.inventory.gpu.vendor import Fixes, GpuVendor, PythonPackages, Runtime, TorchBackend, VisibleDevices
 from pluto_dist.inventory.records import DEVICE_LIMIT, MIG_LIMIT, PID_LIMIT, Gpu, GpuReport, MigInstance
 from pluto_dist.inventory.safe_read import attempt, value_or_none
-from pluto_dist.serialization.text import record_text
+from pluto_dist.serialization.text import parse_digits, record_text
 
 LOST_ERRORS = frozenset({"GpuIsLost", "ResetRequired"})
 """Errors after which a GPU is not queried again: calls for a lost GPU can crash in the driver (nvitop#139)."""
@@ -230,8 +230,7 @@ def _mig_instance(device: _Device) -> MigInstance:
 def _judge_packages(installed: Mapping[str, str | None]) -> tuple[str, str]:
     """PyPI's deprecated pynvml 11 shadows nvidia-ml-py's module; from 12 on it only depends on nvidia-ml-py."""
     pynvml, nvidia_ml_py = installed.get("pynvml"), installed.get("nvidia-ml-py")
-    major = (pynvml or "").partition(".")[0]
-    if pynvml is not None and (not major.isdecimal() or int(major) < 12):
+    if pynvml is not None and (parse_digits(pynvml.partition(".")[0]) or 0) < 12:
         saw = f"pynvml {pynvml} hides nvidia-ml-py {nvidia_ml_py or '(not installed)'}"
         return saw, "pip uninstall pynvml, then pip install --force-reinstall nvidia-ml-py"
     if nvidia_ml_py is None:

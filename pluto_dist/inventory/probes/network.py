@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pluto_dist.inventory.records import NIC_LIMIT, Nic
 from pluto_dist.inventory.safe_read import value_or_none
-from pluto_dist.serialization.text import record_text
+from pluto_dist.serialization.text import parse_digits, record_text
 
 ETHERNET = "1"  # <linux/if_arp.h>: ARPHRD_ETHER; IPoIB is 32
 ACTIVE = "ACTIVE"  # the state of a port that is up
@@ -33,7 +33,8 @@ def _entries(folder: Path) -> list[Path]:
 
 def _natural_key(name: str) -> list[tuple[int, str]]:
     """A sort key that puts mlx5_2 before mlx5_10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    parts = ((part, parse_digits(part)) for part in re.split("([0-9]+)", name))
+    return [(-1, part) if number is None else (number, "") for part, number in parts]
 
 
 def _adapter(adapter: Path) -> list[Nic]:

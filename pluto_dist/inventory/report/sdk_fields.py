@@ -8,12 +8,14 @@ return those.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pluto_dist.inventory.gpu import environment_prefixes, vendor_named
 from pluto_dist.inventory.records import Git, Gpu, GpuReport, HostReport, NodeInventory, Process, SoftwareReport
 from pluto_dist.serialization.codec import Json
+from pluto_dist.serialization.text import parse_digits
 
 CUDA = ("CUDA_",)
 NCCL = ("NCCL_", "TORCH_NCCL_", "FI_", "UCX_")
@@ -71,10 +73,10 @@ def _git(git: Git | None) -> dict[str, Json]:
 
 def _konduktor(names: Mapping[str, str]) -> dict[str, Json]:
     """The strings of the environment, and the total number of GPUs as a number."""
-    counts = [names.get(name, "") for name in ("num_nodes", "num_gpus_per_node")]
-    if not all(count.isascii() and count.isdecimal() and len(count) < 7 for count in counts):
+    nodes, gpus = (parse_digits(names.get(name, ""), most=6) for name in ("num_nodes", "num_gpus_per_node"))
+    if nodes is None or gpus is None:
         return dict(names)
-    return {**names, "total_gpus": int(counts[0]) * int(counts[1])}
+    return {**names, "total_gpus": nodes * gpus}
 
 
 def _gpu(gpus: GpuReport) -> dict[str, Json]:
@@ -143,8 +145,8 @@ def _cudnn_number(version: str | None) -> str | None:
     >>> _cudnn_number("9.1.0"), _cudnn_number("8.9.7"), _cudnn_number("nine")
     ('90100', '8907', None)
     """
-    parts = (version or "").split(".")
-    if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and len(part) < 4 for part in parts):
+    found = re.fullmatch(r"([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})", version or "")
+    if found is None:
         return None
-    major, minor, patch = map(int, parts)
+    major, minor, patch = map(int, found.groups())
     return str(major * (10_000 if major >= 9 else 1_000) + minor * 100 + patch)

@@ -13,6 +13,7 @@ import secrets
 import time
 from dataclasses import dataclass
 
+from pluto_dist.serialization.text import parse_digits
 from pluto_dist.server.db.blobs import Blob
 from pluto_dist.server.db.database import Database
 from pluto_dist.server.transport.sdk_requests import FileUpload
@@ -102,10 +103,10 @@ class UrlSigner:
         return f"expires={expires}&signature={self._signature(method, file, expires)}"
 
     def is_valid(self, method: str, file: int, expires: str, signature: str) -> bool:
-        if not (expires.isascii() and expires.isdigit() and len(expires) < 15 and signature.isascii()):
+        until = parse_digits(expires, most=14)
+        if until is None or not signature.isascii():
             return False
-        expected = self._signature(method, file, int(expires))
-        return hmac.compare_digest(expected, signature) and int(expires) > time.time()
+        return hmac.compare_digest(self._signature(method, file, until), signature) and until > time.time()
 
     def _signature(self, method: str, file: int, expires: int) -> str:
         return hmac.new(self._secret(), f"{method} {file} {expires}".encode(), hashlib.sha256).hexdigest()

@@ -5,6 +5,7 @@ The key is checked before the body is read.
 
 from __future__ import annotations
 
+import re
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -77,6 +78,6 @@ def run_in_header(request: Request) -> float:
     value = request.headers.get("x-run-id")
     if value is None:
         raise ResponseError(error_response(400, "Missing required header: X-Run-Id"))
-    if not (value.isascii() and value.isdigit()):
+    if not re.fullmatch("[0-9]+", value):
         raise ResponseError(error_response(400, "X-Run-Id must be the run's number, in digits"))
     return float(value)
