@@ -110,7 +110,7 @@ class RunInUseError(RunError):
 
 
 class RunCancelledError(RunError):
-    """The run was cancelled in the tracker; a restart does not revive it."""
+    """The run was cancelled in the tracker; no restart and no launch continues it."""
 
 
 def received(name: str, message: str) -> PlutoDistError:

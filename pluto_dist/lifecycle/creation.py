@@ -23,7 +23,7 @@ from pluto_dist.contract.run_requests import (
     RunState,
     UpdateConfigRequest,
 )
-from pluto_dist.errors import RunCancelledError, RunExistsError, TrackerError, TrackerUnavailableError
+from pluto_dist.errors import RunExistsError, TrackerError, TrackerUnavailableError
 from pluto_dist.identity import Named
 from pluto_dist.inventory.report import attempt as report
 from pluto_dist.inventory.report.document import to_text
@@ -158,11 +158,8 @@ def _known_state(context: RankContext, creation: CreationContext, client: Tracke
 def _own_state(plan: Plan, run_id: int, client: TrackerClient) -> RunState | None:
     """The run of this launch's earlier attempt, unless it was cancelled."""
     state = client.details(run_id, deadline=plan.deadline)
-    if state is not None and state.status == "CANCELLED":
-        raise RunCancelledError(
-            f"run {run_id} was cancelled in the tracker; a restart does not revive it.\n"
-            "Start a new launch for a new run, or set the run's status to RUNNING in the tracker."
-        )
+    if state is not None:
+        refuse_cancelled(state)
     return state
 
 

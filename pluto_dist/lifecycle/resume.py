@@ -36,8 +36,9 @@ def refuse_cancelled(state: RunState) -> None:
     """Raise :class:`RunCancelledError` if the run was cancelled: the tracker cancels it again at every heartbeat."""
     if state.status == "CANCELLED":
         raise RunCancelledError(
-            f"run {state.display_id or state.run_id} was cancelled in the tracker, and a cancelled run cannot be "
-            "continued.\nStart a new run: omit resume, or set another PLUTO_RUN_ID."
+            f"run {state.display_id or state.run_id} was cancelled in the tracker, and neither a restart nor another "
+            "launch can continue it.\n"
+            "Start a new launch for a new run: without resume, and with another PLUTO_RUN_ID or none."
         )
 
 
