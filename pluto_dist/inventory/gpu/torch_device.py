@@ -8,6 +8,7 @@ for the module of any vendor (``vendor.TorchBackend``).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pluto_dist.inventory import gpu
@@ -64,7 +65,7 @@ def _device(module: Any, has_context: Any, current: int, local_rank: int | None)
     count = module.device_count()
     if current or count == 1:
         return current
-    in_use = [device for device in range(count) if has_context and has_context(device)]
+    in_use = [device for device in range(count) if has_context and value_or_none(partial(has_context, device))]
     if len(in_use) == 1:
         return in_use[0]
     return local_rank if local_rank is not None and local_rank < count else None

@@ -79,6 +79,16 @@ def test_uninitialized_cuda():
     assert torch_device.uuid_in_use(SimpleNamespace(), 3, 0) is None
 
 
+def test_the_private_function_raises():
+    """What tells contexts is private to torch: if it raises, the local rank says which GPU it is."""
+
+    def raises(device: int) -> bool:
+        raise RuntimeError("not this signature")
+
+    module = SimpleNamespace(cuda=Cuda("ab"), _C=SimpleNamespace(_cuda_hasPrimaryContext=raises))
+    assert uuid_of(module, 1) == "b"
+
+
 def test_the_real_torch():
     """A build without CUDA has torch.cuda too."""
     assert torch_device.current_device(torch) is None or torch.cuda.is_initialized()
