@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pluto_dist.client.claims import host_of, in_use
 from pluto_dist.client.lookup import look_up
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts, claims, hardware
@@ -30,7 +31,7 @@ from pluto_dist.inventory.report.document import to_text
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.inventory_gather import in_order
 from pluto_dist.lifecycle.plan import Plan
-from pluto_dist.lifecycle.resume import await_grant, host_of, in_use, refuse_cancelled
+from pluto_dist.lifecycle.resume import await_grant, refuse_cancelled
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.messages import AgreedId, PriorAttempt
 from pluto_dist.version import __version__
@@ -139,11 +140,12 @@ def _known_state(context: RankContext, creation: CreationContext, client: Tracke
     if not (plan.continues_job or plan.settings.resume is False):  # the user's own id: whoever has it shares the run
         found = client.find(name.reference.value, name.project, deadline=plan.deadline)
     else:
-        found = look_up(client, name, deadline=plan.deadline)
+        with _not_after_the_end(context):  # what is found only by resuming it is RUNNING for a moment
+            found = look_up(client, name, deadline=plan.deadline)
     if found is None:
         return None
-    if creation.prior is not None and attempts.has_launch(attempts.recorded(found.config), creation.launch):
-        # This launch created it, and the answer was lost.
+    if attempts.has_launch(attempts.recorded(found.config), creation.launch):
+        # Another rank of this launch created it, or an earlier attempt whose answer was lost.
         refuse_cancelled(found)
         return found
     if plan.settings.resume is False:

@@ -17,7 +17,6 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 
 from pluto_dist.client import tracker_client
-from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.failure import Failure
 from pluto_dist.contract.run_requests import CreateRunResponse, UpdateConfigRequest, UpdateStatusRequest
@@ -33,7 +32,7 @@ from pluto_dist.lifecycle.inventory_report import publish_inventory, sources_of
 from pluto_dist.lifecycle.node_signs import signs_of_life
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.lifecycle.recovery import recover
-from pluto_dist.lifecycle.shutdown import HURRY_SECONDS, ShutdownStep
+from pluto_dist.lifecycle.shutdown import HURRY_SECONDS, ShutdownStep, status_deadline
 from pluto_dist.lifecycle.supervision import is_recorded, is_supervised, report_failure, report_run
 from pluto_dist.lifecycle.unsettled import UnsettledRun, creation_of
 from pluto_dist.log import logger
@@ -143,12 +142,7 @@ class Participant:
         report_run(context, outcome, owns=self._is_owner)
         if not self.settled.done():  # else the end came first
             self.settled.set_result(outcome)
-        if outcome.kind != "error":
-            self._unsettled.settled()
-        elif self._unsettled.outbox is not None:  # init() has returned, and raises it no more
-            logger.warning("the run could not be created; it stays in %s: %s", plan.settings.spool, outcome.message)
-        if isinstance(received(outcome.error, ""), RunError):
-            context.outbox.set_aside(outcome.message)
+        self._keep_or_not(context, outcome)
         self._send_held(context)
         client = context.client
         if client is None:
@@ -158,6 +152,7 @@ class Participant:
             if late is None:
                 return
             self.late = outcome = late
+            self._keep_or_not(context, late)
             report_run(context, outcome, owns=self._is_owner)
         if outcome.answer is None:
             return
@@ -168,6 +163,16 @@ class Participant:
             else:
                 self.attached = attach(context, outcome, client)
                 heartbeat.failover()
+
+    def _keep_or_not(self, context: RankContext, outcome: Outcome) -> None:
+        """What this rank keeps of its run goes nowhere if the run is refused, and is not needed if it is settled."""
+        if outcome.kind != "error":
+            self._unsettled.settled()
+        elif isinstance(received(outcome.error, ""), RunError):
+            context.outbox.set_aside(outcome.message)
+        elif self._unsettled.outbox is not None:  # init() has returned, and raises it no more
+            spool = self.plan.settings.spool
+            logger.warning("the run could not be created; it stays in %s: %s", spool, outcome.message)
 
     def _join(self) -> tuple[RankContext, Election]:
         """Connect to the other ranks, agree on the run, and create it or wait for the rank that does."""
@@ -192,7 +197,7 @@ class Participant:
         token = membership.agree_on_token(plan.topology.node_count, min(TOKEN_SECONDS, plan.settings.timeout / 4))
         channel = self._channel = membership.run(plan.nth)
         agreed = agree(plan, channel, token)
-        outbox = Outbox(plan.settings.spool, plan.run_name(agreed.reference), membership.token)
+        outbox = plan.outbox(agreed.reference, membership.token)
         context = RankContext(plan, membership, channel, agreed, self._client, outbox, self._stop)
         self._context = context
         channel.count("joined")
@@ -330,9 +335,7 @@ class Participant:
                 return False
         except ExchangeError:
             return False
-        told = "this rank has ended before it was known whether another launch is alive in the run"
-        context.outbox.set_aside(told)
-        logger.warning("%s: nothing of this one goes there", told)
+        context.outbox.set_aside("it has ended before it was known whether another launch is alive in the run")
         return True
 
     def _is_wanted(self) -> bool:
@@ -375,7 +378,7 @@ class Participant:
         if not self._held or waits or (outcome is not None and not is_recorded(self.plan, outcome)):
             return
         run_id = outcome.answer.run_id if outcome is not None and outcome.answer is not None else 0
-        client, deadline = self._new_client(), time.monotonic() + self.plan.settings.timeout
+        client, deadline = self._new_client(), status_deadline()
         try:
             with suppress(IndexError):  # that was all
                 while True:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.contract.run_ref import Reference, RunName
 from pluto_dist.contract.run_requests import CreateRunRequest
 from pluto_dist.environments.context import LaunchContext
@@ -68,6 +69,10 @@ class Plan:
         given = () if self.settings.run_id is None else (("run_id or PLUTO_RUN_ID", self.settings.run_id),)
         scope = self.context.scope
         return tuple(dict.fromkeys((*given, *self.context.variables, *(() if scope is None else scope.variables))))
+
+    def outbox(self, reference: Reference, launch: str) -> Outbox:
+        """The requests of that run that are kept, from the launch with this token."""
+        return Outbox(self.settings.spool, self.run_name(reference), launch, resumes=self.continues_job)
 
     def run_name(self, reference: Reference) -> RunName:
         """The run of this tracker and project that ``reference`` refers to."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from pluto_dist.client.tracker_client import REQUEST_SECONDS, TrackerClient
-from pluto_dist.errors import ExchangeError, TrackerError
+from pluto_dist.contract.run_requests import CreateRunResponse
+from pluto_dist.errors import ExchangeError, RunInUseError, TrackerError, TrackerUnavailableError
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.messages import Outcome
@@ -28,7 +30,8 @@ def recover(context: RankContext, client: TrackerClient, offline: Outcome) -> Ou
         offline: the outcome with which the run began.
 
     Returns:
-        The outcome that replaces it; ``None`` if the run's end, or a key that is refused, came first.
+        The outcome that replaces it, an error if another launch is alive in the run; ``None`` if the run's end, or a
+        key that is refused, came first.
     """
     if context.outbox.has_pending:
         return _keep_trying(context, client, offline)
@@ -40,24 +43,44 @@ def _keep_trying(context: RankContext, client: TrackerClient, offline: Outcome) 
         if context.stop.wait(pause):
             return None
         try:
-            done = context.outbox.flush(client, time.monotonic() + REQUEST_SECONDS, attach_anyway=True)
-        except TrackerError as error:
+            with context.channel.attaching() as is_open:
+                done = _flush(context, client) if is_open else None
+        except RunInUseError as error:
+            return _publish(context.channel, Outcome("error", error=type(error).__name__, message=str(error)))
+        except TrackerUnavailableError as error:
+            logger.debug("%s", error)
+            continue
+        except (TrackerError, ExchangeError) as error:
             logger.warning("the requests of this run stay on disk: %s", error)
             return None
-        if done is not None and done.answer is not None:
-            logger.info("the tracker answers: run %s at %s", done.answer.display_id, done.answer.url)
-            outcome = Outcome("online", done.answer, resumed=offline.resumed, at=time.time())
-            _publish(context.channel, outcome)
-            return outcome
+        if done is None:
+            return None  # the job has ended meanwhile
+        logger.info("the tracker answers: run %s at %s", done.display_id, done.url)
+        return _publish(context.channel, Outcome("online", done, resumed=offline.resumed, at=time.time()))
     return None
 
 
-def _publish(channel: RunChannel, outcome: Outcome) -> None:
+def _flush(context: RankContext, client: TrackerClient) -> CreateRunResponse:
+    """The tracker's answer to what was kept; TrackerUnavailableError if it did not take all of it."""
+    deadline = time.monotonic() + REQUEST_SECONDS
+    done = context.outbox.flush(client, deadline, attach_anyway=True, pause=partial(_pause, context))
+    if done is None or done.answer is None:
+        raise TrackerUnavailableError("the tracker did not take what is kept")
+    return done.answer
+
+
+def _pause(context: RankContext, seconds: float) -> None:
+    if context.stop.wait(seconds):
+        raise TrackerUnavailableError("this rank's part in the run is over")
+
+
+def _publish(channel: RunChannel, outcome: Outcome) -> Outcome:
     try:
         channel.publish_late(outcome)
         channel.remember(outcome, in_store=True)
     except ExchangeError as error:  # the store ended with its agent
         logger.debug("the other ranks cannot learn of it: %s", error)
+    return outcome
 
 
 def _await_recovery(context: RankContext) -> Outcome | None:

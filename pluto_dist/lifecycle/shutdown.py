@@ -24,7 +24,7 @@ from pluto_dist.rendezvous.run_channel import RunChannel
 JOIN_GRACE = 10.0  # a rank that has not called init() so long after the run was created is not waited for
 END_SECONDS = 10.0  # how long the end is tried to be reported
 HURRY_SECONDS = 2.0  # the same of a process that is interrupted or ends by an exception
-
+GIVEN_UP_SECONDS = 1.0  # how long an attach may still be on its way whose sender does not wait any more
 
 # How long an end waits for attaches that have begun, after this rank's own thread was waited for.
 _CLOSE_SECONDS = {"COMPLETED": END_SECONDS, "FAILED": HURRY_SECONDS, "TERMINATED": 0.5}
@@ -85,12 +85,15 @@ class ShutdownStep:
             self._close(_CLOSE_SECONDS[status])
         except ExchangeError as error:
             logger.debug("the other ranks cannot be asked at the end: %s", error)
+            time.sleep(GIVEN_UP_SECONDS)
         return True
 
     def report(self, client: TrackerClient | None, outbox: Outbox, request: UpdateStatusRequest) -> None:
         """Report the end to the tracker, or keep the report if that does not answer; and close ``client``."""
+        deadline = status_deadline()  # of all that is asked and told: a launcher's patience is short
+        outbox.attempt = outbox.attempt or self._recorded_key() or ""
         try:
-            state = self._ask_state(client, request)
+            state = self._ask_state(client, request, deadline)
             if state is not None and self._is_superseded(state):
                 return
             # Another rank may have kept the run while it was not settled: its requests go first.
@@ -98,7 +101,7 @@ class ShutdownStep:
                 outbox.enqueue(request)
                 if client is not None:
                     outbox.flush(client, time.monotonic() + HURRY_SECONDS)
-            elif not outbox.send(client, request, status_deadline(), state) and not outbox.trouble:
+            elif not outbox.send(client, request, deadline, state) and not outbox.trouble:
                 logger.warning(
                     "the run's end (%s) could not be reported to the tracker; `pluto-dist sync` will (kept in %s)",
                     request.status,
@@ -133,12 +136,14 @@ class ShutdownStep:
         """Close the run to attaches, and wait for those that have begun."""
         self.channel.close()
         until = time.monotonic() + seconds
-        while self.channel.has_attaches:
-            if time.monotonic() >= until:
-                return
+        while self.channel.has_attaches and time.monotonic() < until:
             time.sleep(0.02)
+        if self.channel.has_given_up:
+            time.sleep(GIVEN_UP_SECONDS)
 
-    def _ask_state(self, client: TrackerClient | None, request: UpdateStatusRequest) -> RunState | None:
+    def _ask_state(
+        self, client: TrackerClient | None, request: UpdateStatusRequest, deadline: float
+    ) -> RunState | None:
         """The run as the tracker has it; ``None`` if no later attempt can be in it, or the tracker does not answer.
 
         After a split of the nodes an old rank 0 may go on beside the new one (observed with torch 2.13), and a launch
@@ -148,16 +153,20 @@ class ShutdownStep:
         if client is None or not request.run_id or is_alone:
             return None
         try:
-            return client.details(int(request.run_id), deadline=status_deadline())
+            return client.details(int(request.run_id), deadline=deadline)
         except TrackerError as error:
             logger.debug("whether a later attempt is in the run cannot be asked: %s", error)
             return None
 
     def _is_superseded(self, state: RunState) -> bool:
         """Whether a later attempt is in the run, which then ends it."""
-        last = attempts.newest(attempts.recorded(state.config))
+        last, mine = attempts.newest(attempts.recorded(state.config)), self._recorded_key()
+        return last is not None and mine is not None and last["key"] != mine
+
+    def _recorded_key(self) -> str | None:
+        """The key of this attempt's record; ``None`` if it has none, or that cannot be asked."""
         try:
-            return last is not None and last["key"] != self.channel.recorded_key()
+            return self.channel.recorded_key()
         except ExchangeError as error:
             logger.debug("which attempt is this rank's own cannot be asked: %s", error)
-            return False
+            return None

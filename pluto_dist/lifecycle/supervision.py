@@ -30,7 +30,9 @@ def is_recorded(plan: Plan, outcome: Outcome) -> bool:
 def report_begin(context: RankContext) -> None:
     """Report that this rank is about to create the run; a rank that is killed before the answer leaves this report."""
     if is_supervised(context.plan):
-        worker_reports.report_run(context.membership.node_state, _report(context, None, owns=True))
+        report, state = _report(context, None, owns=True), context.membership.node_state
+        worker_reports.report_owner(state, report, context.plan.topology.rank)
+        worker_reports.report_run(state, report)
 
 
 def report_run(context: RankContext, outcome: Outcome, *, owns: bool, is_late: bool = False) -> None:
@@ -43,14 +45,18 @@ def report_run(context: RankContext, outcome: Outcome, *, owns: bool, is_late: b
         is_late: whether this rank ends before its run is settled: it knows less than any other.
     """
     plan, membership = context.plan, context.membership
-    if not is_supervised(plan) or not is_recorded(plan, outcome):
+    if not is_supervised(plan):
         return
     told = worker_reports.read_run(membership.node_state)
     is_told = told is not None and told.is_settled and _attempt_of(told) == (_nonce(context), plan.nth)
-    if is_told and not owns and (is_late or not membership.is_node_leader):
+    if not is_recorded(plan, outcome):
+        if is_told and told is not None:  # as offline, and refused since: the launcher ends nothing
+            worker_reports.report_run(membership.node_state, dataclasses.replace(told, is_settled=False))
         return
-    owns = owns or (is_told and told is not None and told.owns)
-    worker_reports.report_run(membership.node_state, _report(context, outcome, owns=owns))
+    report = _report(context, outcome, owns=owns)
+    worker_reports.report_owner(membership.node_state, report, plan.topology.rank)
+    if not is_told or owns or (membership.is_node_leader and not is_late):
+        worker_reports.report_run(membership.node_state, report)
 
 
 def _report(context: RankContext, outcome: Outcome | None, *, owns: bool) -> RunReport:

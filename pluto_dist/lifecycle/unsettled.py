@@ -95,7 +95,7 @@ class UnsettledRun:
         if mine or (connected is None and context.channel.claim_on_node("keeper")):
             report_begin(context)
             # An outbox of its own: the thread of this rank, and `retract`, know only of their own requests.
-            self._outbox = Outbox(self._plan.settings.spool, context.run_name, context.membership.token)
+            self._outbox = self._plan.outbox(context.agreed.reference, context.membership.token)
             enqueue_create(self._plan, creation_of(context, self._process), self._outbox)
 
     def _retract(self) -> None:
@@ -119,7 +119,7 @@ def alone(plan: Plan, session: Session) -> RankContext | None:
     token = membership.agree_on_token(1, 0.0)
     channel = membership.run(plan.nth)
     agreed = agree(plan, channel, token)
-    outbox = Outbox(plan.settings.spool, plan.run_name(agreed.reference), token)
+    outbox = plan.outbox(agreed.reference, token)
     return RankContext(plan, membership, channel, agreed, None, outbox, threading.Event())
 
 

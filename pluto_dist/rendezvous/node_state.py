@@ -21,7 +21,7 @@ import socket
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pluto_dist import private_files
 from pluto_dist.environments.context import LaunchContext
@@ -66,6 +66,13 @@ class NodeState:
         if self._path is not None and self.get(name) != text:
             with suppress(OSError):  # a full or read-only disk: nothing is kept
                 private_files.write(self._file(self._path, name), _content(text))
+
+    def names(self, prefix: str) -> list[str]:
+        """The names that are set and begin with ``prefix``."""
+        with suppress(OSError):  # as in get
+            files = () if self._path is None else self._path.glob(f"{_PREFIX}{quote(prefix, safe='')}*")
+            return sorted(unquote(file.name[len(_PREFIX) :]) for file in files)
+        return []
 
     def _file(self, folder: Path, name: str) -> Path:
         return folder / f"{_PREFIX}{quote(name, safe='')}"

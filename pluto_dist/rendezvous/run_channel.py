@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from pluto_dist.contract.run_ref import Reference
+from pluto_dist.errors import TrackerUnavailableError
 from pluto_dist.rendezvous.messages import AgreedId, Member, Outcome, PriorAttempt, dump, load, number
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.store import Store
@@ -140,11 +141,14 @@ class RunChannel:
         """A block that creates the run or attaches to it; whether the run is open to that.
 
         An attach to a run that has ended would revive it. So each is counted before it asks whether the run is closed,
-        and the rank that closes the run waits for the count.
+        and the rank that closes the run waits for the count. One that was given up may be executed a moment later.
         """
         self.count("attach begun")
         try:
             yield not self.claimed("closed")
+        except TrackerUnavailableError:
+            self.claim("attach given up")
+            raise
         finally:
             self.count("attach over")
 
@@ -156,6 +160,11 @@ class RunChannel:
     def has_attaches(self) -> bool:
         """Whether an attach has begun, and is not over."""
         return self.count("attach over", 0) < self.count("attach begun", 0)
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether the sender of an attach has given up waiting for its answer."""
+        return self.claimed("attach given up")
 
     def slowdowns(self) -> tuple[int, ...]:
         """The slots from which on attaches go at half the rate, one for each time that the tracker refused some."""

@@ -24,7 +24,7 @@ from pluto_dist.serialization.codec import (
     text_of,
 )
 
-_RUN, _FAILURE = "noted run", "noted failure"
+_RUN, _OWNER, _FAILURE = "noted run", "noted owner ", "noted failure"
 _TRACEBACK_LIMIT = 2500  # characters; a text of a node's state has at most 8,192
 _text = text_of(8192)
 
@@ -76,6 +76,15 @@ def report_run(state: NodeState, report: RunReport) -> None:
     state.set(_RUN, json.dumps(report.to_json()))
 
 
+def report_owner(state: NodeState, report: RunReport, rank: int) -> None:
+    """Report whether this rank owns the run; no other rank's report changes that."""
+    name, attempt = f"{_OWNER}{rank}", _attempt_of(report)
+    if report.owns:
+        state.set(name, attempt)
+    elif state.get(name) == attempt:
+        state.set(name, "another rank owns it")
+
+
 def report_failure(state: NodeState, nonce: str, failure: Failure) -> None:
     """Report why this rank ends; of an attempt's ranks on this node the first report counts."""
     failure = dataclasses.replace(failure, traceback=(failure.traceback or "")[-_TRACEBACK_LIMIT:])
@@ -85,9 +94,15 @@ def report_failure(state: NodeState, nonce: str, failure: Failure) -> None:
 def read_run(state: NodeState) -> RunReport | None:
     """The run of the node's workers; ``None`` if none is reported, or by another version."""
     try:
-        return RunReport.from_json(parse_document(state.get(_RUN) or "null"))
+        found = RunReport.from_json(parse_document(state.get(_RUN) or "null"))
     except ValueError:
         return None
+    owners = [state.get(name) for name in state.names(_OWNER)]
+    return dataclasses.replace(found, owns=_attempt_of(found) in owners)
+
+
+def _attempt_of(report: RunReport) -> str:
+    return f"{report.nonce} {report.nth}"
 
 
 def read_failure(state: NodeState, nonce: str) -> Failure | None:

@@ -17,7 +17,7 @@ from pluto_dist.contract.run_requests import CreateRunRequest, UpdateConfigReque
 from pluto_dist.contract.secret import Secret
 from pluto_dist.launcher.supervisor import CHECK_EVERY, Supervisor
 from pluto_dist.rendezvous.node_state import NodeState
-from pluto_dist.rendezvous.worker_reports import RunReport, report_run
+from pluto_dist.rendezvous.worker_reports import RunReport, report_owner, report_run
 
 HEARTBEAT = 0.2
 DETAILS = "/api/runs/details/"
@@ -67,9 +67,9 @@ def supervised(
     folder.mkdir(mode=0o700)
     state, cancelled = NodeState(folder), threading.Event()
     name = (tracker.url, "jobs", "external id", "job-7")
-    report_run(
-        state, RunReport(run_id, "JOB-1", 1, "nonce", node_rank, *name, "mine", continues_job, owns=node_rank == 0)
-    )
+    run = RunReport(run_id, "JOB-1", 1, "nonce", node_rank, *name, "mine", continues_job, owns=node_rank == 0)
+    report_owner(state, run, node_rank)
+    report_run(state, run)
     supervisor = Supervisor(state, lambda: client_of(tracker), None, HEARTBEAT, cancelled.set)
     try:
         yield cancelled

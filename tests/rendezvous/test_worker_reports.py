@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pluto_dist.contract.failure import Failure
 from pluto_dist.rendezvous.node_state import NodeState
-from pluto_dist.rendezvous.worker_reports import RunReport, read_failure, read_run, report_failure, report_run
+from pluto_dist.rendezvous.worker_reports import (
+    RunReport,
+    read_failure,
+    read_run,
+    report_failure,
+    report_owner,
+    report_run,
+)
 
 
 def test_reports_arrive(tmp_path):
@@ -24,6 +33,21 @@ def test_reports_arrive(tmp_path):
     assert (read.rank, read.reason) == (3, first.reason)
     assert read.traceback.endswith("Traceback\n")
     assert read_failure(folder, "another attempt") is None
+
+
+def test_who_owns_the_run_is_each_ranks_own_report(tmp_path):
+    """A rank that knew less when it began to write does not take the owner's word back."""
+    folder = NodeState(tmp_path)
+    run = RunReport(7, "DIG-7", 1, "n", 0, "http://t", "digits", "external id", "job-7", "launch")
+    for rank, owns in ((1, True), (0, False)):
+        report_owner(folder, replace(run, owns=owns), rank)
+        report_run(folder, replace(run, owns=owns))
+    assert read_run(folder) == replace(run, owns=True)
+    report_run(folder, replace(run, nonce="next"))
+    assert read_run(folder) == replace(run, nonce="next"), "it owned the run in another attempt"
+    report_run(folder, run)
+    report_owner(folder, run, 1)
+    assert read_run(folder) == run
 
 
 @pytest.mark.parametrize("text", ["", "x", "[]", "{}", '{"run_id": "7"}', '{"run_id": true}', "[" * 8192])

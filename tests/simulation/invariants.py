@@ -14,6 +14,7 @@ from typing import Any
 from pluto_dist.contract import attempts
 from pluto_dist.lifecycle.shutdown import JOIN_GRACE
 from simulation.jobs import Part
+from simulation.kernel import Process
 from simulation.simulate import Finished
 from simulation.tracker import KEY
 
@@ -48,7 +49,7 @@ def init_is_bounded(finished: Finished) -> Iterator[str]:
     for part in finished.job.parts:
         if part.began is None or not _ran_free(finished, part):
             continue
-        end = part.returned if part.returned is not None else _ended_at(finished, part)
+        end = part.returned if part.returned is not None else part.signalled or _ended_at(finished, part)
         if end - part.began > part.timeout + _SLACK:
             waited = f"{end - part.began:.1f} s with a timeout of {part.timeout} s"
             yield f"rank {part.rank} of launch {part.launch}: {waited}"
@@ -132,8 +133,7 @@ def sync_sends_all(finished: Finished) -> Iterator[str]:
     """``sync`` sends what was kept, all of it but what a refused launch kept."""
     if finished.left:
         yield f"{len(finished.left)} requests are still kept"
-    told = ("could not be created", "another launch is alive in the run")
-    refused = any(each in text for *_, text in finished.messages for each in told)
+    refused = any("what was kept is set aside" in text for *_, text in finished.messages)
     if finished.set_aside and not refused:
         yield f"{len(finished.set_aside)} requests are set aside"
 
@@ -146,9 +146,11 @@ def sync_revives_nothing(finished: Finished) -> Iterator[str]:
 
 
 def attempts_are_numbered(finished: Finished) -> Iterator[str]:
-    """No two attempts have one number."""
+    """No two attempts of a job have one number."""
     if any("the other ranks know is not recorded" in text for *_, text in finished.messages):
         return  # without the store several ranks keep a record of the one attempt
+    if ("PLUTO_RUN_ID", "my-experiment") in finished.schedule.launches[0].variables:
+        return  # launches with the user's own id may begin at the same moment
     for run in finished.tracker.runs():
         recorded = attempts.recorded(json.loads(run["config"] or "{}"))
         numbers = [record.get("number") for record in recorded.values() if isinstance(record, dict)]
@@ -233,7 +235,8 @@ def _expected_of(finished: Finished, number: int) -> tuple[set[str] | None, str]
     if all(part.process.exit_code == 0 for part in parts):
         return {"COMPLETED"}, "every rank was done"
     if ends <= {"done", "SIGTERM"}:
-        return {"TERMINATED"} if "done" not in ends else {"TERMINATED", "COMPLETED"}, "ranks got SIGTERM"
+        allowed = {"TERMINATED"} | {"FAILED" for part in joined if part.intended == "raise"}
+        return allowed | {"COMPLETED" for end in ends if end == "done"}, "ranks got SIGTERM"
     stopped = any(fault.what in ("preempt", "lose node", "kill") for fault in finished.schedule.faults)
     return {"FAILED", "TERMINATED"} if stopped else {"FAILED"}, f"ranks ended: {', '.join(sorted(ends))}"
 
@@ -245,7 +248,16 @@ def _expected_by_launchers(finished: Finished, number: int) -> tuple[set[str] | 
     if end == "success":
         return {"COMPLETED"}, "all agents saw success"
     stopped = any(agent.state.get("signalled") for agent in agents)
-    return {"TERMINATED", "FAILED"} if stopped else {"FAILED"}, f"the agents saw: {end}"
+    allowed = {"TERMINATED", "FAILED"} if stopped else {"FAILED"}
+    if any(agent.exit_code == 1 and not _knows_the_run(finished, number, agent) for agent in agents):
+        allowed |= {"COMPLETED"}  # to other nodes' launchers torchrun does not tell that one failed
+    return allowed, f"the agents saw: {end}"
+
+
+def _knows_the_run(finished: Finished, number: int, agent: Process) -> bool:
+    """Whether a worker of the agent knew in its last attempt that the run is there; else nobody told the agent."""
+    mine = [part for part in finished.job.attempts[number][-1].parts if part.process.host is agent.host]
+    return any(part.facts for part in mine)
 
 
 def _is_silent(part: Part) -> bool:
@@ -267,7 +279,8 @@ def _begun_at(finished: Finished, number: int) -> float:
 
 def _is_admitted(finished: Finished, number: int) -> bool:
     """Whether an attempt of a launch is on record in the run."""
-    tokens = {part.token for attempt in finished.job.attempts[number] for part in attempt.parts} - {""}
+    parts = [part for attempt in finished.job.attempts[number] for part in attempt.parts]
+    tokens = {token for part in parts for token in part.tokens} - {""}
     config = json.loads(finished.tracker.runs()[0]["config"] or "{}")
     return any(attempts.has_launch(attempts.recorded(config), token) for token in tokens)
 
@@ -275,11 +288,11 @@ def _is_admitted(finished: Finished, number: int) -> bool:
 def _lifetime(finished: Finished, number: int) -> tuple[float, float]:
     """From when to when processes of a launch ran that called ``init()``."""
     parts = [part for attempt in finished.job.attempts[number] for part in attempt.parts if part.began is not None]
-    return max(part.began or 0.0 for part in parts), max(_ended_at(finished, part) for part in parts)
+    return min(part.began or 0.0 for part in parts), max(_ended_at(finished, part) for part in parts)
 
 
 def _life(finished: Finished, number: int) -> tuple[int, float, float] | None:
-    """From when to when a launch was in the tracker's run."""
+    """From when to when a launch was in the tracker's run; one that has failed tells so, and its last ranks hang."""
     parts = [part for attempt in finished.job.attempts[number] for part in attempt.parts if part.facts.get("id")]
     if not parts:
         return None
@@ -288,7 +301,9 @@ def _life(finished: Finished, number: int) -> tuple[int, float, float] | None:
     is_late = any(seconds > JOIN_GRACE for _, seconds in finished.schedule.launches[number].late)
     if begin == math.inf or is_frozen or is_late:
         return None
-    return number, begin, max(_ended_at(finished, part) for part in parts)
+    ends = [(_ended_at(finished, part), part.process.exit_code) for part in parts]
+    failed = [end for end, code in ends if code and finished.schedule.launches[number].restarts == 0]
+    return number, begin, min(failed, default=max(end for end, _ in ends))
 
 
 def _ended_at(finished: Finished, part: Part) -> float:

@@ -68,6 +68,11 @@ class Part:
         return "" if membership is None else membership.token
 
     @property
+    def tokens(self) -> set[str]:
+        """The same, and the one that it makes if it is alone."""
+        return {self.token} | (set() if self.session is None else {self.session._fresh_token})
+
+    @property
     def settled_at(self) -> float:
         """When this rank learnt of the run; never, if that was offline then."""
         participant = None if self.run is None else self.run._participant
@@ -621,11 +626,15 @@ class TerminationHook:
             listener.on_sigterm()
             world.kill(process, -int(signal.SIGTERM))
 
+        def give_up() -> None:
+            world.sleep(_HANDLED_SECONDS)
+            world.kill(process, -int(signal.SIGTERM))
+
         def handle() -> None:
             if not process.is_terminating:
                 process.is_terminating = True
                 world.spawn(process, "SIGTERM", listen)
-                world.after(_HANDLED_SECONDS, lambda: world.kill(process, -int(signal.SIGTERM)))
+                world.spawn(process, "SIGTERM limit", give_up)
 
         self._process.on_sigterm = handle
 

@@ -38,8 +38,9 @@ class Entry:
         kind: operation of the contract.
         at: when, in ms since 1970 by the writer's clock; of one process's entries none is earlier than the one before.
         request: as it is to be sent; its ``run_id`` is 0 if no tracker had answered yet.
-        key: of the record of a create's attempt; "" for other requests.
+        key: of the attempt's record, of a create and of an end; "" if it is not known, and for a change of the config.
         fork_of: the display id of the run that a create forks from, if only that is known.
+        resumes: whether the launch continues a run that exists only if no other launch is alive in it.
     """
 
     run: RunName
@@ -49,6 +50,7 @@ class Entry:
     request: Request
     key: str = ""
     fork_of: str = ""
+    resumes: bool = False
 
     def to_json(self) -> dict[str, Any]:
         reference = {"kind": self.run.reference.kind, "value": self.run.reference.value}
@@ -62,6 +64,7 @@ class Entry:
             "at": self.at,
             "key": self.key,
             "fork_of": self.fork_of,
+            "resumes": self.resumes,
             "request": self.request.to_json(),
         }
 
@@ -78,7 +81,8 @@ class Entry:
         reference = codec.decode_fields(found["reference"], "reference", _REFERENCE, _REFERENCE)
         request: Any = REQUESTS[found["kind"]].from_json(body.get("request"))
         name = RunName(found["origin"], found["project"], Reference.of(reference["kind"], reference["value"]))
-        return cls(name, found["launch"], found["kind"], found["at"], request, found["key"], found["fork_of"])
+        of_create = (found["key"], found["fork_of"], found["resumes"])
+        return cls(name, found["launch"], found["kind"], found["at"], request, *of_create)
 
 
 _text = codec.text_of(1 << 20)
@@ -92,6 +96,7 @@ _DECODERS: dict[str, codec.Decode] = {
     "at": codec.decode_int,
     "key": _text,
     "fork_of": _text,
+    "resumes": codec.decode_bool,
 }
 _REFERENCE: dict[str, codec.Decode] = {"kind": _text, "value": _text}
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pluto_dist.client.ending import report_end
@@ -18,7 +20,7 @@ from pluto_dist.client.offline.replay import Replayed, attach, replay
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.run_ref import RunName
 from pluto_dist.contract.run_requests import CreateRunRequest, RunState, UpdateConfigRequest, UpdateStatusRequest
-from pluto_dist.errors import RequestRefusedError, TrackerUnavailableError, UnexpectedAnswerError
+from pluto_dist.errors import RequestRefusedError, RunInUseError, TrackerUnavailableError, UnexpectedAnswerError
 from pluto_dist.log import logger
 
 LOCK_SECONDS = 5.0  # how long to wait for a sync that sends the same run
@@ -31,16 +33,21 @@ class Outbox:
         root: the spool's folder; ``None`` keeps requests in memory.
         name: the run.
         launch: the launch's token.
+        resumes: whether it continues a run that exists only if no other launch is alive in it.
+
+    Attributes:
+        attempt: the key of the attempt's record, which is kept with an end; "" while it is not known.
+        trouble: why the disk does not take what is kept; "" if it does.
     """
 
-    def __init__(self, root: Path | None, name: RunName, launch: str) -> None:
+    def __init__(self, root: Path | None, name: RunName, launch: str, *, resumes: bool = False) -> None:
         self.name = name
-        self._launch = launch
+        self._launch, self._resumes = launch, resumes
         self._queue = RunQueue(root, name)
         self._has_pending = False  # later requests must not overtake what is kept
         self._last: Entry | None = None
         self._sending = threading.Lock()
-        self.trouble = ""  # why the disk does not take what is kept; "" if it does
+        self.attempt = self.trouble = ""
 
     @property
     def folder(self) -> Path | None:
@@ -68,10 +75,12 @@ class Outbox:
         now = time.time_ns() // 1_000_000
         if isinstance(request, CreateRunRequest):
             request = replace(request, created_at=now if request.created_at is None else request.created_at)
+            self.attempt = key
         elif isinstance(request, UpdateStatusRequest):
             request = replace(request, status_updated=now if request.status_updated is None else request.status_updated)
+            key = self.attempt
         kind = next(kind for kind, record in REQUESTS.items() if isinstance(request, record))
-        self._last = Entry(self.name, self._launch, kind, next_ms(), request, key, fork_of)
+        self._last = Entry(self.name, self._launch, kind, next_ms(), request, key, fork_of, self._resumes)
         if not self._queue.enqueue(self._last):
             why, said = self._queue.warnings.pop(), self.trouble
             self.trouble = why
@@ -98,6 +107,8 @@ class Outbox:
 
     def set_aside(self, why: str) -> None:
         """Move what is kept of this launch to a folder where a person can look at it: the run was refused."""
+        if self.check():
+            logger.warning("nothing of this launch goes to the run, what was kept is set aside: %s", why)
         with self._queue.locked(0):
             for entry, file in self._queue.entries():
                 if entry.launch == self._launch and file is not None:
@@ -138,24 +149,40 @@ class Outbox:
             if is_turn:
                 self._sending.release()
 
-    def flush(self, client: TrackerClient, deadline: float, *, attach_anyway: bool = False) -> Replayed | None:
+    def flush(
+        self,
+        client: TrackerClient,
+        deadline: float,
+        *,
+        attach_anyway: bool = False,
+        pause: Callable[[float], object] | None = None,
+    ) -> Replayed | None:
         """Try to send what is kept; the result, and ``None`` if the tracker did not take all of it.
 
         Args:
             client: of the tracker.
             deadline: on the monotonic clock.
             attach_anyway: attach to the run even if nothing had to be sent: another process may have created it.
+            pause: waits for that many seconds while it is not known whether another launch is alive in the run;
+                without it nothing is sent then.
 
         Raises:
             AuthenticationError: the tracker refuses the key.
+            RunInUseError: another launch is alive in the run.
         """
         try:
             with self._queue.locked(min(LOCK_SECONDS, max(0.0, deadline - time.monotonic()))) as mine:
-                done = replay(self._queue, client, deadline=deadline, launch=self._launch) if mine else None
+                sent = partial(replay, self._queue, client, deadline=deadline, launch=self._launch, pause=pause)
+                done = sent() if mine else None
             if done is not None and done.answer is None and attach_anyway:
                 done = replace(done, answer=attach(self.name, client, deadline=deadline))
         except (TrackerUnavailableError, UnexpectedAnswerError, RequestRefusedError) as error:
             logger.debug("what is kept was not taken: %s", error)
+            return None
+        except RunInUseError as error:
+            if pause is not None:
+                raise
+            logger.debug("what is kept stays there: %s", error)
             return None
         finally:
             for warning in self._queue.warnings:

@@ -3,22 +3,27 @@
 Each request is removed once the tracker has taken it. One that was taken but not removed when its sender died is sent
 again, and changes nothing: the run is looked up without waking it, and a create sets it to RUNNING only for an attempt
 that follows all that are on record. What comes late, of a launch before the last one, adds to the run what it lacks. An
-end is sent only if the run has no graver end, none of a later attempt, and none by a person. ``pluto-dist sync`` and
-the job itself send in this way, one process at a time, by the lock of the run.
+end is sent only if the run has no graver end, none of a later attempt, and none by a person. A launch that resumes
+enters a run that exists only once no other launch can be alive in it (``client.claims``). ``pluto-dist sync`` and the
+job itself send in this way, one process at a time, by the lock of the run.
 """
 
 from __future__ import annotations
 
 import json
+import socket
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pluto_dist.client.claims import Claim
 from pluto_dist.client.ending import report_end
 from pluto_dist.client.lookup import look_up
 from pluto_dist.client.offline.entry import Entry
 from pluto_dist.client.offline.queue import RunQueue
 from pluto_dist.client.tracker_client import TrackerClient
-from pluto_dist.contract import attempts, hardware
+from pluto_dist.contract import attempts, claims, hardware
 from pluto_dist.contract.failure import Failure, time_of
 from pluto_dist.contract.run_ref import RunName, resume_request
 from pluto_dist.contract.run_requests import (
@@ -28,9 +33,10 @@ from pluto_dist.contract.run_requests import (
     UpdateConfigRequest,
     UpdateStatusRequest,
 )
-from pluto_dist.errors import RequestRefusedError
+from pluto_dist.errors import RequestRefusedError, RunInUseError
 from pluto_dist.inventory.report import attempt
 
+GRANT_SECONDS = 600.0  # the longest time that a replay waits until no other launch can be alive in the run
 _ENDS_BY_FAILURE = ("FAILED", "TERMINATED")
 
 
@@ -51,7 +57,14 @@ class Replayed:
     display_id: str | None = None
 
 
-def replay(queue: RunQueue, client: TrackerClient, *, deadline: float, launch: str | None = None) -> Replayed:
+def replay(
+    queue: RunQueue,
+    client: TrackerClient,
+    *,
+    deadline: float,
+    launch: str | None = None,
+    pause: Callable[[float], object] | None = None,
+) -> Replayed:
     """Send what is kept of one run, whose lock the caller holds.
 
     Args:
@@ -60,11 +73,14 @@ def replay(queue: RunQueue, client: TrackerClient, *, deadline: float, launch: s
         deadline: on the monotonic clock.
         launch: the token of the launch whose requests are meant; all by default. A job sends its own: it cannot know
             whether another launch that keeps some will be let into the run.
+        pause: waits for that many seconds, up to :data:`GRANT_SECONDS` in all, which come on top of the deadline, while
+            it is not known whether another launch is alive in the run; ``None`` does not wait.
 
     Raises:
+        RunInUseError: another launch is alive in it, or that is not known yet: the rest stays where it is.
         AuthenticationError, UnexpectedAnswerError, TrackerUnavailableError: the rest stays where it is.
     """
-    known = _Known(queue.name, client, deadline)
+    known = _Known(queue.name, client, deadline, pause)
     sent, notes = 0, []
     entries = [(entry, file) for entry, file in queue.entries() if launch in (None, entry.launch)]
     ended = {entry.launch for entry, _ in entries if entry.kind == "status"}
@@ -97,8 +113,11 @@ def attach(name: RunName, client: TrackerClient, *, deadline: float) -> CreateRu
 class _Known:
     """What one replay knows of its run."""
 
-    def __init__(self, name: RunName, client: TrackerClient, deadline: float) -> None:
+    def __init__(
+        self, name: RunName, client: TrackerClient, deadline: float, pause: Callable[[float], object] | None
+    ) -> None:
         self.name, self.client, self.deadline = name, client, deadline
+        self._pause = pause
         self.answer: CreateRunResponse | None = None
         self.display_id: str | None = None
         self._run_id = 0
@@ -120,6 +139,24 @@ class _Known:
         if found is None:
             raise RequestRefusedError(f"the tracker has no run {recorded or self.name.reference.value}", 404)
         return found
+
+    def granted(self, entry: Entry, found: RunState) -> RunState:
+        """The run, once no other launch than that of ``entry`` can be alive in it.
+
+        Raises:
+            RunInUseError: one is, or that is not known in time.
+        """
+        if not entry.resumes:
+            return found
+        claim = Claim(self.client, found, entry.launch, socket.gethostname(), self.deadline)
+        seconds = claim.seconds()
+        if self._pause is None or seconds > GRANT_SECONDS:
+            raise RunInUseError(
+                f"whether another launch of this job is alive in run {found.display_id or found.run_id} is known "
+                f"{seconds:.0f} s after it is asked.\nRun pluto-dist sync once that launch has ended."
+            )
+        self.deadline += seconds
+        return replace(claim, deadline=self.deadline).wait(time.monotonic() + seconds, self._pause)
 
     def created(self, answer: CreateRunResponse) -> CreateRunResponse:
         self.answer, self._run_id, self.display_id = answer, answer.run_id, answer.display_id
@@ -145,9 +182,19 @@ def _create(entry: Entry, request: CreateRunRequest, known: _Known, *, wakes: bo
         answer = known.created(_attached(entry, request, known))
         if not answer.resumed:
             return []
-        state = known.existing(answer.run_id)  # another process has created it in this moment
+        state = _behind_twin(entry, known.existing(answer.run_id), known)
     mine = attempts.recorded(_document(request.config)).get(entry.key)
     return [] if mine is None else _continue(entry, request, known, state, mine, wakes=wakes)
+
+
+def _behind_twin(entry: Entry, state: RunState, known: _Known) -> RunState:
+    """The run, which this create found to exist; without its record if another launch created it in this moment."""
+    records = attempts.recorded(state.config)
+    if not any(each.get("launch") != entry.launch for each in attempts.in_order(records)):
+        return state  # this launch did, or a proxy has sent the request twice
+    taken_back = json.dumps({"pluto_dist": {attempts.FIELD: {entry.key: None}}})
+    known.client.update_config(UpdateConfigRequest(state.run_id, taken_back), deadline=known.deadline)
+    return known.existing(state.run_id)
 
 
 def _attached(entry: Entry, request: CreateRunRequest, known: _Known) -> CreateRunResponse:
@@ -170,16 +217,17 @@ def _continue(
         wakes: whether an end follows, or the job is alive: a run that nobody would end again is left as it is.
     """
     records, notes = attempts.recorded(state.config), []
-    others = {key: record for key, record in records.items() if key != entry.key}
-    if entry.key in records:
-        told = _lacking(_numbered(request, entry.key, _with_hardware(mine, request, state, others)), state.config)
-    elif attempts.is_late(others, mine):
+    if records.get(entry.key) is not None:
+        told = _lacking(_numbered(request, entry.key, _with_hardware(mine, request, state, entry.key)), state.config)
+    elif attempts.is_late(records, mine):
         told = _lacking(_numbered(request, entry.key, {**mine, "number": attempts.LATE}), state.config)
         notes = ["the run has gone on with a later launch: this one's attempt is added to it"]
+    elif attempts.has_launch(records, entry.launch):
+        told = _following(entry, request, state, mine)
     else:
-        after = _with_hardware(attempts.after(others, mine), request, state, others)
-        told = _numbered(request, entry.key, after)
-        if wakes and not attempts.has_launch(records, entry.launch):
+        told = _following(entry, request, state := known.granted(entry, state), mine)
+        told["pluto_dist"] |= claims.withdraw(entry.launch) if entry.resumes else {}
+        if wakes:
             known.created(_attached(entry, replace(request, config=json.dumps(told)), known))
     if told:
         known.client.update_config(UpdateConfigRequest(state.run_id, json.dumps(told)), deadline=known.deadline)
@@ -198,12 +246,17 @@ def _forked(request: CreateRunRequest, entry: Entry, known: _Known) -> CreateRun
     return replace(request, fork_run_id=parent)
 
 
-def _with_hardware(
-    record: dict[str, Any], request: CreateRunRequest, state: RunState, others: dict[str, Any]
-) -> dict[str, Any]:
-    """The record with its hardware, if that is not the run's own."""
+def _following(entry: Entry, request: CreateRunRequest, state: RunState, mine: dict[str, Any]) -> dict[str, Any]:
+    """The request's config with this attempt's record after those that the run has."""
+    after = attempts.after(attempts.recorded(state.config), mine)
+    return _numbered(request, entry.key, _with_hardware(after, request, state, entry.key))
+
+
+def _with_hardware(record: dict[str, Any], request: CreateRunRequest, state: RunState, key: str) -> dict[str, Any]:
+    """The record with its hardware, if that is not the run's own; ``key`` is that of the attempt."""
     sent = json.loads(request.system_metadata or "null")
     if isinstance(sent, dict) and "cluster" in sent and sent != state.system_metadata:
+        others = {name: each for name, each in attempts.recorded(state.config).items() if name != key}
         return {**record, hardware.FIELD: attempt.hardware(sent, state.system_metadata, others)}
     return record
 
@@ -237,6 +290,8 @@ def _end(entry: Entry, request: UpdateStatusRequest, known: _Known, state: RunSt
         if not attempts.has_launch(records, entry.launch):
             raise RequestRefusedError("the run knows nothing of this launch", 404)
         return [f"{request.status} not told: a later launch has gone on with the run"]
+    if last is not None and entry.key and entry.key != last["key"]:
+        return [f"{request.status} not told: a later attempt of the launch has gone on with the run"]
     at = time_of(_document(request.status_metadata))
     theirs = state.status_metadata if Failure.of_status(state.status_metadata) is not None else None
     is_first = request.status in _ENDS_BY_FAILURE and at is not None and not earlier(theirs, at)

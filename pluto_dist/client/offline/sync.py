@@ -73,7 +73,7 @@ def _send(queue: RunQueue, client_of: ClientOf, lock_seconds: float, patience: f
                 return None
             if queue.is_empty:
                 return Synced(queue.name, "elsewhere")
-            done = replay(queue, client, deadline=time.monotonic() + patience)
+            done = replay(queue, client, deadline=time.monotonic() + patience, pause=time.sleep)
     except PlutoDistError as error:
         return Synced(queue.name, "kept", why=str(error))
     kept = not queue.is_empty
