@@ -107,6 +107,7 @@ class TrackerClient:
         self._session.headers["User-Agent"] = user_agent
         self._stopped = threading.Event()
         self.server_time = 0.0  # the tracker's clock at its last answer, seconds since 1970; 0 before one
+        self.clock_offset = 0.0  # seconds by which the tracker's clock was ahead of this host's then
 
     def create(self, request: CreateRunRequest, *, deadline: float, retry: bool = True) -> CreateRunResponse:
         """Create the run, or attach to the one that has this external id.
@@ -299,6 +300,7 @@ class TrackerClient:
     def _answer(self, url: str, response: requests.Response, content: bytes) -> Any:
         content = content.replace(self._key.reveal().encode(), b"***")
         self.server_time = responses.date_of(response)
+        self.clock_offset = self.server_time - time.time()
         status, text = response.status_code, responses.error_text(content)
         if 300 <= status < 400:
             raise UnexpectedAnswerError(responses.redirected(url, self._masked(response.headers.get("Location", ""))))

@@ -39,7 +39,7 @@ class Attempt:
 
     Attributes:
         launch: the launch's token.
-        started: seconds since 1970.
+        started: seconds since 1970, by the tracker's clock if that is known.
         world_size: number of ranks.
         hosts: one name per node, in order of their numbers.
         heartbeat: seconds between two heartbeats.
@@ -89,23 +89,41 @@ def after(earlier: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]
     return told | _gpu_changes(last.get("gpus"), made.get("gpus"))
 
 
-def is_late(earlier: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
-    """Whether ``made`` is of a launch before the one of the last record in ``earlier``.
+def by_another_clock(made: Mapping[str, Any], offset: float) -> dict[str, Any]:
+    """``made`` with its start by a clock that is ``offset`` seconds ahead of the one that told it.
 
-    A launch that was offline saw no record, so what is not on record of it is put in order by the hosts' clocks.
+    >>> by_another_clock({"start": "2026-11-28T09:30:00.000Z"}, -60.0)
+    {'start': '2026-11-28T09:29:00.000Z'}
+    """
+    try:
+        start = datetime.fromisoformat(str(made.get("start")).replace("Z", "+00:00")).timestamp()
+        return {**made, "start": _iso(start + offset, "milliseconds")}
+    except (ValueError, OverflowError):
+        return dict(made)
 
-    >>> first, then = ({"number": 1, "launch": "b", "start": at} for at in ("09:00", "12:00"))
-    >>> [is_late({"x": then}, {"launch": launch, "start": "10:00"}) for launch in ("a", "b")]
-    [True, False]
-    >>> is_late({"x": first}, {"launch": "a", "start": "10:00"})
-    False
+
+def is_late(earlier: Mapping[str, Any], made: Mapping[str, Any], *, is_alive: bool) -> bool:
+    """Whether ``made`` is of an attempt before the last one in ``earlier``.
+
+    A launch that was offline saw no record, so what is not on record of it is put in order by the times of their
+    starts; attempts of one launch only if one host's clock told them. A launch that is alive comes last, unless another
+    one came after it.
+
+    >>> first, then = ({"number": 1, "launch": "b", "start": at, "hosts": ["x"]} for at in ("09:00", "12:00"))
+    >>> def late(last, launch, host="x", is_alive=False):
+    ...     return is_late({"": last}, {"launch": launch, "start": "10:00", "hosts": [host]}, is_alive=is_alive)
+    >>> late(then, "a"), late(then, "a", is_alive=True), late(first, "a")
+    (True, False, False)
+    >>> late(then, "b"), late(then, "b", host="y"), late(first, "b")
+    (True, False, False)
     """
     last, mine = newest(earlier), str(made.get("launch"))
-    if last is None or last.get("launch") == mine:
+    if last is None:
         return False
-    if has_launch(earlier, mine):
-        return True
-    return str(last.get("start")) > str(made.get("start"))
+    is_earlier = str(last.get("start")) > str(made.get("start"))
+    if last.get("launch") == mine:
+        return is_earlier and _hosts(last)[:1] == _hosts(made)[:1]
+    return has_launch(earlier, mine) or (is_earlier and not is_alive)
 
 
 def has_launch(records: Mapping[str, Any], launch: str) -> bool:

@@ -89,7 +89,7 @@ def create(context: RankContext, creation: CreationContext, client: TrackerClien
     if creation.agreed.reference.kind != "external id":
         return _attach_by_reference(context, creation, client)
     known = _known_state(context, creation, client)
-    request = create_request(plan, creation, known)
+    request = create_request(plan, creation, known, client.clock_offset)
     if plan.fork_of:
         parent = client.number_of(plan.fork_of, request.project_name, deadline=plan.deadline)
         request = replace(request, fork_run_id=parent)
@@ -117,10 +117,19 @@ def _not_after_the_end(context: RankContext) -> Iterator[None]:
         yield
 
 
-def create_request(plan: Plan, creation: CreationContext, known: RunState | None = None) -> CreateRunRequest:
-    """The create-run call with everything; ``known`` is the run as the tracker has it, if that is known."""
+def create_request(
+    plan: Plan, creation: CreationContext, known: RunState | None = None, clock_offset: float = 0.0
+) -> CreateRunRequest:
+    """The create-run call with everything.
+
+    Args:
+        plan: what ``init()`` decided.
+        creation: what this rank knows.
+        known: the run as the tracker has it, if that is known.
+        clock_offset: seconds by which the tracker's clock is ahead of this host's, if that is known.
+    """
     reference = creation.agreed.reference
-    config = {**plan.config, "pluto_dist": _provenance(plan, creation, known)}
+    config = {**plan.config, "pluto_dist": _provenance(plan, creation, known, clock_offset)}
     return replace(
         plan.request,
         run_name=plan.request.run_name or reference.value,
@@ -199,7 +208,7 @@ def _record_in_existing(
     try:
         state = client.details(answer.run_id, deadline=plan.deadline)
         if state is not None:
-            again = create_request(plan, creation, state)
+            again = create_request(plan, creation, state, client.clock_offset)
             client.update_config(UpdateConfigRequest(answer.run_id, again.config or "{}"), deadline=plan.deadline)
     except TrackerError as error:
         logger.debug("the hardware of this launch is not in the record of run %s: %s", answer.run_id, error)
@@ -218,18 +227,20 @@ def _attach_by_reference(context: RankContext, creation: CreationContext, client
     with _not_after_the_end(context):
         answer = client.resume(resume_request(context.run_name), deadline=plan.deadline)
         context.channel.begin()
-    merged = UpdateConfigRequest(answer.run_id, create_request(plan, creation, known).config or "{}")
+    merged = UpdateConfigRequest(
+        answer.run_id, create_request(plan, creation, known, client.clock_offset).config or "{}"
+    )
     client.update_config(merged, deadline=plan.deadline)
     return answer
 
 
-def _provenance(plan: Plan, creation: CreationContext, known: RunState | None) -> dict[str, Any]:
+def _provenance(plan: Plan, creation: CreationContext, known: RunState | None, clock_offset: float) -> dict[str, Any]:
     """What this package writes into the run's config: the source of the id, and the record of this attempt."""
     topology, earlier = plan.topology, {} if known is None else attempts.recorded(known.config)
     earlier = {key: entry for key, entry in earlier.items() if key != creation.key}
     attempt = attempts.Attempt(
         launch=creation.launch,
-        started=time.time() - (time.monotonic() - plan.started),
+        started=time.time() + clock_offset - (time.monotonic() - plan.started),
         world_size=topology.world_size,
         hosts=creation.hosts,
         heartbeat=plan.settings.heartbeat,

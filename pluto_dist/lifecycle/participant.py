@@ -21,6 +21,7 @@ from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.failure import Failure
 from pluto_dist.contract.run_requests import CreateRunResponse, UpdateConfigRequest, UpdateStatusRequest
 from pluto_dist.errors import ExchangeError, PlutoDistError, RunError, RunIdMismatchError, TrackerError, received
+from pluto_dist.identity import Named
 from pluto_dist.inventory.probes.process import describe
 from pluto_dist.inventory.records import Process
 from pluto_dist.lifecycle.agreement import agree
@@ -88,7 +89,7 @@ class Participant:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._ending: tuple[str, Failure | None] | None = None  # how this rank ends, once it does
-        self._is_hurried = self._is_over = False
+        self._is_hurried = self._is_over = self._is_reporter = False
         self._thread = threading.Thread(target=self._run, name="pluto_dist run", daemon=True)
         self._thread.start()
 
@@ -143,7 +144,7 @@ class Participant:
         if not self.settled.done():  # else the end came first
             self.settled.set_result(outcome)
         self._keep_or_not(context, outcome)
-        self._send_held(context)
+        self._send_held(context, status_deadline())
         client = context.client
         if client is None:
             return
@@ -281,8 +282,10 @@ class Participant:
         supervised = is_supervised(plan)
         cause = None if failure is None else {**failure.to_json(), "status": status}
         request = UpdateStatusRequest.of(answer.run_id if answer else 0, status, cause, plan.request.updated_at)
-        self._send_held(context)
-        mine = step.is_mine_to_report(status, in_tracker=answer is not None)
+        hurries = status != "COMPLETED"
+        self._send_held(context, time.monotonic() + HURRY_SECONDS if hurries else status_deadline())
+        # A signal may interrupt an end that this rank has begun to report, when the store is there no more.
+        mine = self._is_reporter = self._is_reporter or step.is_mine_to_report(status, in_tracker=answer is not None)
         if answer is None and mine and not context.outbox.holds_create():
             enqueue_create(plan, creation_of(context, self._describing), context.outbox)
         elif outcome is None and not (mine or supervised) and (kept := self._unsettled.outbox) and kept.holds_create():
@@ -304,8 +307,9 @@ class Participant:
             logger.warning(told, plan.settings.spool)
 
     def _kept_alone(self) -> RankContext | None:
-        """This rank as one that is not connected, if it can know its run."""
-        self._unsettled.keep(None, self._describing)
+        """This rank as one that is not connected, if it can know its run: else it keeps another one than the others."""
+        if isinstance(self.plan.decision, Named) or self.plan.topology.world_size == 1:
+            self._unsettled.keep(None, self._describing)
         if self._unsettled.context is None:
             logger.debug("this rank ended before it was connected to the others, and keeps nothing of the run")
         return self._unsettled.context
@@ -369,16 +373,16 @@ class Participant:
             return
         self._held.append(config)
         if self._context is not None:
-            self._send_held(self._context)
+            self._send_held(self._context, status_deadline())
 
-    def _send_held(self, context: RankContext) -> None:
+    def _send_held(self, context: RankContext, deadline: float) -> None:
         """Send, or keep, the changes of the config that were made so far, once the run is settled or this rank ends."""
         outcome = self._outcome()
         waits = outcome is None and self._ending is None
         if not self._held or waits or (outcome is not None and not is_recorded(self.plan, outcome)):
             return
         run_id = outcome.answer.run_id if outcome is not None and outcome.answer is not None else 0
-        client, deadline = self._new_client(), status_deadline()
+        client = self._new_client()
         try:
             with suppress(IndexError):  # that was all
                 while True:

@@ -47,10 +47,10 @@ def _keep_trying(context: RankContext, client: TrackerClient, offline: Outcome) 
                 done = _flush(context, client) if is_open else None
         except RunInUseError as error:
             return _publish(context.channel, Outcome("error", error=type(error).__name__, message=str(error)))
-        except TrackerUnavailableError as error:
-            logger.debug("%s", error)
+        except (TrackerUnavailableError, ExchangeError) as error:
+            logger.debug("what is kept was not taken: %s", error)
             continue
-        except (TrackerError, ExchangeError) as error:
+        except TrackerError as error:
             logger.warning("the requests of this run stay on disk: %s", error)
             return None
         if done is None:

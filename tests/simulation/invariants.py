@@ -21,6 +21,7 @@ from simulation.tracker import KEY
 Invariant = Callable[[Finished], Iterator[str]]
 ENDED = ("COMPLETED", "FAILED", "TERMINATED", "CANCELLED")
 REFUSALS = ("RunInUseError", "RunCancelledError", "RunExistsError")
+SET_ASIDE = "what was kept is set aside"
 _SLACK = 1.0  # seconds of latency that a bound does not count
 _FINISH = {"COMPLETED": 45.0, "else": 30.0}  # beyond the timeout
 
@@ -133,7 +134,7 @@ def sync_sends_all(finished: Finished) -> Iterator[str]:
     """``sync`` sends what was kept, all of it but what a refused launch kept."""
     if finished.left:
         yield f"{len(finished.left)} requests are still kept"
-    refused = any("what was kept is set aside" in text for *_, text in finished.messages)
+    refused = any(SET_ASIDE in text for *_, text in finished.messages)
     if finished.set_aside and not refused:
         yield f"{len(finished.set_aside)} requests are set aside"
 
@@ -231,11 +232,13 @@ def _expected_of(finished: Finished, number: int) -> tuple[set[str] | None, str]
     joined = [part for part in parts if part.began is not None and part.token]  # the others know no run
     if not joined or any(_is_silent(part) for part in joined):
         return None, "a rank ended without a word"
+    if any(who.startswith(f"L{number}.") and SET_ASIDE in text for _, who, _, text in finished.messages):
+        return None, "it was refused; nodes that were not connected then may have kept it"
     ends = {part.end for part in joined}
     if all(part.process.exit_code == 0 for part in parts):
         return {"COMPLETED"}, "every rank was done"
     if ends <= {"done", "SIGTERM"}:
-        allowed = {"TERMINATED"} | {"FAILED" for part in joined if part.intended == "raise"}
+        allowed = {"TERMINATED"} | {"FAILED" for part in joined if part.intended != "done"}
         return allowed | {"COMPLETED" for end in ends if end == "done"}, "ranks got SIGTERM"
     stopped = any(fault.what in ("preempt", "lose node", "kill") for fault in finished.schedule.faults)
     return {"FAILED", "TERMINATED"} if stopped else {"FAILED"}, f"ranks ended: {', '.join(sorted(ends))}"

@@ -581,6 +581,7 @@ def _fail(what: str, part: Part, world: World) -> None:
         part.intended = "raise"
         raise ValueError("loss is NaN")
     if what == "SystemExit":
+        part.intended = what
         raise SystemExit(3)
     world.tell(part.process.name, "os._exit(4)")
     world.kill(part.process, 4)

@@ -174,7 +174,7 @@ class Outbox:
             with self._queue.locked(min(LOCK_SECONDS, max(0.0, deadline - time.monotonic()))) as mine:
                 sent = partial(replay, self._queue, client, deadline=deadline, launch=self._launch, pause=pause)
                 done = sent() if mine else None
-            if done is not None and done.answer is None and attach_anyway:
+            if done is not None and done.answer is None and attach_anyway and not done.is_late:
                 done = replace(done, answer=attach(self.name, client, deadline=deadline))
         except (TrackerUnavailableError, UnexpectedAnswerError, RequestRefusedError) as error:
             logger.debug("what is kept was not taken: %s", error)

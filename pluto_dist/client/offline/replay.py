@@ -46,15 +46,17 @@ class Replayed:
 
     Attributes:
         answer: the tracker's to the create or resume of the run; ``None`` if neither was sent.
-        display_id: what people call the run; ``None`` if that is not known.
         sent: how many requests the tracker took.
         notes: for the user, about requests that were not sent as they are.
+        display_id: what people call the run; ``None`` if that is not known.
+        is_late: whether the run has gone on with a later launch, or attempt.
     """
 
     answer: CreateRunResponse | None
     sent: int
     notes: tuple[str, ...] = ()
     display_id: str | None = None
+    is_late: bool = False
 
 
 def replay(
@@ -80,13 +82,13 @@ def replay(
         RunInUseError: another launch is alive in it, or that is not known yet: the rest stays where it is.
         AuthenticationError, UnexpectedAnswerError, TrackerUnavailableError: the rest stays where it is.
     """
-    known = _Known(queue.name, client, deadline, pause)
+    known = _Known(queue.name, client, deadline, pause, is_alive=launch is not None)
     sent, notes = 0, []
     entries = [(entry, file) for entry, file in queue.entries() if launch in (None, entry.launch)]
     ended = {entry.launch for entry, _ in entries if entry.kind == "status"}
     for entry, file in entries:
         try:
-            notes += _send(entry, known, wakes=launch is not None or entry.launch in ended)
+            notes += _send(entry, known, wakes=known.is_alive or entry.launch in ended)
         except RequestRefusedError as error:
             if error.status == 404 and entry.kind != "create":
                 notes.append(f"{entry.kind} kept: {error}; what begins it is kept elsewhere")
@@ -99,7 +101,7 @@ def replay(
             continue
         queue.remove(entry, file)
         sent += 1
-    return Replayed(known.answer, sent, tuple(notes), known.display_id)
+    return Replayed(known.answer, sent, tuple(notes), known.display_id, known.is_late)
 
 
 def attach(name: RunName, client: TrackerClient, *, deadline: float) -> CreateRunResponse:
@@ -114,9 +116,16 @@ class _Known:
     """What one replay knows of its run."""
 
     def __init__(
-        self, name: RunName, client: TrackerClient, deadline: float, pause: Callable[[float], object] | None
+        self,
+        name: RunName,
+        client: TrackerClient,
+        deadline: float,
+        pause: Callable[[float], object] | None,
+        *,
+        is_alive: bool,
     ) -> None:
-        self.name, self.client, self.deadline = name, client, deadline
+        self.name, self.client, self.deadline, self.is_alive = name, client, deadline, is_alive
+        self.is_late = False
         self._pause = pause
         self.answer: CreateRunResponse | None = None
         self.display_id: str | None = None
@@ -178,6 +187,7 @@ def _create(entry: Entry, request: CreateRunRequest, known: _Known, *, wakes: bo
     """Create the run; or, if the tracker has it, continue it, or add to it what it lacks of this attempt."""
     request = _forked(replace(request, external_id=_external_id(entry)), entry, known)
     state = known.state()
+    request = _by_the_trackers_clock(request, entry, known)
     if state is None:
         answer = known.created(_attached(entry, request, known))
         if not answer.resumed:
@@ -185,6 +195,15 @@ def _create(entry: Entry, request: CreateRunRequest, known: _Known, *, wakes: bo
         state = _behind_twin(entry, known.existing(answer.run_id), known)
     mine = attempts.recorded(_document(request.config)).get(entry.key)
     return [] if mine is None else _continue(entry, request, known, state, mine, wakes=wakes)
+
+
+def _by_the_trackers_clock(request: CreateRunRequest, entry: Entry, known: _Known) -> CreateRunRequest:
+    """The request with the attempt's start by the clock that all hosts share; as it is if another host has kept it."""
+    mine = attempts.recorded(_document(request.config)).get(entry.key)
+    if not isinstance(mine, dict) or socket.gethostname() not in mine.get("hosts", ()):
+        return request
+    told = _numbered(request, entry.key, attempts.by_another_clock(mine, known.client.clock_offset))
+    return replace(request, config=json.dumps(told))
 
 
 def _behind_twin(entry: Entry, state: RunState, known: _Known) -> RunState:
@@ -219,9 +238,10 @@ def _continue(
     records, notes = attempts.recorded(state.config), []
     if records.get(entry.key) is not None:
         told = _lacking(_numbered(request, entry.key, _with_hardware(mine, request, state, entry.key)), state.config)
-    elif attempts.is_late(records, mine):
+    elif attempts.is_late(records, mine, is_alive=known.is_alive):
+        known.is_late = True
         told = _lacking(_numbered(request, entry.key, {**mine, "number": attempts.LATE}), state.config)
-        notes = ["the run has gone on with a later launch: this one's attempt is added to it"]
+        notes = ["the run has gone on with a later attempt: this one is added to it"]
     elif attempts.has_launch(records, entry.launch):
         told = _following(entry, request, state, mine)
     else:
