@@ -192,7 +192,8 @@ def _create(entry: Entry, request: CreateRunRequest, known: _Known, *, wakes: bo
         answer = known.created(_attached(entry, request, known))
         if not answer.resumed:
             return []
-        state = _behind_twin(entry, known.existing(answer.run_id), known)
+        state = known.existing(answer.run_id)
+    state = _behind_twin(entry, state, known)
     mine = attempts.recorded(_document(request.config)).get(entry.key)
     return [] if mine is None else _continue(entry, request, known, state, mine, wakes=wakes)
 
@@ -207,10 +208,11 @@ def _by_the_trackers_clock(request: CreateRunRequest, entry: Entry, known: _Know
 
 
 def _behind_twin(entry: Entry, state: RunState, known: _Known) -> RunState:
-    """The run, which this create found to exist; without its record if another launch created it in this moment."""
-    records = attempts.recorded(state.config)
-    if not any(each.get("launch") != entry.launch for each in attempts.in_order(records)):
-        return state  # this launch did, or a proxy has sent the request twice
+    """The run; without this attempt's record if another launch created the run at the same moment."""
+    records = attempts.in_order(attempts.recorded(state.config))
+    mine = [each["number"] for each in records if each["key"] == entry.key and each["number"] != attempts.LATE]
+    if not any(each["number"] in mine and each.get("launch") != entry.launch for each in records):
+        return state
     taken_back = json.dumps({"pluto_dist": {attempts.FIELD: {entry.key: None}}})
     known.client.update_config(UpdateConfigRequest(state.run_id, taken_back), deadline=known.deadline)
     return known.existing(state.run_id)

@@ -151,9 +151,37 @@ OFFLINE = (
     Mutant(
         "late-launch-counts",
         "client/offline/replay.py",
-        before="    elif attempts.is_late(others, mine):\n",
+        before="    elif attempts.is_late(records, mine, is_alive=known.is_alive):\n",
         after="    elif False:\n",
         breaks="What comes late, of a launch before the last one, neither wakes the run nor ends it.",
+    ),
+    Mutant(
+        "the-living-come-late",
+        "client/offline/replay.py",
+        before="is_late(records, mine, is_alive=known.is_alive)",
+        after="is_late(records, mine, is_alive=False)",
+        breaks="A launch that is alive comes last, also in a run that another launch began after it.",
+    ),
+    Mutant(
+        "sync-asks-nobody",
+        "client/offline/replay.py",
+        before="        if not entry.resumes:\n",
+        after="        if True:\n",
+        breaks="What an offline launch kept enters a run only once no other launch can be alive in it.",
+    ),
+    Mutant(
+        "an-earlier-attempts-end-counts",
+        "client/offline/replay.py",
+        before='    if last is not None and entry.key and entry.key != last["key"]:\n',
+        after="    if False:\n",
+        breaks="The end of an attempt is not told after another attempt of the launch has gone on.",
+    ),
+    Mutant(
+        "order-by-the-hosts-clocks",
+        "client/tracker_client.py",
+        before="        self.clock_offset = self.server_time - time.time()\n",
+        after="",
+        breaks="Launches are put in order by the tracker's clock.",
     ),
     Mutant(
         "sync-without-lock",

@@ -54,9 +54,16 @@ CREATION = (
     Mutant(
         "restart-revives-cancelled",
         "lifecycle/creation.py",
-        before='if state is not None and state.status == "CANCELLED":',
-        after='if state is not None and state.status == "CANCELED":',
+        before="    if state is not None:\n        refuse_cancelled(state)\n",
+        after="",
         breaks="A restart does not set a run to RUNNING that a person cancelled.",
+    ),
+    Mutant(
+        "own-create-taken-for-anothers",
+        "lifecycle/creation.py",
+        before="    if attempts.has_launch(attempts.recorded(found.config), creation.launch):\n",
+        after="    if creation.prior and attempts.has_launch(attempts.recorded(found.config), creation.launch):\n",
+        breaks="A rank does not take the run that another rank of its launch has just created for another launch's.",
     ),
     Mutant(
         "created-after-the-end",
@@ -105,37 +112,37 @@ RESUME = (
     ),
     Mutant(
         "alive-by-updated-at",
-        "lifecycle/resume.py",
-        before="silent = 0.0 if found.heartbeat is None else client.server_time - found.heartbeat",
-        after="silent = 0.0 if found.last_sign is None else client.server_time - found.last_sign",
+        "client/claims.py",
+        before="silent = 0.0 if found.heartbeat is None else self.client.server_time - found.heartbeat",
+        after="silent = 0.0 if found.last_sign is None else self.client.server_time - found.last_sign",
         breaks="A launch is not taken for ended because its run was not changed for a while.",
     ),
     Mutant(
         "granted-too-early",
-        "lifecycle/resume.py",
+        "client/claims.py",
         before="MISSED_HEARTBEATS = 1.5",
         after="MISSED_HEARTBEATS = 0.5",
         breaks="A claim is granted only after a living launch has had a heartbeat at which to answer it.",
     ),
     Mutant(
         "monitors-end-believed",
-        "lifecycle/resume.py",
+        "client/claims.py",
         before='if not ends or ends[-1].source in ("api", "resume"):',
         after="if not ends or ends[-1].to_status == found.status:",
         breaks="A run that the tracker's monitor ended may have a living launch, whose answer is waited for.",
     ),
     Mutant(
         "claim-not-withdrawn",
-        "lifecycle/resume.py",
+        "client/claims.py",
         before="""\
-        try:
-            _change(client, found, claims.withdraw(token), time.monotonic() + _WITHDRAW_SECONDS)
-        except TrackerError as error:
-            logger.debug("the claim on the run stays in its config: %s", error)
-        raise
+            try:
+                self._change(claims.withdraw(self.token), time.monotonic() + _WITHDRAW_SECONDS)
+            except TrackerError as error:
+                logger.debug("the claim on the run stays in its config: %s", error)
+            raise
 """,
         after="""\
-        raise
+            raise
 """,
         breaks="A launch that is refused leaves no claim in the run's config.",
     ),

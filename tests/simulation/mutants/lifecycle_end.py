@@ -97,7 +97,7 @@ SHUTDOWN = (
     Mutant(
         "superseded-not-asked",
         "lifecycle/shutdown.py",
-        before='return last is not None and last["key"] != self.channel.recorded_key()',
+        before='return last is not None and mine is not None and last["key"] != mine',
         after="return False",
         breaks="A rank of an earlier attempt does not end the run in which a later attempt, or launch, goes on.",
     ),
@@ -111,11 +111,8 @@ SHUTDOWN = (
     Mutant(
         "close-unbounded",
         "lifecycle/shutdown.py",
-        before="""\
-            if time.monotonic() >= until:
-                return
-""",
-        after="",
+        before="while self.channel.has_attaches and time.monotonic() < until:",
+        after="while self.channel.has_attaches:",
         breaks="The end waits for attaches within a bound, also if a rank was killed in its attach.",
     ),
     Mutant(
@@ -125,6 +122,30 @@ SHUTDOWN = (
         after='joined, left = channel.count("joined", 0) - 1, channel.count("left", 0) - 1\n'
         '            channel.claim(f"look at {time.monotonic():.2f}")',
         breaks="A rank leaves a bounded number of keys in the store, however long it waits.",
+    ),
+)
+
+GIVEN_UP = (
+    Mutant(
+        "a-given-up-attach-is-forgotten",
+        "lifecycle/shutdown.py",
+        before="        if self.channel.has_given_up:\n",
+        after="        if False:\n",
+        breaks="The end waits for an attach that its sender has given up, and that may be on its way.",
+    ),
+    Mutant(
+        "recovers-after-the-end",
+        "lifecycle/recovery.py",
+        before="_flush(context, client) if is_open else None",
+        after="_flush(context, client)",
+        breaks="A rank that recovers what is kept does not write into a run that another rank has ended.",
+    ),
+    Mutant(
+        "an-interrupted-end-is-nobodys",
+        "lifecycle/participant.py",
+        before="mine = self._is_reporter = self._is_reporter or step.is_mine",
+        after="mine = step.is_mine",
+        breaks="A rank that a signal interrupts while it reports the end goes on to report it.",
     ),
 )
 
@@ -179,6 +200,13 @@ PARTICIPANT = (
 
 SUPERVISION = (
     Mutant(
+        "owner-overwritten",
+        "rendezvous/worker_reports.py",
+        before="    return dataclasses.replace(found, owns=_attempt_of(found) in owners)\n",
+        after="    return found\n",
+        breaks="What the owner reports to its launcher no other rank of its node overwrites.",
+    ),
+    Mutant(
         "create-not-reported",
         "lifecycle/election.py",
         before="        report_begin(context)\n",
@@ -194,4 +222,4 @@ SUPERVISION = (
     ),
 )
 
-MUTANTS = (*ATTACH, *HEARTBEAT, *SHUTDOWN, *PARTICIPANT, *SUPERVISION)
+MUTANTS = (*ATTACH, *HEARTBEAT, *SHUTDOWN, *GIVEN_UP, *PARTICIPANT, *SUPERVISION)
