@@ -27,10 +27,10 @@ MOST_GPUS = 64  # whose UUIDs a record has
 def key(started: float) -> str:
     """A key that no other attempt has, and that shows when it started (seconds since 1970).
 
-    >>> key(0.0)[:21]
-    '1970-01-01T00:00:00Z '
+    >>> key(0.0)[:25]
+    '1970-01-01T00:00:00.000Z '
     """
-    return f"{_iso(started)} {secrets.token_hex(2)}"
+    return f"{_iso(started, 'milliseconds')} {secrets.token_hex(2)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +102,17 @@ def by_another_clock(made: Mapping[str, Any], offset: float) -> dict[str, Any]:
         return dict(made)
 
 
-def is_late(earlier: Mapping[str, Any], made: Mapping[str, Any], *, is_alive: bool) -> bool:
-    """Whether ``made`` is of an attempt before the last one in ``earlier``.
+def is_late(earlier: Mapping[str, Any], key: str, made: Mapping[str, Any], *, is_alive: bool) -> bool:
+    """Whether ``made``, the record of ``key``, is of an attempt before the last one in ``earlier``.
 
     A launch that was offline saw no record, so what is not on record of it is put in order by the times of their
-    starts; attempts of one launch only if one host's clock told them. A launch that is alive comes last, unless another
-    one came after it.
+    starts; attempts of one launch by their keys, if one host's clock told both. A launch that is alive comes last,
+    unless another one came after it.
 
     >>> first, then = ({"number": 1, "launch": "b", "start": at, "hosts": ["x"]} for at in ("09:00", "12:00"))
     >>> def late(last, launch, host="x", is_alive=False):
-    ...     return is_late({"": last}, {"launch": launch, "start": "10:00", "hosts": [host]}, is_alive=is_alive)
+    ...     made = {"launch": launch, "start": "10:00", "hosts": [host]}
+    ...     return is_late({last["start"]: last}, made["start"], made, is_alive=is_alive)
     >>> late(then, "a"), late(then, "a", is_alive=True), late(first, "a")
     (True, False, False)
     >>> late(then, "b"), late(then, "b", host="y"), late(first, "b")
@@ -120,10 +121,9 @@ def is_late(earlier: Mapping[str, Any], made: Mapping[str, Any], *, is_alive: bo
     last, mine = newest(earlier), str(made.get("launch"))
     if last is None:
         return False
-    is_earlier = str(last.get("start")) > str(made.get("start"))
     if last.get("launch") == mine:
-        return is_earlier and _hosts(last)[:1] == _hosts(made)[:1]
-    return has_launch(earlier, mine) or (is_earlier and not is_alive)
+        return _hosts(last)[:1] == _hosts(made)[:1] and str(last["key"]) > key
+    return has_launch(earlier, mine) or (str(last.get("start")) > str(made.get("start")) and not is_alive)
 
 
 def has_launch(records: Mapping[str, Any], launch: str) -> bool:

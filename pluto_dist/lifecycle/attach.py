@@ -13,16 +13,16 @@ from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.rendezvous.messages import Outcome
 
 LATE_ATTACH_SECONDS = 5.0  # how long finish() waits for this rank's slot
-LATEST_START = 30.0  # a run that seems to be older than this when a rank learns of it: the rank's clock is wrong
 
 
 def attach(context: RankContext, outcome: Outcome, client: TrackerClient) -> CreateRunResponse | None:
     """Send this rank's own create-run call; the answer, or ``None`` if it was dropped.
 
-    All ranks keep the one schedule of ``rate_limit``. None attaches to a run that has ended.
+    All ranks keep the schedule of ``rate_limit``, each from when it learnt of the run: no clock of another one counts.
+    None attaches to a run that has ended.
     """
     channel, topology, rate = context.channel, context.plan.topology, context.plan.settings.attach_rate
-    start = time.monotonic() - min(max(0.0, time.time() - outcome.at), LATEST_START)
+    start = time.monotonic()
     slot = topology.rank
     for _ in range(rate_limit.TRIES):
         known = _await_slot(context, start, slot)

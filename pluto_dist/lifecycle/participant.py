@@ -120,6 +120,8 @@ class Participant:
         try:
             self._take_part()
         except RunIdMismatchError as error:
+            if self._unsettled.outbox is not None:
+                self._unsettled.outbox.set_aside(str(error))
             self._linger()
             self._fail(error)
         except PlutoDistError as error:
@@ -169,8 +171,8 @@ class Participant:
         """What this rank keeps of its run goes nowhere if the run is refused, and is not needed if it is settled."""
         if outcome.kind != "error":
             self._unsettled.settled()
-        elif isinstance(received(outcome.error, ""), RunError):
-            context.outbox.set_aside(outcome.message)
+        elif isinstance(received(outcome.error, ""), (RunError, RunIdMismatchError)):
+            (self._unsettled.outbox or context.outbox).set_aside(outcome.message)
         elif self._unsettled.outbox is not None:  # init() has returned, and raises it no more
             spool = self.plan.settings.spool
             logger.warning("the run could not be created; it stays in %s: %s", spool, outcome.message)

@@ -56,7 +56,7 @@ def _keep_trying(context: RankContext, client: TrackerClient, offline: Outcome) 
         if done is None:
             return None  # the job has ended meanwhile
         logger.info("the tracker answers: run %s at %s", done.display_id, done.url)
-        return _publish(context.channel, Outcome("online", done, resumed=offline.resumed, at=time.time()))
+        return _publish(context.channel, Outcome("online", done, resumed=offline.resumed))
     return None
 
 

@@ -100,7 +100,6 @@ class Outcome:
         resumed: whether an earlier attempt or launch was already in this run.
         error: name of the exception's class.
         message: of the exception, or the reason.
-        at: when it was published, seconds since 1970 by the publisher's clock: the start of the attaches' queue.
     """
 
     kind: Literal["online", "offline", "error"]
@@ -108,7 +107,6 @@ class Outcome:
     resumed: bool = False
     error: str = ""
     message: str = ""
-    at: float = 0.0
 
     def is_to_be_kept(self, on_error: str) -> bool:
         """Whether the run's requests are kept for later: the tracker may take them once it answers, or has the key."""
@@ -125,7 +123,6 @@ class Outcome:
             "resumed": codec.decode_bool,
             "error": _text,
             "message": _text,
-            "at": codec.decode_float,
         }
         fields = codec.decode_fields(value, where, decoders, decoders)
         answer = CreateRunResponse.from_json(value.get("answer")) if fields["kind"] == "online" else None

@@ -16,11 +16,11 @@ from pluto_dist.lifecycle.shutdown import JOIN_GRACE
 from simulation.jobs import Part
 from simulation.kernel import Process
 from simulation.simulate import Finished
-from simulation.tracker import KEY
+from simulation.tracker import CREATED, KEY
 
 Invariant = Callable[[Finished], Iterator[str]]
 ENDED = ("COMPLETED", "FAILED", "TERMINATED", "CANCELLED")
-REFUSALS = ("RunInUseError", "RunCancelledError", "RunExistsError")
+REFUSALS = ("RunInUseError", "RunCancelledError", "RunExistsError", "RunIdMismatchError")
 SET_ASIDE = "what was kept is set aside"
 _SLACK = 1.0  # seconds of latency that a bound does not count
 _FINISH = {"COMPLETED": 45.0, "else": 30.0}  # beyond the timeout
@@ -161,10 +161,74 @@ def attempts_are_numbered(finished: Finished) -> Iterator[str]:
 
 
 def the_key_is_secret(finished: Finished) -> Iterator[str]:
-    """The API key is in no message."""
+    """The API key is in no message, and in no store."""
     for _, who, _, text in finished.messages:
         if KEY in text:
             yield f"{who}: {text[:100]}"
+    for server in finished.job.stores.servers.values():
+        for key, value in server.values.items():
+            if KEY in value:
+                yield f"the store's {key}"
+
+
+def a_cancel_stays(finished: Finished) -> Iterator[str]:
+    """A run that was cancelled in the tracker stays cancelled."""
+    for run in finished.tracker.runs():
+        if run["status"] != "CANCELLED":
+            for change in finished.tracker.changes(run["id"]):
+                if change["to_status"] == "CANCELLED":
+                    yield f"run {run['id']} is {run['status']}"
+                    break
+
+
+def a_success_waits_for_all(finished: Finished) -> Iterator[str]:
+    """No rank ends the run as COMPLETED while another one that joined it trains, within the timeout."""
+    for seen in finished.tracker.requests:
+        if not (seen.path.endswith("status/update") and seen.body.get("status") == "COMPLETED" and seen.status == 200):
+            continue
+        reporter = next((part for part in finished.job.parts if part.process.name == seen.who), None)
+        if reporter is None or reporter.finishing is None:
+            continue  # a launcher, or sync
+        for part in _by_attempt(finished)[reporter.launch, reporter.attempt]:
+            trains = part.finishing is None or part.finishing > seen.at
+            if trains and part.settled_at < seen.at - 1 and seen.at < reporter.finishing + part.timeout - 1:
+                yield f"rank {part.rank} of launch {part.launch} trains when {seen.who} reports COMPLETED"
+
+
+def a_refusal_changes_nothing(finished: Finished) -> Iterator[str]:
+    """A launch that is refused leaves the run as it was, but for its claim."""
+    for number, launch_attempts in finished.job.attempts.items():
+        parts = [part for attempt in launch_attempts for part in attempt.parts if part.began is not None]
+        if not parts or not all(part.error in REFUSALS for part in parts):
+            continue
+        for seen in finished.tracker.requests:
+            if seen.who.startswith(f"L{number}.") and seen.status == 200 and _is_change(seen.path, seen.body):
+                yield f"{seen.who}: {seen.method} {seen.path} at {seen.at:.1f} s"
+
+
+def _is_change(path: str, body: dict[str, Any]) -> bool:
+    if path.endswith("config/update"):
+        section = json.loads(body["config"]).get("pluto_dist", {})
+        return set(section) != {"claims"} and set(section.get("attempts", {"": 0}).values()) != {None}
+    return path.endswith("status/update") and "statusUpdated" not in body
+
+
+def attaches_keep_their_rate(finished: Finished) -> Iterator[str]:
+    """All ranks of a job together attach at its rate."""
+    if any(what == "twice" for _, _, what, _ in finished.schedule.weather):
+        return
+    for number, launch in enumerate(finished.schedule.launches):
+        rate = float(dict(launch.variables).get("PLUTO_DIST_ATTACH_RATE", "50"))
+        times = [
+            seen.at
+            for seen in finished.tracker.requests
+            if seen.path == CREATED and "config" not in seen.body and seen.who.startswith(f"L{number}.")
+        ]
+        for first, last in itertools.combinations(range(len(times)), 2):
+            count, seconds = last - first + 1, times[last] - times[first]
+            if count > rate * (seconds + 1.5) + 2:
+                yield f"launch {number}: {count} attaches in {seconds:.1f} s, with {rate:g} a second"
+                return
 
 
 def the_store_stays_small(finished: Finished) -> Iterator[str]:
@@ -190,6 +254,10 @@ INVARIANTS: tuple[Invariant, ...] = (
     init_is_bounded,
     the_end_is_bounded,
     nobody_hangs,
+    a_cancel_stays,
+    a_success_waits_for_all,
+    a_refusal_changes_nothing,
+    attaches_keep_their_rate,
     the_key_is_secret,
     the_store_stays_small,
 )
@@ -210,6 +278,8 @@ def _expected(finished: Finished) -> tuple[set[str] | None, str]:
         return None, ""
     if ("PLUTO_RUN_ID", "my-experiment") in finished.schedule.launches[0].variables and len(admitted) > 1:
         return None, ""  # launches with the user's own id may be in one run at the same time
+    if finished.schedule.shared_spool and finished.schedule.clocks and len(admitted) > 1:
+        return None, ""  # what one host kept is put in order by another host's clock
     last = max(admitted, key=lambda number: _lifetime(finished, number)[0])
     begin = _lifetime(finished, last)[0]
     allowed: set[str] = {"CANCELLED"} if finished.schedule.cancels else set()
@@ -248,6 +318,8 @@ def _expected_by_launchers(finished: Finished, number: int) -> tuple[set[str] | 
     agents, end = finished.job.agents[number], finished.job.ends.get(number, "")
     if any(agent.exit_code in (None, -9) for agent in agents):
         return None, "an agent was killed"
+    if finished.schedule.disk:
+        return None, "workers report to their launcher by the disk"
     if end == "success":
         return {"COMPLETED"}, "all agents saw success"
     stopped = any(agent.state.get("signalled") for agent in agents)

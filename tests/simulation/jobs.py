@@ -76,10 +76,9 @@ class Part:
     def settled_at(self) -> float:
         """When this rank learnt of the run; never, if that was offline then."""
         participant = None if self.run is None else self.run._participant
-        is_online = (
-            participant is not None and participant.settled.done() and participant.settled.result().kind == "online"
-        )
-        return participant._settled_at - BOOTED if participant is not None and is_online else math.inf
+        if participant is None or not participant.settled.done() or participant.settled.exception() is not None:
+            return math.inf
+        return participant._settled_at - BOOTED if participant.settled.result().kind == "online" else math.inf
 
     @property
     def end(self) -> str:
@@ -170,6 +169,8 @@ class _Play:
         world, launch = self.world, self.launch
         name = f"L{self.number}.{attempt.number} rank {rank}"
         process = world.process(host, name, {**self.base_environ(host), **environ, "LOCAL_RANK": str(local_rank)})
+        if rank in launch.odd:
+            process.environ["PLUTO_RUN_ID"] = "another-run"
         timeout = float(dict(launch.variables)["PLUTO_DIST_TIMEOUT"])
         part = Part(self.number, attempt.number, rank, process, timeout)
         attempt.parts.append(part)

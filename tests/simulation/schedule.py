@@ -54,6 +54,7 @@ class Launch:
         absent: ranks that never call ``init()``.
         options: arguments of ``init()``.
         variables: of the environment.
+        odd: ranks whose environment names another run.
     """
 
     launcher: Launcher
@@ -71,6 +72,7 @@ class Launch:
     absent: tuple[int, ...] = ()
     options: tuple[tuple[str, object], ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
+    odd: tuple[int, ...] = ()
 
     @property
     def world_size(self) -> int:
@@ -153,7 +155,7 @@ def draw(seed: int, profile: Profile) -> Schedule:
         for number, launch in enumerate(launches)
         for _ in range(chance.choices((0, 1, 2, 3), (45, 35, 15, 5))[0])
     )
-    return Schedule(
+    schedule = Schedule(
         seed,
         hosted=chance.random() < 0.5,
         launches=tuple(launches),
@@ -166,6 +168,21 @@ def draw(seed: int, profile: Profile) -> Schedule:
         shared_spool=chance.random() < 0.3,
         limit=chance.random() < 0.02,
     )
+    return _with_rarities(schedule, random.Random(f"rarities {profile.name} {seed}"), start + 60)
+
+
+def _with_rarities(schedule: Schedule, chance: random.Random, length: float) -> Schedule:
+    """The schedule with what is rare: a low rate of attaches, a rank that names another run, a disk that is full."""
+    launches = []
+    for launch in schedule.launches:
+        rate = (("PLUTO_DIST_ATTACH_RATE", "2"),) if chance.random() < 0.1 else ()
+        is_calm = not (schedule.faults or schedule.weather or launch.late) and launch.launcher != "elastic"
+        is_odd = launch.world_size > 1 and chance.random() < 0.1 and is_calm
+        odd = (chance.randrange(launch.world_size),) if is_odd else ()
+        launches.append(replace(launch, variables=launch.variables + rate, odd=odd))
+    begin = chance.choice((0.0, chance.uniform(0, length)))
+    disk = ((begin, begin + chance.uniform(1, length), chance.randrange(3)),) if chance.random() < 0.05 else ()
+    return replace(schedule, launches=tuple(launches), disk=disk)
 
 
 def _identity(

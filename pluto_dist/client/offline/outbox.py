@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -99,7 +100,7 @@ class Outbox:
 
     def retract(self) -> None:
         """Remove the one request that this process kept, since the tracker has it from another rank."""
-        with self._queue.locked(0):  # a sender that holds it sends the request again, to no effect
+        with suppress(OSError), self._queue.locked(0):  # a sender that holds it sends the request again, to no effect
             for entry, file in self._queue.entries():
                 if entry == self._last:
                     self._queue.remove(entry, file)
@@ -109,7 +110,7 @@ class Outbox:
         """Move what is kept of this launch to a folder where a person can look at it: the run was refused."""
         if self.check():
             logger.warning("nothing of this launch goes to the run, what was kept is set aside: %s", why)
-        with self._queue.locked(0):
+        with suppress(OSError), self._queue.locked(0):
             for entry, file in self._queue.entries():
                 if entry.launch == self._launch and file is not None:
                     self._queue.set_aside(file, why)
@@ -176,7 +177,7 @@ class Outbox:
                 done = sent() if mine else None
             if done is not None and done.answer is None and attach_anyway and not done.is_late:
                 done = replace(done, answer=attach(self.name, client, deadline=deadline))
-        except (TrackerUnavailableError, UnexpectedAnswerError, RequestRefusedError) as error:
+        except (TrackerUnavailableError, UnexpectedAnswerError, RequestRefusedError, OSError) as error:
             logger.debug("what is kept was not taken: %s", error)
             return None
         except RunInUseError as error:

@@ -79,8 +79,11 @@ class RunQueue:
         """Remove an entry that a tracker has taken."""
         if file is None:
             self._memory.remove(entry)
-        else:
+            return
+        try:
             file.unlink(missing_ok=True)
+        except OSError as error:
+            self.warnings.append(f"{file} was sent, and cannot be removed ({error.strerror}); it will be sent again")
 
     def set_aside(self, file: Path, why: object) -> None:
         """Move a file that cannot be sent to a folder where a person can look at it."""
@@ -165,8 +168,8 @@ def _write(folder: Path, entry: Entry) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    # All was sent, and the folder removed; or there is none, since nothing can be kept.
-    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+    # All was sent, and the folder removed; there is none, since nothing can be kept; or the disk has failed.
+    with suppress(OSError):
         yield from (file for file in folder.iterdir() if not file.name.startswith(".") and file.name != SET_ASIDE)
 
 

@@ -240,7 +240,7 @@ def _continue(
     records, notes = attempts.recorded(state.config), []
     if records.get(entry.key) is not None:
         told = _lacking(_numbered(request, entry.key, _with_hardware(mine, request, state, entry.key)), state.config)
-    elif attempts.is_late(records, mine, is_alive=known.is_alive):
+    elif attempts.is_late(records, entry.key, mine, is_alive=known.is_alive):
         known.is_late = True
         told = _lacking(_numbered(request, entry.key, {**mine, "number": attempts.LATE}), state.config)
         notes = ["the run has gone on with a later attempt: this one is added to it"]

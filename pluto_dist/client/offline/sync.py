@@ -74,7 +74,7 @@ def _send(queue: RunQueue, client_of: ClientOf, lock_seconds: float, patience: f
             if queue.is_empty:
                 return Synced(queue.name, "elsewhere")
             done = replay(queue, client, deadline=time.monotonic() + patience, pause=time.sleep)
-    except PlutoDistError as error:
+    except (PlutoDistError, OSError) as error:
         return Synced(queue.name, "kept", why=str(error))
     kept = not queue.is_empty
     done = replace(done, notes=(*done.notes, *queue.warnings))

@@ -151,15 +151,15 @@ OFFLINE = (
     Mutant(
         "late-launch-counts",
         "client/offline/replay.py",
-        before="    elif attempts.is_late(records, mine, is_alive=known.is_alive):\n",
+        before="    elif attempts.is_late(records, entry.key, mine, is_alive=known.is_alive):\n",
         after="    elif False:\n",
         breaks="What comes late, of a launch before the last one, neither wakes the run nor ends it.",
     ),
     Mutant(
         "the-living-come-late",
         "client/offline/replay.py",
-        before="is_late(records, mine, is_alive=known.is_alive)",
-        after="is_late(records, mine, is_alive=False)",
+        before="is_late(records, entry.key, mine, is_alive=known.is_alive)",
+        after="is_late(records, entry.key, mine, is_alive=False)",
         breaks="A launch that is alive comes last, also in a run that another launch began after it.",
     ),
     Mutant(
