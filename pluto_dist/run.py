@@ -17,13 +17,16 @@ from pluto_dist.contract.failure import Failure
 from pluto_dist.contract.run_requests import CreateRunResponse
 from pluto_dist.errors import PlutoDistError
 from pluto_dist.lifecycle import sdk
-from pluto_dist.lifecycle.exit_hooks import ExitHooks, TerminationHook
+from pluto_dist.lifecycle.exit_hooks import ExitHooks
 from pluto_dist.lifecycle.participant import Participant
 from pluto_dist.lifecycle.plan import Plan
+from pluto_dist.lifecycle.termination import TerminationHook
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.messages import AgreedId, Outcome
 from pluto_dist.serialization.encode import encode
 from pluto_dist.serialization.types import summary
+
+SIGTERM = "SIGTERM: the job was stopped or preempted, or another rank of it died"
 
 
 class Run:
@@ -212,7 +215,9 @@ class Run:
 
     def on_exit(self) -> None:
         """End the run of a process that reached its end, or its next run, without an uncaught exception."""
-        if self._caught is None:
+        if self._termination is not None and self._termination.was_called:
+            self._end("TERMINATED", Failure(SIGTERM, self.plan.host, self.rank))
+        elif self._caught is None:
             self.finish()
         else:
             self._fail(self._caught)
@@ -230,10 +235,10 @@ class Run:
 
     def on_sigterm(self) -> None:
         """End the run of a process that received SIGTERM: the job is preempted, or another rank of it has died."""
-        participant, reason = self._participant, "SIGTERM: the job was stopped or preempted, or another rank of it died"
+        participant = self._participant
         if participant is None or (participant.is_supervised and participant.settled.done()):
             return  # the launcher knows of the run
-        failure = None if participant.is_supervised else Failure(reason, self.plan.host, self.rank)
+        failure = None if participant.is_supervised else Failure(SIGTERM, self.plan.host, self.rank)
         if self._finished:
             participant.end("TERMINATED", failure)  # while finish() waits, or after it
         else:

@@ -589,7 +589,7 @@ def _fail(what: str, part: Part, world: World) -> None:
     world.block()
 
 
-# Hooks, in place of those of lifecycle.exit_hooks.
+# Hooks, in place of those of lifecycle.exit_hooks and lifecycle.termination.
 
 
 class ExitHooks:
@@ -613,11 +613,13 @@ class ExitHooks:
         self._listener.on_exit()
 
 
-_HANDLED_SECONDS = 20.0  # of lifecycle.exit_hooks
+_HANDLED_SECONDS = 20.0  # of lifecycle.termination
 
 
 class TerminationHook:
-    """``lifecycle.exit_hooks.TerminationHook``: the listener is called in a thread, then the process dies of it."""
+    """``lifecycle.termination.TerminationHook``: the listener is called in a thread, then the process dies of it."""
+
+    was_called = False
 
     def __init__(self, listener: Any) -> None:
         world = _world()
