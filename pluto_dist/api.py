@@ -22,6 +22,7 @@ from pluto_dist.inventory.gpu import torch_device
 from pluto_dist.lifecycle import announce
 from pluto_dist.lifecycle.participant import Participant
 from pluto_dist.lifecycle.plan import Plan
+from pluto_dist.lifecycle.process_end import Ending
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.connect import process_group
 from pluto_dist.rendezvous.messages import Outcome
@@ -254,7 +255,7 @@ class ProcessState:
     def open_run(self) -> Run | None:
         """The run that another ``init()`` returns; one whose ``with`` block failed is ended first."""
         if self.run is not None and self.run.failed:
-            self.run.on_exit()
+            self.run.on_end(Ending())
         return None if self.run is None or self.run.finished else self.run
 
     def begin_run(self, arguments: Arguments) -> None:

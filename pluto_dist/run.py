@@ -6,20 +6,23 @@ on first use, and never beyond the timeout.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
 import time
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from pluto_dist.contract.failure import Failure
 from pluto_dist.contract.run_requests import CreateRunResponse
-from pluto_dist.errors import PlutoDistError
+from pluto_dist.errors import ConfigurationError, PlutoDistError
 from pluto_dist.lifecycle import sdk
 from pluto_dist.lifecycle.exit_hooks import ExitHooks
 from pluto_dist.lifecycle.participant import Participant
 from pluto_dist.lifecycle.plan import Plan
+from pluto_dist.lifecycle.process_end import Ending, Status
 from pluto_dist.lifecycle.termination import TerminationHook
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.messages import AgreedId, Outcome
@@ -41,12 +44,12 @@ class Run:
         self.plan = plan
         self._participant = participant
         self._finished = participant is None
-        self._caught: BaseException | None = None
+        self._caught: Ending | None = None
         self._exported: sdk.Exported | None = None
         self._sdk: list[Any] = []
         self._hooks = None if participant is None else ExitHooks(self)
         # With restarts left SIGTERM is not the end. From here on a signal may call `on_sigterm`.
-        listens = participant is not None and not plan.context.restarts_left
+        listens = participant is not None and not self._restarts_left
         self._termination: TerminationHook | None = None
         self._termination = TerminationHook(self) if listens else None
 
@@ -142,7 +145,7 @@ class Run:
 
     @property
     def failed(self) -> bool:
-        """Whether an exception left the run's ``with`` block while a restart could still go on with it."""
+        """Whether an exception left the run's ``with`` block, or passed ``finish()``, while restarts were left."""
         return self._caught is not None
 
     # Actions.
@@ -192,13 +195,29 @@ class Run:
         if self._participant is not None and self._exported is None and (run_id := self.run_id) is not None:
             self._exported = sdk.export(run_id, self.project)
 
-    def finish(self) -> None:
-        """End the run as COMPLETED.
+    def finish(self, status: Status | None = None, *, exit_code: int | None = None) -> None:
+        """End the run: COMPLETED, or as the exception says that is in flight where this is called.
 
-        Each rank ends its own part; the owner waits for the others, bounded, and ends the run. Idempotent, and called
-        at exit if the script does not.
+        In a ``finally`` block that an exception passes, the run is FAILED, as after a ``with`` block. In an ``except``
+        block, whose exception may be put right, it is TERMINATED, with the exception as reason. Each rank ends its own
+        part; the owner waits for the others, bounded, and ends the run. Idempotent, and called at exit if the script
+        does not.
+
+        Args:
+            status: "COMPLETED", "FAILED" or "TERMINATED", whatever is in flight.
+            exit_code: the process's, known in advance: 0 is COMPLETED, others are FAILED (or left to a restart).
+
+        Raises:
+            ConfigurationError: no such status.
         """
-        self._end("COMPLETED")
+        if status is not None and status not in get_args(Status):
+            raise ConfigurationError(f"finish(status=...) takes one of {', '.join(get_args(Status))}; it is {status!r}")
+        if exit_code is not None:
+            self._leave(Ending.of_exit(exit_code, sys.exc_info()[1], f"exit code {exit_code}"))
+        elif status is not None:
+            self._conclude(Ending(status, sys.exc_info()[1], f"finish(status={status!r})"))
+        else:
+            self._leave(Ending() if self._hooks is None else self._hooks.ending())
 
     def __enter__(self) -> Run:
         return self
@@ -206,32 +225,30 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
-            self.finish()
-        elif self.plan.context.restarts_left and not isinstance(error, SystemExit):
-            self._caught = error  # the script may handle it; if the process ends by it, a restart continues the run
-        else:
-            self.on_exception(error)
+        self._leave(Ending() if error is None else Ending.of_exception(error))
 
-    def on_exit(self) -> None:
-        """End the run of a process that reached its end, or its next run, without an uncaught exception."""
-        if self._termination is not None and self._termination.was_called:
-            self._end("TERMINATED", Failure(SIGTERM, self.plan.host, self.rank))
-        elif self._caught is None:
-            self.finish()
+    def _leave(self, ending: Ending) -> None:
+        """End the part of a script that the run is of; the process goes on."""
+        is_exception = ending.error is not None and ending.exitcode is None
+        if self._restarts_left and is_exception and not isinstance(ending.error, KeyboardInterrupt):
+            self._caught = ending  # the script may handle it; if the process ends by it, a restart continues the run
         else:
-            self._fail(self._caught)
+            self.on_end(ending)
 
-    def on_exception(self, error: BaseException) -> None:
-        """End the run of a process that ends by ``error``; leave it to the next attempt if restarts are left."""
+    def on_end(self, ending: Ending) -> None:
+        """End the run of a process that ends, or begins its next run; leave a failure to a restart if one is left."""
         if self._participant is None or self._finished:
             return
-        if self.plan.context.restarts_left and not isinstance(error, KeyboardInterrupt):
+        if ending.status == "COMPLETED" and self._caught is not None:
+            self._conclude(self._caught)
+        elif ending.status == "FAILED" and self._restarts_left:
             self._release()
-            self._participant.abandon(self._failure_of(error))
+            self._participant.abandon(self._failure_of(ending))
             self._stop_listening()
+        elif ending.status != "FAILED" and self._termination is not None and self._termination.was_called:
+            self._conclude(Ending("TERMINATED", None, SIGTERM))
         else:
-            self._fail(error)
+            self._conclude(ending)
 
     def on_sigterm(self) -> None:
         """End the run of a process that received SIGTERM: the job is preempted, or another rank of it has died."""
@@ -251,12 +268,20 @@ class Run:
             self._participant.abandon()
             self._stop_listening()
 
-    def _fail(self, error: BaseException) -> None:
-        status = "TERMINATED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        self._end(status, self._failure_of(error))
+    @property
+    def _restarts_left(self) -> bool:
+        return self.plan.context.restarts_left > 0
 
-    def _failure_of(self, error: BaseException) -> Failure:
-        return Failure.of_exception(error, rank=self.rank, host=self.plan.host, key=self.plan.settings.api_key)
+    def _conclude(self, ending: Ending) -> None:
+        self._end(ending.status, None if ending.status == "COMPLETED" else self._failure_of(ending))
+
+    def _failure_of(self, ending: Ending) -> Failure:
+        if ending.error is None:
+            failure = Failure(ending.reason, self.plan.host, self.rank)
+        else:
+            key = self.plan.settings.api_key
+            failure = Failure.of_exception(ending.error, rank=self.rank, host=self.plan.host, key=key)
+        return failure if ending.exitcode is None else dataclasses.replace(failure, exitcode=ending.exitcode)
 
     def _end(self, status: str, failure: Failure | None = None) -> None:
         if self._participant is not None and not self._finished:
@@ -266,7 +291,7 @@ class Run:
             try:
                 self._participant.end(status, failure)
             except BaseException as error:  # ctrl-C while it waits, or what a script's signal handler raises
-                self._participant.end("TERMINATED", self._failure_of(error))
+                self._participant.end("TERMINATED", self._failure_of(Ending.of_exception(error)))
                 raise
             finally:
                 self._stop_listening()

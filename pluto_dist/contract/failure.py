@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-import traceback
+from collections.abc import Iterable
+from traceback import TracebackException
 from typing import Any
 
 from pluto_dist.contract.secret import Secret
@@ -65,18 +66,22 @@ class Failure(Record):
     traceback: str | None = optional(text_of(4 * TRACEBACK_LIMIT))
 
     @classmethod
-    def of_exception(cls, error: BaseException, *, rank: int, host: str, key: Secret | None) -> Failure:
+    def of_exception(
+        cls, error: BaseException | TracebackException, *, rank: int, host: str, key: Secret | None
+    ) -> Failure:
         """The failure of a rank that ends by ``error``; the API key is masked in its texts."""
 
-        def shown(lines: list[str]) -> str:
+        def shown(lines: Iterable[str]) -> str:
             text = "".join(lines).strip()
             return text if key is None else text.replace(key.reveal(), "***")
 
+        told = TracebackException.from_exception(error) if isinstance(error, BaseException) else error
+
         return cls(
-            shown(traceback.format_exception_only(type(error), error)[-1:])[:REASON_LIMIT],
+            shown(list(told.format_exception_only())[-1:])[:REASON_LIMIT],
             host,
             rank,
-            traceback=shown(traceback.format_exception(type(error), error, error.__traceback__))[-TRACEBACK_LIMIT:],
+            traceback=shown(told.format())[-TRACEBACK_LIMIT:],
         )
 
     @classmethod

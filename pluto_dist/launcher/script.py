@@ -234,8 +234,7 @@ def _flush() -> None:
 def _conclude(error: BaseException | None, namespace: dict[str, Any]) -> None:
     """Do what the interpreter does at the end of a script, and end the run if the script failed."""
     if isinstance(error, SystemExit):
-        if _is_failure(error):
-            _end_run(error)
+        _end_run(error)
         raise error
     if error is not None:
         try:
@@ -272,11 +271,16 @@ def _write_error_file(error: BaseException, environ: Mapping[str, str]) -> None:
 
 
 def _end_run(error: BaseException) -> None:
+    """End the run by ``error``; a success waits for the end of the process."""
     from pluto_dist.api import current_process
+    from pluto_dist.lifecycle.exit_hooks import record_exit
+    from pluto_dist.lifecycle.process_end import Ending
 
     run = current_process().run  # ``None`` in a child that the script forked
-    if run is not None:
-        run.on_exception(error)
+    if run is not None and _is_failure(error):
+        run.on_end(Ending.of_exception(error))
+    elif isinstance(error, SystemExit):
+        record_exit(error)
 
 
 def _show(error: BaseException) -> None:

@@ -1,57 +1,157 @@
-"""How this process ends, as far as Python can observe it: ``sys.excepthook``, ``atexit``.
+"""Calls the run when this process ends, by whatever way Python can observe; ``process_end`` says how it ends.
 
-Hooks are chained, never replaced. SIGKILL runs none of them. A forked child inherits the hooks, and is distinguished by
-its pid.
+The ways: ``sys.excepthook`` (for an uncaught exception, before other threads are waited for), ``atexit``, ``os._exit``,
+and in a child of multiprocessing its finalizers, since it runs no ``atexit``. ``sys.exit``, ``exit`` and ``quit`` are
+wrapped to record their code. All hooks are chained, never replaced, and removed with the last run. SIGKILL runs none of
+them. A forked child inherits the hooks, and is distinguished by its pid.
 """
 
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
+from pluto_dist.lifecycle.process_end import Ending, ending_here, ending_of_process, handled_exception, outermost_frame
 from pluto_dist.rendezvous import torch_guard
 
 
 class ExitListener(Protocol):
-    """Is called once, when this process ends."""
+    """Is called when this process ends; more than once if it ends by several of the ways, one after the other."""
 
-    def on_exception(self, error: BaseException) -> None: ...
-
-    def on_exit(self) -> None: ...
+    def on_end(self, ending: Ending) -> None: ...
 
 
 class ExitHooks:
-    """Calls ``listener`` when this process ends by an exception or at its end; hooks set before are called too."""
+    """Calls ``listener`` when this process ends; hooks set before are called too."""
 
     def __init__(self, listener: ExitListener) -> None:
         self._listener = listener
         self._pid = os.getpid()
+        self._main = outermost_frame()
+        self._handled = handled_exception()
         self._before = sys.excepthook
         sys.excepthook = self._on_exception
+        self._finalizer = _finalizer(self.on_exit)
         _armed.append(self)
+        _wrap_exits()
 
     def remove(self) -> None:
         """Remove the hooks; if another excepthook was set on top of ours, ours only calls the one before."""
         self._pid = -1
+        self._main = None
         if self in _armed:
             _armed.remove(self)
         if getattr(sys, "excepthook", None) == self._on_exception:  # a script may have deleted it
             sys.excepthook = self._before
+        if self._finalizer is not None:
+            self._finalizer.cancel()
+        if not _armed:
+            _unwrap_exits()
+
+    def ending(self) -> Ending:
+        """How the process, or the code that calls this, ends."""
+        if self._main is None or self._main is outermost_frame():
+            return ending_here(but=self._handled)
+        return ending_of_process(self._main, _exited)
 
     def _on_exception(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         self._before(kind, error, trace)  # first the traceback, then what may take a while
-        if os.getpid() == self._pid:
-            self._listener.on_exception(error)
+        if os.getpid() == self._pid and not hasattr(sys, "ps1"):  # else a line of an interactive session failed
+            self._listener.on_end(Ending.of_exception(error))
 
     def on_exit(self) -> None:
         """This process has reached its end."""
         if os.getpid() == self._pid:
-            self._listener.on_exit()
+            self._listener.on_end(self.ending())
+
+    def on_os_exit(self, ending: Ending) -> None:
+        """This process is about to end by ``os._exit``, perhaps in a signal handler, which may hold any lock."""
+        if os.getpid() == self._pid:
+            thread = threading.Thread(target=self._listener.on_end, args=(ending,), name="pluto_dist end", daemon=True)
+            with suppress(RuntimeError):  # no thread can be started
+                thread.start()
+                thread.join(_OS_EXIT_SECONDS)
 
 
+def record_exit(error: SystemExit) -> None:
+    """``error`` is about to end the process: record its code, which the interpreter does not show at the end."""
+    _record(Ending.of_exception(error))
+
+
+def _record(ending: Ending) -> None:
+    global _exited  # noqa: PLW0603  # of the process, as its exit code
+    if threading.current_thread() is threading.main_thread():
+        _exited = ending.without_frames()
+
+
+def _finalizer(callback: Callable[[], None]) -> Any:
+    """Calls ``callback`` at the end of a child of multiprocessing, while its exception is in flight."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is None or process.parent_process() is None:
+        return None
+    from multiprocessing.util import Finalize
+
+    return Finalize(None, callback, exitpriority=0)
+
+
+# The wrapped functions: what is wrapped, and its wrapper.
+
+
+def _wrapper(function: Callable[..., Any], before: Callable[..., None]) -> Callable[..., Any]:
+    @functools.wraps(function, assigned=("__module__", "__name__", "__qualname__", "__doc__", "__text_signature__"))
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        before(*arguments, **named)
+        return function(*arguments, **named)
+
+    return wrapped
+
+
+def _before_sys_exit(status: object = None, /, *_: object, **__: object) -> None:
+    _record(Ending.of_exit(status, sys.exc_info()[1], f"SystemExit: {status}"))
+
+
+def _before_quit(_: object, code: object = None) -> None:
+    _record(Ending.of_exit(code, sys.exc_info()[1], f"SystemExit: {code}"))
+
+
+def _before_os_exit(*arguments: object, **named: object) -> None:
+    status = (*arguments, *named.values())
+    if len(status) == 1 and isinstance(status[0], int):
+        for hooks in list(_armed):
+            hooks.on_os_exit(Ending.of_exit(status[0], sys.exc_info()[1], f"os._exit({status[0]})"))
+
+
+def _wrap_exits() -> None:
+    if _wrapped:
+        return
+    site = sys.modules.get("_sitebuiltins")  # absent with python -S
+    targets: list[tuple[Any, str, Callable[..., None]]]
+    targets = [(sys, "exit", _before_sys_exit), (os, "_exit", _before_os_exit)]
+    for owner, name, before in targets + ([] if site is None else [(site.Quitter, "__call__", _before_quit)]):
+        function = getattr(owner, name)
+        wrapper = _wrapper(function, before)
+        setattr(owner, name, wrapper)
+        _wrapped.append((owner, name, function, wrapper))
+
+
+def _unwrap_exits() -> None:
+    """Restore what was wrapped; a wrapper that was wrapped in turn stays, and records what nobody reads."""
+    for owner, name, function, wrapper in _wrapped:
+        if getattr(owner, name, None) is wrapper:
+            setattr(owner, name, function)
+    _wrapped.clear()
+
+
+_OS_EXIT_SECONDS = 60.0  # beyond what any end takes
+_exited: Ending | None = None
+_wrapped: list[tuple[Any, str, Callable[..., Any], Callable[..., Any]]] = []
 _armed: list[ExitHooks] = []
 
 

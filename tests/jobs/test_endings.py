@@ -104,7 +104,7 @@ ENDINGS = {
         "segfault", 0, True, {"run": (FAILED, "killed by SIGSEGV"), "-m": TERMINATED, "init": TERMINATED}
     ),
     "no memory, by rlimit": Ending("memory", 0, True, each(FAILED, "MemoryError")),
-    "sys.exit(3)": Ending("exits 3", 0, True, each(FAILED, "SystemExit: 3", init=TERMINATED)),
+    "sys.exit(3)": Ending("exits 3", 0, True, each(FAILED, "SystemExit: 3")),
     "sys.exit(0) on one rank": Ending("exits 0", 0, False, each(COMPLETED)),
 }
 ALWAYS = {

@@ -342,7 +342,7 @@ def _is_silent(part: Part) -> bool:
     left = int(part.process.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) - int(
         part.process.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
     )
-    if part.end in ("killed", "alive") or part.process.exit_code in (3, 4):
+    if part.end in ("killed", "alive"):
         return True
     return left > 0 and part.end != "done"
 

@@ -19,6 +19,7 @@ from pluto_dist.contract.failure import Failure, now_ms
 from pluto_dist.errors import PlutoDistError
 from pluto_dist.launcher import root_cause
 from pluto_dist.launcher.supervisor import Supervisor
+from pluto_dist.lifecycle.process_end import Ending
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.session import Session
 from pluto_dist.rendezvous.worker_reports import read_failure, read_run
@@ -494,21 +495,21 @@ class _Tasks(_Play):
 def _main(play: _Play, attempt: Attempt, part: Part, faults: list[Fault]) -> None:
     """The script, and what Python does at its end."""
     world, process = play.world, part.process
-    code = 0
+    code, ending = 0, Ending()
     try:
         _script(play, attempt, part, faults)
     except SystemExit as error:
-        code = int(error.code or 0)
+        code, ending = int(error.code or 0), Ending.of_exception(error)
     except Exception as error:  # noqa: BLE001  # what the script raises goes to the hooks, as in Python
         part.intended = "raise"
         world.tell(process.name, f"{type(error).__name__}: {str(error).splitlines()[0]}")
         code = 1
         part.finishing = part.finishing or world.now
         for hooks in list(process.state.get("hooks", ())):
-            hooks.on_exception(error)
+            hooks.on_end(Ending.of_exception(error))
     part.finishing = part.finishing or world.now
     for hooks in list(process.state.get("hooks", ())):
-        hooks.on_exit()
+        hooks.on_end(ending)
     part.finished = part.finished or world.now
     world.tell(process.name, f"ends with exit code {code}")
     world.kill(process, code)
@@ -585,6 +586,9 @@ def _fail(what: str, part: Part, world: World) -> None:
         part.intended = what
         raise SystemExit(3)
     world.tell(part.process.name, "os._exit(4)")
+    part.finishing = world.now
+    for hooks in list(part.process.state.get("hooks", ())):
+        hooks.on_end(Ending.of_exit(4, None, "os._exit(4)"))
     world.kill(part.process, 4)
     world.block()
 
@@ -606,11 +610,11 @@ class ExitHooks:
         if self in hooks:
             hooks.remove(self)
 
-    def on_exception(self, error: BaseException) -> None:
-        self._listener.on_exception(error)
+    def ending(self) -> Ending:
+        return Ending()
 
-    def on_exit(self) -> None:
-        self._listener.on_exit()
+    def on_end(self, ending: Ending) -> None:
+        self._listener.on_end(ending)
 
 
 _HANDLED_SECONDS = 20.0  # of lifecycle.termination
