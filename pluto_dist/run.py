@@ -16,8 +16,11 @@ from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from pluto_dist.contract.failure import Failure
-from pluto_dist.contract.run_requests import CreateRunResponse
+from pluto_dist.contract.run_requests import CreateRunRequest, CreateRunResponse
+from pluto_dist.environments.context import LaunchContext
+from pluto_dist.environments.topology import Topology
 from pluto_dist.errors import ConfigurationError, PlutoDistError
+from pluto_dist.identity import NeedsLaunchToken
 from pluto_dist.lifecycle import sdk
 from pluto_dist.lifecycle.exit_hooks import ExitHooks
 from pluto_dist.lifecycle.participant import Participant
@@ -28,6 +31,7 @@ from pluto_dist.log import logger
 from pluto_dist.rendezvous.messages import AgreedId, Outcome
 from pluto_dist.serialization.encode import encode
 from pluto_dist.serialization.types import summary
+from pluto_dist.settings.settings import load
 
 SIGTERM = "SIGTERM: the job was stopped or preempted, or another rank of it died"
 
@@ -342,5 +346,31 @@ class Run:
         known = (urlsplit(self.plan.settings.url_api), urlsplit(self.plan.settings.url_app))
         return any((parts.scheme, parts.netloc) == (ours.scheme, ours.netloc) for ours in known)
 
+    # Copies: a run may stand in a model, in hyperparameters, in a dataset.
+
+    def __copy__(self) -> Run:
+        return self
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Run:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return disabled_run, (self.project, self.rank, self.world_size)
+
     def __repr__(self) -> str:
         return f"<Run {self.display_id or self.run_id} {self.mode}, rank {self.rank} of {self.world_size}>"
+
+
+def disabled_run(project: str, rank: int, world_size: int) -> Run:
+    """What a pickled run becomes in another process, or when it is loaded: a run without a part, which does nothing."""
+    plan = Plan(
+        load({"PLUTO_DIST_MODE": "disabled"}),
+        LaunchContext("none", Topology(rank, world_size)),
+        NeedsLaunchToken("none", "a copy of a run", "one process"),
+        CreateRunRequest("", project),
+        {},
+        1,
+        "",
+        time.monotonic(),
+    )
+    return Run(plan, None)

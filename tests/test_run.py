@@ -165,3 +165,67 @@ def test_no_field_is_left_out():
         "updatedAt",
     ]
     assert {*shown, "forkRunId", "forkStep", "inheritConfig", "inheritTags"} == set(properties(CreateRunRequest))
+
+
+COPIES = """
+import copy, io, pickle, sys
+import torch
+import pluto_dist
+run = None
+
+class Model(torch.nn.Module):
+    def __init__(self, run):
+        super().__init__()
+        self.run, self.hparams, self.layer = run, {"run": run, "lr": 0.1}, torch.nn.Linear(2, 1)
+
+class Data(torch.utils.data.Dataset):
+    def __init__(self, run):
+        self.run = run
+    def __len__(self):
+        return 2
+    def __getitem__(self, index):
+        self.run.update_config({"worker": index})
+        self.run.finish(status="FAILED")
+        return torch.tensor([float(self.run.mode == "disabled"), float(self.run.rank)])
+
+if __name__ == "__main__":
+    run = pluto_dist.init(project="copies")
+    model = Model(run)
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    print(copy.copy(run) is run, copy.deepcopy(model.hparams)["run"] is run, averaged.module.run is run)
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    loaded = torch.load(buffer, weights_only=False).run
+    print(type(loaded).__name__, loaded.mode, loaded.id, loaded.project, loaded.world_size, loaded.finished)
+    loaded.update_config({"a": 1})
+    with loaded:
+        loaded.export_to_sdk()
+    loader = torch.utils.data.DataLoader(Data(run), num_workers=1, multiprocessing_context="spawn", batch_size=2)
+    print(next(iter(loader)).tolist(), run.finished)
+    secret = __import__("os").environ["PLUTO_API_KEY"].encode()
+    print([secret in pickle.dumps(run, protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)].count(True))
+"""
+
+
+def test_a_run_in_a_model(server, tmp_path, project):
+    """A copy within the process is the run itself; a pickled one does nothing, wherever it is loaded, has no key."""
+    (tmp_path / "script.py").write_text(COPIES.replace('"copies"', repr(project)))
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **server.environ()},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.splitlines() == [
+        "True True True",
+        f"Run disabled None {project} 1 True",
+        "[[1.0, 0.0], [1.0, 0.0]] False",
+        "0",
+    ], done.stderr
+    (listed,) = ask(server, f"/api/runs/list?projectName={project}")["runs"]
+    stored = ask(server, f"/api/runs/details/{listed['id']}")
+    assert (stored["status"], "worker" in json.dumps(stored["config"])) == ("COMPLETED", False)
