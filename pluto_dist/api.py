@@ -5,6 +5,7 @@ Reads ``os.environ`` and the state of the process; the modules below take both a
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import sys
@@ -100,10 +101,13 @@ def init(
 def begin(arguments: Arguments, process: ProcessState, environ: Mapping[str, str], *, wait: bool = True) -> Run:
     """:func:`init`, for a process whose state and environment are given; returns and raises the same."""
     started = time.monotonic()
-    if process.open_run is not None:
-        if changed := process.arguments.changed(arguments):
+    if (run := process.open_run) is not None:
+        if process.is_opened_for_script:
+            process.is_opened_for_script = False
+            _amend(run, arguments, process.command_line, environ)
+        elif changed := process.arguments.changed(arguments):
             logger.warning("a run is open: init() returns it, and ignores %s", ", ".join(changed))
-        return process.open_run
+        return run
     process.begin_run(arguments)
     try:
         facts = _gather_facts(arguments, environ, process)
@@ -122,6 +126,19 @@ def begin(arguments: Arguments, process: ProcessState, environ: Mapping[str, str
     return run
 
 
+def _amend(run: Run, arguments: Arguments, command_line: Arguments, environ: Mapping[str, str]) -> None:
+    """Add to ``run``, which the command line opened, what the script's ``init()`` says: config and tags."""
+    plan, tags = run.plan, run.plan.request.tags
+    name = plan.request.run_name or run.run_id
+    is_so = Arguments(project=run.project, name=name, run_id=run.run_id, mode=plan.settings.mode)
+    overruled = arguments.contradicted_by(is_so)
+    announce.report_overruled(plan.is_rank_zero, overruled, "the run was opened before the script; its")
+    resolved = resolve(arguments, environ, dataclasses.replace(command_line, tags=None if tags is None else list(tags)))
+    if plan.is_rank_zero:
+        announce.warn_of_losses(resolved.config)
+    run.amend(resolved.config.value if arguments.config is not None else {}, resolved.request.tags or ())
+
+
 @dataclass(frozen=True, slots=True)
 class _Facts:
     """What is known before any other rank or the tracker is asked."""
@@ -131,11 +148,12 @@ class _Facts:
     context: LaunchContext
     environ: Mapping[str, str]
     cuda_device: int | None
+    overruled: tuple[tuple[str, Any, Any], ...] = ()
 
 
 def _gather_facts(arguments: Arguments, environ: Mapping[str, str], process: ProcessState) -> _Facts:
     """The arguments, the environment and the state of this process, checked."""
-    resolved = resolve(arguments, environ)
+    resolved = resolve(arguments, environ, process.command_line)
     settings = resolved.settings
     if process.parent_has_run:
         logger.warning("init() in a forked child of a process with an open run does nothing; call it in the parent")
@@ -146,7 +164,8 @@ def _gather_facts(arguments: Arguments, environ: Mapping[str, str], process: Pro
         settings = keychain.with_stored_key(settings)
     context = environments.detect(environ, ProcessFacts(group=process_group(), spawned=is_spawned(environ)))
     device = torch_device.current_device(sys.modules.get("torch")) if "gpu" in settings.metadata else None
-    return _Facts(resolved, settings, context, environ, device)
+    overruled = arguments.contradicted_by(process.command_line)
+    return _Facts(resolved, settings, context, environ, device, overruled)
 
 
 def _decide(facts: _Facts, *, nth: int, started: float) -> Plan:
@@ -155,6 +174,7 @@ def _decide(facts: _Facts, *, nth: int, started: float) -> Plan:
     decision = identity.decide(facts.context, run_id=settings.run_id, resume=settings.resume)
     if facts.context.topology.is_rank_zero:
         announce.warn_of_losses(resolved.config)
+    announce.report_overruled(facts.context.topology.is_rank_zero, facts.overruled, "the command line wins;")
     return Plan(
         settings,
         facts.context,
@@ -240,6 +260,8 @@ class ProcessState:
         runs: number of runs that this process has begun to join.
         run: the last of them, open or not.
         arguments: with which it was begun.
+        command_line: the options of `pluto-dist run` or ``python -m pluto_dist``, on top of those of every ``init()``.
+        is_opened_for_script: whether the run was opened before the first line of a script, whose ``init()`` adds to it.
         session: the connection to the other ranks.
         pid: of this process.
     """
@@ -248,6 +270,8 @@ class ProcessState:
     runs: int = 0
     run: Run | None = None
     arguments: Arguments = field(default_factory=Arguments)
+    command_line: Arguments = field(default_factory=Arguments)
+    is_opened_for_script: bool = False
     session: Session = field(default_factory=Session)
     pid: int = field(default_factory=os.getpid)
 

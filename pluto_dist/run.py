@@ -170,6 +170,20 @@ class Run:
         if self._participant is not None and self.is_leader and not self._finished:
             self._participant.update_config(document)
 
+    def amend(self, config: dict[str, Any], tags: tuple[str, ...]) -> None:
+        """Add what a script passed to its ``init()`` to the run that was opened before its first line; on rank 0.
+
+        Args:
+            config: JSON, merged into the run's.
+            tags: all that the run is to have.
+        """
+        if self._participant is None or self._finished or not self.is_leader:
+            return
+        if config:
+            self._participant.update_config(json.dumps(config))
+        if set(tags) - set(self.plan.request.tags or ()):
+            self._participant.set_tags(tags)
+
     def attach_sdk(self, **arguments: Any) -> Any:
         """A ``pluto`` run of the official SDK in this run, set up for one rank of many.
 

@@ -28,9 +28,9 @@ def run(*, dry_run: bool, command: tuple[str, ...], **options: Any) -> None:
     """Run a script on many ranks, as torchrun does, and record it as one run.
 
     Takes torchrun's options, after its own, and behaves like torchrun: the same command on every node, the same
-    output and exit code. The script needs no change; one that calls pluto_dist.init() is in the same run. The run
-    ends as the job does: COMPLETED, FAILED with the root cause, or TERMINATED. If it is cancelled in the tracker,
-    all nodes stop, with exit code 77.
+    output and exit code. The script needs no change; where one calls pluto_dist.init(), these options win over the
+    same arguments of that call, config and tags are merged. The run ends as the job does: COMPLETED, FAILED with the
+    root cause, or TERMINATED. If it is cancelled in the tracker, all nodes stop, with exit code 77.
     """
     from pluto_dist.launcher import agent
     from pluto_dist.launcher import command as commands

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
@@ -15,7 +15,7 @@ import click
 from pluto_dist.errors import ConfigurationError
 from pluto_dist.launcher import script as runner
 from pluto_dist.serialization.source import read_mapping
-from pluto_dist.settings.arguments import Arguments, resolve
+from pluto_dist.settings.arguments import Arguments, merged, resolve
 from pluto_dist.version import __version__
 
 PROGRAM = "python -m pluto_dist"
@@ -86,7 +86,7 @@ def _config(texts: Iterable[str]) -> dict[str, Any]:
             raise ConfigurationError(
                 f"--config takes the path of a .json, .yaml or .yml file, or KEY=VALUE; it is {text[:100]!r}"
             )
-        config = _merged(config, update)
+        config = merged(config, update)
     return config
 
 
@@ -99,15 +99,6 @@ def _value(text: str) -> Any:
             except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
                 continue
     return text
-
-
-def _merged(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Both; values of ``later`` win, and mappings are merged in turn."""
-    merged = dict(earlier)
-    for key, value in later.items():
-        before = merged.get(key)
-        merged[key] = _merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
-    return merged
 
 
 class _Command(click.Command):
@@ -134,7 +125,8 @@ def wrap(*, is_module: bool, script: tuple[str, ...], **options: Any) -> tuple[r
 
     Calls pluto_dist.init() before the script's first line, and puts what the script dies of into the run and into
     torchrun's report. All else is as if the script had been started directly; what follows it on the command line is
-    its own. Where it calls init() itself, it gets this run. Trouble with the tracker is a warning, and the script runs.
+    its own. A script that calls init() itself opens the run there: these options win over the same arguments of that
+    call, config and tags are merged. Else trouble with the tracker is a warning, and the script runs.
     """
     name, *arguments = script
     try:

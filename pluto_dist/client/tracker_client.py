@@ -38,6 +38,7 @@ from pluto_dist.contract.run_requests import (
     TriggerResponse,
     UpdateConfigRequest,
     UpdateStatusRequest,
+    UpdateTagsRequest,
 )
 from pluto_dist.contract.secret import Secret, is_header_word
 from pluto_dist.contract.storable import body_of, storable_name
@@ -203,6 +204,10 @@ class TrackerClient:
     def update_config(self, request: UpdateConfigRequest, *, deadline: float) -> None:
         """Merge into the run's config."""
         self._change("/api/runs/config/update", request, deadline)
+
+    def update_tags(self, request: UpdateTagsRequest, *, deadline: float) -> None:
+        """Replace the run's tags."""
+        self._change("/api/runs/tags/update", request, deadline)
 
     def heartbeat(self, run_id: int, *, deadline: float) -> TriggerResponse:
         """Send a heartbeat of the run; the answer has its status.

@@ -116,8 +116,16 @@ class UpdateConfigRequest(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateTagsRequest(Record):
+    """``POST /api/runs/tags/update``: replaces the run's tags. The SDK's endpoint."""
+
+    run_id: int = contract_field("runId", "number", required=True)
+    tags: tuple[str, ...] = contract_field("tags", "array", required=True)
+
+
+@dataclass(frozen=True, slots=True)
 class SuccessResponse(Record):
-    """The answer to both updates: the tracker has taken the change, or ignored an end of lower precedence."""
+    """The answer to these updates: the tracker has taken the change, or ignored an end of lower precedence."""
 
     success: bool = contract_field("success", "boolean", required=True)
 

@@ -1,12 +1,15 @@
-"""Runs a script in this process as python itself would, inside a run that is open before its first line.
+"""Runs a script in this process as python itself would, inside a run.
+
+A script that uses this package opens the run itself, by its own ``init()``, to whose arguments those of the command
+line are added; for any other script the run is open before its first line.
 
 argv, ``__main__``, ``sys.path``, tracebacks and the end of the process are as in ``python script.py`` or ``python -m
 module``, and where possible made by the same functions of the interpreter.
 
 What differs from a direct start: a call stack that the script asks for (``traceback.print_stack``, ``inspect.stack``)
-begins with our frames; ``sys.orig_argv`` is the whole command line; and ``init()`` has run, which imports torch
-(variables that ``import torch`` reads must be set outside of the script), handles SIGTERM, and has threads (of which
-Python 3.12 and later warns in ``os.fork()``).
+begins with our frames; ``sys.orig_argv`` is the whole command line; and ``init()`` has run if the script does not call
+it itself: it imports torch (variables that ``import torch`` reads must be set outside of the script), handles SIGTERM,
+and has threads (of which Python 3.12 and later warns in ``os.fork()``).
 """
 
 from __future__ import annotations
@@ -26,8 +29,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pluto_dist.launcher.source_scan import module_uses_package, script_uses_package
 from pluto_dist.log import logger
 
+EARLY_SECONDS = 5.0  # how long the run of a script that failed before its init() may take to be opened
 _FILE_INPUT = 257  # Py_file_input of CPython's compile.h: statements, as in a file
 
 
@@ -71,7 +76,8 @@ def run(target: Target, options: Mapping[str, Any], environ: Mapping[str, str], 
 
     Args:
         target: what to run.
-        options: arguments of ``init()``; errors of the tracker are warnings.
+        options: arguments of ``init()``, on top of the script's own. If the script does not call it, errors of the
+            tracker are warnings.
         environ: the environment, for the error file of torch's agent.
         start: the state of the interpreter.
 
@@ -79,23 +85,51 @@ def run(target: Target, options: Mapping[str, Any], environ: Mapping[str, str], 
         SystemExit: with the code that a direct start would have given.
     """
     program = _program(target, start)
-    _begin(options)
+    _begin(options, opens=not _uses_package(target, start))
     namespace = _set_up(program, start)
     worker = os.getpid()  # a child that the script forks may return here too
     caught = _Caught(lambda error: _write_error_file(error, environ if os.getpid() == worker else {}))
     with caught:
         program.execute(namespace)
+    if os.getpid() == worker and not isinstance(caught.error, KeyboardInterrupt):
+        _record_early_failure(caught.error)
     _flush()
     _conclude(caught.error, namespace if program.is_file else {})
 
 
-def _begin(options: Mapping[str, Any]) -> None:
+def _begin(options: Mapping[str, Any], *, opens: bool) -> None:
     try:
-        from pluto_dist.api import init
+        from pluto_dist.api import current_process, init
+        from pluto_dist.settings.arguments import Arguments
 
-        init(**options, on_error="warn")
+        process = current_process()
+        process.command_line = Arguments(**options)
+        if opens:
+            process.is_opened_for_script = True
+            init(on_error="warn")
     except Exception:  # noqa: BLE001  # border: whatever is wrong with us, the script must run
         logger.warning("going on without a tracker", exc_info=True)
+
+
+def _uses_package(target: Target, start: Start) -> bool:
+    try:
+        if target.is_module:
+            return module_uses_package(target.name, [*filter(None, [start.folder]), *sys.path])
+        return script_uses_package(Path(_absolute(target.name)))
+    except Exception:  # noqa: BLE001  # border: whatever is wrong with us, the script must run
+        logger.debug("the script's source cannot be searched", exc_info=True)
+        return False
+
+
+def _record_early_failure(error: BaseException | None) -> None:
+    """Open the run of a script that failed before it called ``init()``, for the failure to be on record."""
+    try:
+        from pluto_dist.api import current_process, init
+
+        if error is not None and _is_failure(error) and current_process().runs == 0:
+            init(on_error="warn", timeout=EARLY_SECONDS)
+    except Exception:  # noqa: BLE001  # border: the script's own error must be seen, not ours
+        logger.warning("the failure is not recorded", exc_info=True)
 
 
 # Finding and executing it.

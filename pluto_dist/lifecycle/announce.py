@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future
+from typing import Any
 from urllib.parse import urlsplit
 
 from pluto_dist.identity import NeedsLaunchToken
@@ -30,6 +31,13 @@ def report_outcome(plan: Plan, outcome: Outcome, trouble: str) -> None:
     ranks = f"{plan.topology.world_size} rank" + "s" * (plan.topology.world_size > 1)
     resumed = ", resumed" if outcome.resumed else ""
     logger.info("run %s (%s%s) at %s", outcome.answer.display_id, ranks, resumed, outcome.answer.url)
+
+
+def report_overruled(is_rank_zero: bool, overruled: tuple[tuple[str, Any, Any], ...], why: str) -> None:
+    """One line for the arguments of a script's ``init()`` that another value is used for; logged by rank 0."""
+    if is_rank_zero and overruled:
+        words = ", ".join(f"{name} {used!r} is used, not {given!r}" for name, given, used in overruled)
+        logger.warning("%s %s", why, words)
 
 
 def report_outcome_late(plan: Plan, settled: Future[Outcome], trouble: str) -> None:

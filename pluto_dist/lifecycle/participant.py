@@ -19,7 +19,12 @@ from contextlib import suppress
 from pluto_dist.client import tracker_client
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.failure import Failure
-from pluto_dist.contract.run_requests import CreateRunResponse, UpdateConfigRequest, UpdateStatusRequest
+from pluto_dist.contract.run_requests import (
+    CreateRunResponse,
+    UpdateConfigRequest,
+    UpdateStatusRequest,
+    UpdateTagsRequest,
+)
 from pluto_dist.errors import ExchangeError, PlutoDistError, RunError, RunIdMismatchError, TrackerError, received
 from pluto_dist.identity import Named
 from pluto_dist.inventory.probes.process import describe
@@ -376,6 +381,21 @@ class Participant:
         self._held.append(config)
         if self._context is not None:
             self._send_held(self._context, status_deadline())
+
+    def set_tags(self, tags: tuple[str, ...]) -> None:
+        """Replace the run's tags; a warning if the tracker does not take them now. Does nothing in a forked child."""
+        outcome = self._last_outcome("COMPLETED") if os.getpid() == self._pid else None
+        client = None if outcome is None or outcome.answer is None else self._new_client()
+        if client is None or outcome is None or outcome.answer is None:
+            logger.warning("the tags %s are not added to a run that is offline", ", ".join(tags))
+            return
+        try:
+            deadline = time.monotonic() + self.plan.settings.timeout
+            client.update_tags(UpdateTagsRequest(outcome.answer.run_id, tags), deadline=deadline)
+        except TrackerError as error:
+            logger.warning("the tags %s were not added: %s", ", ".join(tags), error)
+        finally:
+            client.close()
 
     def _send_held(self, context: RankContext, deadline: float) -> None:
         """Send, or keep, the changes of the config that were made so far, once the run is settled or this rank ends."""

@@ -1,5 +1,8 @@
 """The arguments of ``init()``, and the create-run request that they make; one error lists every problem.
 
+What the command line of `pluto-dist run` or ``python -m pluto_dist`` gives is on top: an option wins over the same
+argument of ``init()``, config and tags are merged.
+
 Pure, except for a config that is the path of a file. Settings that environment variables may give as well are in
 ``settings``; the encoding of single values is in ``serialization``.
 """
@@ -53,6 +56,39 @@ class Arguments:
             name for name, before, now in pairs if now is not None and encode({"": before}) != encode({"": now})
         )
 
+    def contradicted_by(self, command_line: Arguments) -> tuple[tuple[str, Any, Any], ...]:
+        """The arguments for which ``command_line`` has another value: name, value here, value there.
+
+        >>> Arguments(project="a", name="x").contradicted_by(Arguments(project="b"))
+        (('project', 'a', 'b'),)
+        """
+        values = ((name, getattr(self, name), getattr(command_line, name)) for name in _ONE_VALUE)
+        return tuple(each for each in values if None not in each and str(each[1]) != str(each[2]))
+
+    def below(self, command_line: Arguments) -> Arguments:
+        """These arguments with the options of ``command_line`` on top; ``resolve`` merges the configs.
+
+        >>> Arguments(project="a", name="x", tags="gpu").below(Arguments(project="b", tags=["cpu"])).tags
+        ['gpu', 'cpu']
+        """
+        given = {name: value for name in _ONE_VALUE if (value := getattr(command_line, name)) is not None}
+        mine = [self.tags] if isinstance(self.tags, str) else self.tags
+        if command_line.tags and isinstance(mine, (Sequence, type(None))):
+            given["tags"] = list(dict.fromkeys([*(mine or ()), *command_line.tags]))
+        return dataclasses.replace(self, **given)
+
+
+_ONE_VALUE = ("project", "name", "run_id", "resume", "mode")  # what a command line gives beside config and tags
+
+
+def merged(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Both; values of ``later`` win, and mappings are merged in turn."""
+    both = dict(earlier)
+    for key, value in later.items():
+        before = both.get(key)
+        both[key] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return both
+
 
 @dataclass(frozen=True, slots=True)
 class ResolvedArguments:
@@ -71,13 +107,18 @@ class ResolvedArguments:
     fork_of: str = ""
 
 
-def resolve(given: Arguments, environ: Mapping[str, str]) -> ResolvedArguments:
-    """Check ``given``, and complete it from ``environ`` and the defaults.
+def resolve(
+    given: Arguments,
+    environ: Mapping[str, str],
+    command_line: Arguments = Arguments(),  # frozen
+) -> ResolvedArguments:
+    """Check ``given`` with ``command_line`` on top, and complete it from ``environ`` and the defaults.
 
     Raises:
         ConfigurationError: lists all problems.
     """
     problems: list[str] = []
+    given = given.below(command_line)
     chosen: Settings | None = None
     try:
         chosen = load(
@@ -95,6 +136,8 @@ def resolve(given: Arguments, environ: Mapping[str, str]) -> ResolvedArguments:
     config = Encoded({})
     try:
         config = encode(given.config)
+        if command_line.config is not None:
+            config = dataclasses.replace(config, value=merged(config.value, encode(command_line.config).value))
     except ConfigurationError as error:
         problems.extend(error.problems)
     request = _request(given, chosen.project if chosen else "", problems)

@@ -138,23 +138,62 @@ def test_an_exit_code(tracker, torchrun, code, exit_code, reason):
 
 
 INIT = """
-import pluto_dist
+import sys, pluto_dist
 from reporting import report
-with pluto_dist.init(project="other", config={"lr": 1}, tags=["cpu"]) as run:
-    report(run)
+with pluto_dist.init(project="other", name="mine", config={"lr": 1, "optim": {"name": "adam"}}, tags=["cpu"]) as run:
+    report(run, argv=sys.argv[1:])
 """
+HIDDEN = INIT.replace(
+    "import sys, pluto_dist", "import importlib, sys\ndist = importlib.import_module('pluto_' + 'dist')"
+)
+HIDDEN = HIDDEN.replace("pluto_dist.init", "dist.init")
 
 
-def test_a_script_that_calls_init(tracker, torchrun):
-    """init() in the script returns the run that is open, and says what of its arguments was left aside."""
-    script = torchrun.write(INIT)
-    job = start(torchrun, command(script, own=(*OWN, "--config", "lr=1")), tracker.environ())
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(TORCHRUN, marks=pytest.mark.exhaustive),
+        (*TORCHRUN, "-m", "pluto_dist"),
+        (sys.executable, "-m", "pluto_dist.cli", "run", "--nproc-per-node=2"),
+    ],
+    ids=["torchrun", "-m pluto_dist", "pluto-dist run"],
+)
+def test_a_script_that_calls_init(tracker, torchrun, launcher):
+    """A script with its own init() has the same run under every launcher, which only adds the end."""
+    if "run" in launcher:
+        launcher = (sys.executable, "-c", "from pluto_dist.cli import main; main()", *launcher[3:])
+    job = start(torchrun, [*launcher, torchrun.write(INIT)], tracker.environ())
 
     assert job.returncode == 0, job.output
-    (run,) = tracker.runs("wrapped")
+    (run,) = tracker.runs("other")
     assert {report["id"] for report in job.reports} == {run["id"]}
-    assert (run["status"], len(run["attaches"]), tracker.runs("other")) == ("COMPLETED", 2, [])
-    assert "a run is open: init() returns it, and ignores project, tags\n" in job.output
+    assert (run["name"], run["tags"], run["status"], len(run["attaches"])) == ("mine", ["cpu"], "COMPLETED", 2)
+    del run["config"]["pluto_dist"]
+    assert run["config"] == {"lr": 1, "optim": {"name": "adam"}}
+    assert [change["to"] for change in run["statusHistory"]] == ["RUNNING", "COMPLETED"]
+
+
+def test_the_command_line_wins(tracker, torchrun):
+    """An option wins over the same argument of init(), which one line says; config and tags are merged."""
+    own = (*OWN, "--config", "optim.lr=2", "--config", "lr=3", "--tag", "ddp")
+    job = start(torchrun, command(torchrun.write(INIT), own=own), tracker.environ())
+
+    (run,) = tracker.runs("wrapped")
+    assert (run["name"], run["tags"], tracker.runs("other")) == ("mine", ["cpu", "ddp"], [])
+    assert (run["config"]["lr"], run["config"]["optim"]) == (3, {"name": "adam", "lr": 2})
+    assert job.output.count("the command line wins; project 'wrapped' is used, not 'other'\n") == 1, job.output
+
+
+def test_an_init_that_nobody_could_foresee(tracker, torchrun):
+    """The run is open before a script whose source does not name this package; its init() adds config and tags."""
+    job = start(torchrun, command(torchrun.write(HIDDEN), own=("--tag", "ddp", "--config", "a=1")), tracker.environ())
+
+    assert job.returncode == 0, job.output
+    (run,) = tracker.runs("pluto")
+    assert (run["tags"], run["config"]["optim"], run["config"]["a"]) == (["cpu", "ddp"], {"name": "adam"}, 1)
+    assert {report["id"] for report in job.reports} == {run["id"]}
+    assert tracker.runs("other") == []
+    assert "its project 'pluto' is used, not 'other', name " in job.output
 
 
 # How one process ends, and the status that its run gets.
@@ -170,6 +209,7 @@ ENDS = {
         "FAILED SystemExit: 3",
     ),
     "an exception": ("1 / 0", "FAILED ZeroDivisionError: division by zero"),
+    "an exception before init()": ("1 / 0\nimport pluto_dist", "FAILED ZeroDivisionError: division by zero"),
     "a base exception": ("class Stop(BaseException): pass\nraise Stop", "FAILED Stop"),
     "a syntax error": ("x = (", "FAILED SyntaxError: '(' was never closed"),
     "a hook of the script's own": ("import sys\nsys.excepthook = print\n1 / 0", "FAILED ZeroDivisionError"),
