@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pluto_dist import environments, identity, log
 from pluto_dist.environments.context import LaunchContext
-from pluto_dist.environments.process_facts import ProcessFacts, is_spawned
+from pluto_dist.environments.process_facts import ProcessFacts, gather
 from pluto_dist.errors import AuthenticationError, ExchangeError, PlutoDistError, received
 from pluto_dist.inventory.gpu import torch_device
 from pluto_dist.lifecycle import announce
@@ -155,17 +155,31 @@ def _gather_facts(arguments: Arguments, environ: Mapping[str, str], process: Pro
     """The arguments, the environment and the state of this process, checked."""
     resolved = resolve(arguments, environ, process.command_line)
     settings = resolved.settings
-    if process.parent_has_run:
-        logger.warning("init() in a forked child of a process with an open run does nothing; call it in the parent")
-        settings = replace(settings, mode="disabled")
+    facts = gather(environ, process_group(), began_alone=process.session.began_alone)
+    context = environments.single(environ)
+    if settings.mode != "disabled" and not process.parent_has_run:
+        context = environments.detect(environ, facts)
+    if process.parent_has_run or not context.has_part:
+        if settings.mode != "disabled" and _has_own_run(arguments, facts):
+            context = environments.single(environ)
+        else:
+            announce.report_no_part(is_importing=facts.is_importing)
+            settings = replace(settings, mode="disabled")
     if settings.mode == "disabled":  # asks nobody, so nothing can be wrong with the launch
         environ, settings = {}, replace(settings, resume=None)
+        context = environments.detect({}, ProcessFacts(group=facts.group))
     if settings.mode == "online":
         settings = keychain.with_stored_key(settings)
-    context = environments.detect(environ, ProcessFacts(group=process_group(), spawned=is_spawned(environ)))
     device = torch_device.current_device(sys.modules.get("torch")) if "gpu" in settings.metadata else None
     overruled = arguments.contradicted_by(process.command_line)
     return _Facts(resolved, settings, context, environ, device, overruled)
+
+
+def _has_own_run(arguments: Arguments, facts: ProcessFacts) -> bool:
+    """Whether a child of a process with a run, or of a rank, asks for another run than that: a trial of a sweep."""
+    if arguments.run_id is None or facts.is_importing:
+        return False
+    return facts.parent is None or str(arguments.run_id) != facts.parent.run_id
 
 
 def _decide(facts: _Facts, *, nth: int, started: float) -> Plan:

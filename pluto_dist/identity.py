@@ -28,6 +28,7 @@ from pluto_dist.environments.context import LaunchContext
 from pluto_dist.errors import NoStableIdError
 
 _SLUG_LENGTH = 48
+_LAUNCHER = re.compile(r"[a-z]+(-[a-z]+)*")
 TOKEN = re.compile(r"[a-z2-7]{20}")
 
 Row = Literal["run_id", "resume", "rendezvous id", "no rendezvous id", "no agent", "one process"]
@@ -68,6 +69,21 @@ class NeedsLaunchToken:
     def external_id(self, token: str, nth: int = 1) -> str:
         """The external id of the ``nth`` run (from 1) of the launch that agreed on ``token``."""
         return f"{self.prefix}-{token}" + (f"-{nth}" if nth > 1 else "")
+
+    def is_same_run(self, other: Reference, token: str, nth: int = 1) -> bool:
+        """Whether ``other`` is this run under the name of another launcher.
+
+        Without a rendezvous id only the launcher's name is before the token, and each rank guesses it from what it
+        sees: a rank whose variables are its parent's knows the process group alone, for example.
+
+        >>> mine = NeedsLaunchToken("process-group", "", "no agent")
+        >>> mine.is_same_run(Reference("external id", f"environment-{'a' * 20}"), "a" * 20)
+        True
+        """
+        if self.row not in ("no agent", "one process") or other.kind != "external id":
+            return False
+        ending = self.external_id(token, nth).removeprefix(self.prefix)
+        return other.value.endswith(ending) and _LAUNCHER.fullmatch(other.value.removesuffix(ending)) is not None
 
 
 Decision = Named | NeedsLaunchToken

@@ -211,7 +211,7 @@ class Run:
     def export_to_sdk(self) -> None:
         """Write this run's id to the SDK's variables, for a plain ``pluto.init()`` here or in a child process."""
         if self._participant is not None and self._exported is None and (run_id := self.run_id) is not None:
-            self._exported = sdk.export(run_id, self.project)
+            self._exported = sdk.export(run_id, self.project, self._participant.as_parent(run_id))
 
     def finish(self, status: Status | None = None, *, exit_code: int | None = None) -> None:
         """End the run: COMPLETED, or as the exception says that is in flight where this is called.

@@ -186,8 +186,9 @@ def test_a_spawned_child_is_no_rank(launcher, name):
     """A child that multiprocessing started inherits its parent's variables, and is none of the launcher's ranks."""
     environ = recorded(name)[1]
     assert MODULES[launcher].detect(environ, ProcessFacts(spawned=True)) is None
+    assert not detect(environ, ProcessFacts(spawned=True)).has_part
     with pytest.raises(NoSharedRunError):
-        detect(environ, ProcessFacts(spawned=True))
+        detect(environ, ProcessFacts(spawned=True, starts_ranks=True))
     group = Topology(0, 2)
     assert detect(environ, ProcessFacts(group=group, spawned=True)).topology == group
 

@@ -149,7 +149,7 @@ CASES: dict[str, Callable[[], object]] = {
     "an impossible place": launched(WORKER | {"LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "2"}),
     "no number": launched(WORKER | {"RANK": "first"}),
     "variables of no worker": launched({"TORCHELASTIC_RUN_ID": "x"}),
-    "spawned without a group": launched({}, spawned=True),
+    "spawned without a group": launched({}, spawned=True, starts_ranks=True),
     "no store": lambda: connected({"RANK": "0", "WORLD_SIZE": "4"}),
     "rank 0 hosts no store": lambda: connected(WORKER | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"}),
     "resume without a name": lambda: decide(detect(WORKER), resume=True),

@@ -18,7 +18,7 @@ from importlib import import_module
 
 from pluto_dist.environments import scheduler_jobs
 from pluto_dist.environments.context import JobScope, LaunchContext
-from pluto_dist.environments.process_facts import ProcessFacts
+from pluto_dist.environments.process_facts import ProcessFacts, place_of
 
 __all__ = ["PRECEDENCE", "JobScope", "LaunchContext", "ProcessFacts", "detect", "detectors"]
 
@@ -30,6 +30,7 @@ PRECEDENCE: tuple[str | Detect, ...] = (  # modules of this package, each import
     "flux",  # before mpich: it sets PMI_RANK and PMI_SIZE too, and its own variables give more
     "mpich",  # before slurm, as openmpi; srun sets PMI_RANK too (--mpi=pmi2), and is left to the next
     "slurm",
+    "lightning",  # before env_vars, which WORLD_SIZE without RANK contradicts
     "env_vars",  # after them: they give more, give way to another RANK, and scripts export WORLD_SIZE alone
     "process_group",  # the ranks as torch itself has them, if the environment describes none
     "single_process",  # last: it never returns None
@@ -49,14 +50,50 @@ def detect(environ: Mapping[str, str], process: ProcessFacts | None = None) -> L
         LaunchError: the variables contradict each other, or the ranks cannot be identified.
     """
     facts = process or ProcessFacts()
+    if facts.is_importing or (facts.began_alone and _is_lightnings(environ)):
+        context = replace(single(environ), has_part=not facts.is_importing)
+    elif facts.spawned and facts.group is None and not facts.starts_ranks:
+        context = _recognise(environ, replace(facts, spawned=False))  # the parent's launch, if it has one
+        context = replace(context, has_part=context.launcher == "single")
+    else:
+        context = _recognise(environ, facts)
+    if facts.parent is not None and context.parent_store is None and not _is_own_launch(context, environ, facts):
+        context = replace(context, has_part=False)
+    return replace(context, scope=scheduler_jobs.scope(environ))
+
+
+def single(environ: Mapping[str, str]) -> LaunchContext:
+    """This process as a world of one."""
+    from pluto_dist.environments import single_process
+
+    return replace(single_process.detect(environ, ProcessFacts()), scope=scheduler_jobs.scope(environ))
+
+
+def _recognise(environ: Mapping[str, str], facts: ProcessFacts) -> LaunchContext:
     found = (recognise(environ, facts) for recognise in detectors())
     context = next(context for context in found if context)
-    if context.launcher != "torchrun" and _contradicts(context, facts):
+    if context.launcher != "torchrun" and context.parent_store is None and _contradicts(context, facts):
         from pluto_dist.environments import process_group
 
         # The variables describe another process: a parent, or the ranks of a world that the script has divided.
         context = process_group.detect(environ, facts) or context
-    return replace(context, scope=scheduler_jobs.scope(environ))
+    return context
+
+
+def _is_lightnings(environ: Mapping[str, str]) -> bool:
+    from pluto_dist.environments import lightning
+
+    return lightning.has_variables(environ)
+
+
+def _is_own_launch(context: LaunchContext, environ: Mapping[str, str], facts: ProcessFacts) -> bool:
+    """Whether a child of a process with an open run is a rank of another launch, which it or its parent started."""
+    if facts.group is not None and facts.group.world_size > 1:
+        return True
+    is_alone = context.launcher == "single" or (context.launcher == "environment" and context.topology.world_size == 1)
+    parent = () if facts.parent is None else facts.parent.place
+    is_alone = is_alone or context.launcher == "lightning"  # started by a process that has no part itself
+    return not (is_alone or facts.spawned) and place_of(environ) != parent
 
 
 def _contradicts(context: LaunchContext, facts: ProcessFacts) -> bool:

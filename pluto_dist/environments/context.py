@@ -44,6 +44,8 @@ class LaunchContext:
         scope: the scheduler job that the launch belongs to, or ``None``.
         store_address: host and port of the agent's store, or ``None`` if no agent hosts one.
         hosted_address: host and port at which rank 0 may host a store for all ranks, or ``None``.
+        parent_store: the file by which this process joins the run of the process that started it, or ``None``.
+        has_part: False for a child of a rank, which inherits the rank's variables and takes no part in its run.
         attempt_folder: a folder that the agent makes anew for every attempt; its node's workers share it.
         launch_folder: a folder that `pluto-dist run` made for this node's workers.
         supervisor: names the process of `pluto-dist run` above this worker, see ``node_state.is_supervised``.
@@ -62,6 +64,8 @@ class LaunchContext:
     scope: JobScope | None = None
     store_address: tuple[str, int] | None = None
     hosted_address: tuple[str, int] | None = None
+    parent_store: str | None = None
+    has_part: bool = True
     attempt_folder: str | None = None
     launch_folder: str | None = None
     supervisor: str | None = None

@@ -18,13 +18,13 @@ def detect(_environ: Mapping[str, str], process: ProcessFacts) -> LaunchContext 
     """The launch that the default process group describes; ``None`` without one.
 
     Raises:
-        NoSharedRunError: this process was spawned and has no process group.
+        NoSharedRunError: this process was spawned as a rank, and has no process group.
     """
     if process.group is not None:
         return LaunchContext(launcher="process_group", topology=process.group)
     if process.spawned:
         raise NoSharedRunError(
-            "this process was started by multiprocessing, and torch.distributed is not initialised in it, so "
+            "this process was started by torch.multiprocessing, and torch.distributed is not initialised in it, so "
             "it is unknown which ranks belong together (a spawned process inherits its parent's variables).\n"
             "Call pluto_dist.init() after torch.distributed.init_process_group(), or start the script with "
             "torchrun."

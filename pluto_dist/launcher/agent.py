@@ -23,12 +23,12 @@ import psutil
 
 from pluto_dist.client import tracker_client
 from pluto_dist.contract.failure import Failure, now_ms
+from pluto_dist.environments.process_facts import process_name
 from pluto_dist.environments.torchrun import FOLDER_VARIABLE, SUPERVISOR_VARIABLE
 from pluto_dist.launcher import root_cause
 from pluto_dist.launcher.oom import OomKillCounts, count_oom_kills
 from pluto_dist.launcher.supervisor import Supervisor
 from pluto_dist.log import logger
-from pluto_dist.rendezvous import node_state
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.worker_reports import read_failure, read_run
 from pluto_dist.settings.settings import Settings
@@ -128,7 +128,7 @@ def _folder() -> Iterator[NodeState]:
     """A private folder for this node's workers, which they find in their environment."""
     path = Path(tempfile.mkdtemp(prefix="pluto_dist-launch-"))
     _hand_down(FOLDER_VARIABLE, str(path))
-    _hand_down(SUPERVISOR_VARIABLE, node_state.process_name(os.getpid()))
+    _hand_down(SUPERVISOR_VARIABLE, process_name(os.getpid()))
     try:
         yield NodeState(path)
     finally:

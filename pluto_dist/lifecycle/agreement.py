@@ -29,6 +29,8 @@ def agree(plan: Plan, channel: RunChannel, token: str) -> AgreedId:
     agreed = channel.propose_run_id(mine, decision.source, plan.variables)
     if agreed.reference == mine:
         return agreed
+    if isinstance(decision, NeedsLaunchToken) and decision.is_same_run(agreed.reference, token, plan.nth):
+        return agreed
     error = RunIdMismatchError(
         "ranks of one launch name different runs:\n"
         f"  rank {agreed.rank} on {agreed.host}: {agreed.reference.value!r} from {agreed.source}\n"

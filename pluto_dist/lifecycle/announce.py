@@ -40,6 +40,15 @@ def report_overruled(is_rank_zero: bool, overruled: tuple[tuple[str, Any, Any], 
         logger.warning("%s %s", why, words)
 
 
+def report_no_part(*, is_importing: bool) -> None:
+    """That ``init()`` does nothing in a child of a rank; at debug level if only the script's top level runs again."""
+    told = (
+        "init() does nothing in a child of a process that is in a run: call it in that process alone, or pass the "
+        "child a run_id of its own"
+    )
+    logger.log(logging.DEBUG if is_importing else logging.WARNING, told)
+
+
 def report_outcome_late(plan: Plan, settled: Future[Outcome], trouble: str) -> None:
     """The same after ``init(wait=False)`` has returned; ``settled`` is done."""
     if settled.exception() is None:

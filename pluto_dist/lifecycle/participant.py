@@ -25,6 +25,7 @@ from pluto_dist.contract.run_requests import (
     UpdateStatusRequest,
     UpdateTagsRequest,
 )
+from pluto_dist.environments.process_facts import describe_parent
 from pluto_dist.errors import ExchangeError, PlutoDistError, RunError, RunIdMismatchError, TrackerError, received
 from pluto_dist.identity import Named
 from pluto_dist.inventory.probes.process import describe
@@ -47,6 +48,7 @@ from pluto_dist.rendezvous.membership import Membership
 from pluto_dist.rendezvous.messages import AgreedId, Outcome
 from pluto_dist.rendezvous.run_channel import RunChannel
 from pluto_dist.rendezvous.session import Session
+from pluto_dist.rendezvous.store import FileStore
 
 TOKEN_SECONDS = 5.0  # how long a node without state waits for one that has the launch's token
 INVENTORY_SECONDS = 2.0  # how long a process that ends waits for its probes
@@ -113,6 +115,11 @@ class Participant:
         """Why the disk does not take what this rank keeps; "" if it does, or if nothing had to be kept."""
         outboxes = (self._unsettled.outbox, None if self._context is None else self._context.outbox)
         return next((outbox.trouble for outbox in outboxes if outbox is not None and outbox.trouble), "")
+
+    def as_parent(self, run_id: str) -> str:
+        """This process, as its children are to see it."""
+        store = None if self._membership is None else self._membership.store
+        return describe_parent(run_id, store.path if isinstance(store, FileStore) else "", self.plan.environ)
 
     def keep(self) -> bool:
         """Keep the run on disk while it is not settled; whether this rank knows that it, or another rank, does so."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from pluto_dist.environments.process_facts import PARENT_VARIABLE
 from pluto_dist.errors import ConfigurationError
 from pluto_dist.settings.settings import SDK_EXPORTS
 
@@ -39,14 +40,16 @@ class Exported:
     before: Mapping[str, str | None]
 
 
-def export(run_id: str, project: str) -> Exported:
+def export(run_id: str, project: str, parent: str) -> Exported:
     """Write the run's id and project to the environment, for the SDK in this process and in its children.
+
+    ``parent`` describes this process to an ``init()`` in a child, see ``environments.process_facts``.
 
     ``settings`` ignores what :data:`SDK_EXPORTS` lists, so that a job that this one starts, or the next run of this
     process, does not take it for the user's setting.
     """
     exported = {"PLUTO_RUN_ID": run_id, "PLUTO_PROJECT": project}
-    now = {**exported, SDK_EXPORTS: json.dumps(exported)}
+    now = {**exported, SDK_EXPORTS: json.dumps(exported), PARENT_VARIABLE: parent}
     before = {name: os.environ.get(name) for name in now}
     os.environ.update(now)
     return Exported(now, before)

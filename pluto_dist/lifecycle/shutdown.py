@@ -123,7 +123,7 @@ class ShutdownStep:
         """Wait, bounded, until the other ranks are done; False if one of them failed."""
         channel, others = self.channel, self.plan.topology.world_size - 1
         until = time.monotonic() + self.plan.settings.timeout
-        while others and time.monotonic() < until:
+        while time.monotonic() < until:
             joined, left = channel.count("joined", 0) - 1, channel.count("left", 0) - 1
             if channel.claimed("failure"):
                 break

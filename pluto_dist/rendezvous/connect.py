@@ -5,6 +5,8 @@
 3. One that rank 0 hosts at MASTER_ADDR:MASTER_PORT, where torch will look for its own.
 4. For a launch on one node, one that rank 0 hosts on any port, which it writes to the node's state.
 
+A process without a launcher keeps its own in a file, which ranks that it starts itself later (Lightning) open.
+
 torch is imported only when :func:`connect` is called.
 """
 
@@ -22,7 +24,7 @@ from pluto_dist.environments.context import LaunchContext
 from pluto_dist.environments.topology import Topology
 from pluto_dist.errors import ExchangeError, NoSharedRunError
 from pluto_dist.rendezvous.node_state import NodeState
-from pluto_dist.rendezvous.store import LocalStore, Store, TorchStore
+from pluto_dist.rendezvous.store import FileStore, LocalStore, Store, TorchStore
 from pluto_dist.rendezvous.torch_guard import torch_call
 from pluto_dist.serialization.text import parse_digits
 
@@ -61,10 +63,12 @@ def connect(
         NoSharedRunError: several ranks, and no store that they share.
     """
     topology, stop = context.topology, stop or threading.Event()
+    if context.parent_store is not None:
+        return FileStore.open(context.parent_store)
     if context.store_address is not None:
         return TorchStore(_client(*context.store_address, deadline), topology.world_size)
     if topology.world_size == 1:
-        return LocalStore()
+        return (FileStore.create() if context.launcher == "single" else None) or LocalStore()
     if process_group() is not None and context.hosted_address not in _hosted:
         return TorchStore(_beside_default(deadline), topology.world_size)
     if context.hosted_address is not None:

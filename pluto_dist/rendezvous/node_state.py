@@ -25,6 +25,7 @@ from urllib.parse import quote, unquote
 
 from pluto_dist import private_files
 from pluto_dist.environments.context import LaunchContext
+from pluto_dist.environments.process_facts import process_name, stat_of
 
 _PREFIX = ".pluto_dist_"
 _LIMIT = 8192
@@ -117,13 +118,6 @@ def is_supervised(context: LaunchContext) -> bool:
     return context.supervisor.split(" ")[0] == str(os.getppid())
 
 
-def process_name(pid: int) -> str:
-    """A name of process ``pid`` that no other process of this boot has; its pid alone without /proc."""
-    with suppress(OSError, ValueError, IndexError):
-        return f"{pid} {_stat(pid)[1]}"
-    return str(pid)
-
-
 def attempt_nonce(context: LaunchContext) -> str:
     """A nonce of this node's attempt, without blanks: equal on its workers, another one in the next attempt.
 
@@ -172,7 +166,7 @@ def _agent_pid(marks: tuple[str, ...]) -> int | None:
         for _ in range(_GENERATIONS):
             if pid == 0 or _is_agent(pid, marks, mine):
                 break
-            pid = _stat(pid)[0]
+            pid = stat_of(pid)[0]
     return pid or None
 
 
@@ -188,9 +182,3 @@ def _variables(pid: str) -> dict[str, str]:
     """The environment that process ``pid`` was started with."""
     lines = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
-
-
-def _stat(pid: int) -> tuple[int, str]:
-    """Parent and start time (in clock ticks since boot) of process ``pid``."""
-    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    return int(fields[1]), fields[19]

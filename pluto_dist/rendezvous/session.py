@@ -11,7 +11,7 @@ from pluto_dist.rendezvous.connect import connect
 from pluto_dist.rendezvous.membership import Membership, new_token
 from pluto_dist.rendezvous.messages import Member
 from pluto_dist.rendezvous.node_state import NodeState
-from pluto_dist.rendezvous.store import LocalStore
+from pluto_dist.rendezvous.store import FileStore, LocalStore
 
 
 class Session:
@@ -37,12 +37,17 @@ class Session:
         """
         folder = node_state.find(context)
         kept = self._membership if self._context == context else None
-        own = kept.store if kept is not None and isinstance(kept.store, LocalStore) else None
+        own = kept.store if kept is not None and isinstance(kept.store, (LocalStore, FileStore)) else None
         store = own or connect(context, folder, self._slot, deadline=deadline, stop=stop)
         if kept is None or not kept.continues_on(store):
             kept = Membership(store, _member(context, host), _kept_state(context, folder), self._fresh_token)
         self._membership, self._context = kept, context
         return kept
+
+    @property
+    def began_alone(self) -> bool:
+        """Whether this process has had a run without a launcher, which ranks that it started may have joined."""
+        return self._context is not None and self._context.launcher == "single"
 
     def alone(self, context: LaunchContext, host: str) -> Membership:
         """This rank in a store of its own, for as long as it is not connected; it shares only its node's state."""

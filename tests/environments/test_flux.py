@@ -116,8 +116,9 @@ def test_whose_ranks_they_are(environ, launcher):
 def test_a_spawned_child_is_not_a_task():
     """A child that multiprocessing started inherits its parent's variables, and is none of Flux's tasks."""
     assert flux.detect(task(), ProcessFacts(spawned=True)) is None
+    assert not detect(task(), ProcessFacts(spawned=True)).has_part
     with pytest.raises(NoSharedRunError):
-        detect(task(), ProcessFacts(spawned=True))
+        detect(task(), ProcessFacts(spawned=True, starts_ranks=True))
     assert detect(task(), ProcessFacts(group=Topology(0, 2), spawned=True)).topology == Topology(0, 2)
 
 

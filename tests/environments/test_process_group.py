@@ -13,10 +13,17 @@ STALE = {"RANK": "0", "WORLD_SIZE": "1"}
 
 
 @pytest.mark.parametrize("environ", [{}, worker(), STALE, {"RANK": "x"}], ids=["bare", "of a worker", "stale", "odd"])
-def test_a_spawned_child_without_a_group_is_an_error(environ):
+def test_a_rank_that_torch_spawned_without_a_group_is_an_error(environ):
     """A spawned child inherits variables that describe its parent; the error says what to call first."""
     with pytest.raises(NoSharedRunError, match="init_process_group"):
-        detect(environ, ProcessFacts(spawned=True))
+        detect(environ, ProcessFacts(spawned=True, starts_ranks=True))
+
+
+def test_another_spawned_child():
+    """A child of a rank has no part; one of a process without a launcher is a process as any other."""
+    assert not detect(worker(), ProcessFacts(spawned=True)).has_part
+    alone = detect({}, ProcessFacts(spawned=True))
+    assert (alone.launcher, alone.has_part) == ("single", True)
 
 
 @pytest.mark.parametrize("environ", [{}, worker(), STALE, {"RANK": "x"}], ids=["bare", "of a worker", "stale", "odd"])

@@ -319,3 +319,60 @@ def test_two_agents_with_different_ids(tracker, torchrun):
     assert len({report["error"] for report in job.reports}) == 1
     assert "TORCHELASTIC_RUN_ID is " in job.reports[0]["error"]
     assert tracker.runs("ways") == []
+
+
+# What Lightning's and Fabric's own launchers do (Lightning 2.6.6, _SubprocessScriptLauncher._call_children_scripts).
+OWN_LAUNCHER = """
+import os, subprocess, sys
+import torch, torch.distributed as dist
+import pluto_dist
+from reporting import report
+
+def launch(port):
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0", "WORLD_SIZE": "2"}
+    if os.environ.get("LOCAL_RANK") is None:
+        os.environ.update(place, LOCAL_RANK="0")
+        return subprocess.Popen([sys.executable, *sys.argv], env={**os.environ, "LOCAL_RANK": "1"})
+
+WHERE, PORT, WHAT = sys.argv[1:]
+if WHERE == "top":
+    run = pluto_dist.init(project="ways", config={"lr": 1})
+child = launch(PORT)
+rank = int(os.environ["LOCAL_RANK"])
+if WHERE == "before":
+    run = pluto_dist.init(project="ways", config={"lr": 1})
+dist.init_process_group("gloo", rank=rank, world_size=2)
+run = pluto_dist.init(project="ways", config={"lr": 1})
+os.environ["RANK"] = str(rank)  # for the report
+report(run, argv=[])
+if WHAT == "raise" and rank == 1:
+    raise ValueError("boom")
+dist.barrier()
+run.finish()
+sys.exit(child.wait() if child else 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "what", "prefix"),
+    [
+        ("top", "succeed", "single-"),
+        ("top", "raise", "single-"),
+        pytest.param("before", "succeed", "lightning-", marks=pytest.mark.exhaustive),
+        pytest.param("after", "succeed", "process-group-", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_script_that_starts_the_other_ranks_itself(tracker, torchrun, where, what, prefix):
+    """The children that a script starts as Lightning does are in its run, wherever init() stands; a failure is told."""
+    script = torchrun.write(OWN_LAUNCHER)
+    job = run_python(torchrun, [sys.executable, script, where, str(free_port()), what], tracker.environ())
+    (run,) = tracker.runs("ways")
+    assert run["externalId"].startswith(prefix)
+    assert [(report["rank"], report["id"]) for report in job.reports] == [(0, run["id"]), (1, run["id"])]
+    assert (len(run["attaches"]), run["config"]["lr"]) == (2, 1)
+    if what == "succeed":
+        assert (job.returncode, run["status"]) == (0, "COMPLETED"), job.output
+        assert [change["to"] for change in run["statusHistory"]] == ["RUNNING", "COMPLETED"]
+    else:
+        assert (run["status"], run["statusMetadata"]["rank"]) == ("FAILED", 1), job.output
+        assert run["statusMetadata"]["reason"] == "ValueError: boom"

@@ -10,10 +10,11 @@ import pytest
 from client.misbehaving import RUN
 from lifecycle.ranks import context_of, plan_of
 from pluto_dist.contract.run_requests import CreateRunResponse
+from pluto_dist.environments.process_facts import process_name
 from pluto_dist.lifecycle.supervision import report_begin, report_run
 from pluto_dist.rendezvous.membership import Membership
 from pluto_dist.rendezvous.messages import Member, Outcome
-from pluto_dist.rendezvous.node_state import NodeState, process_name
+from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.store import LocalStore
 from pluto_dist.rendezvous.worker_reports import read_run
 

@@ -36,6 +36,7 @@ OTHER_VARIABLES = {
     "PLUTO_DIST_CONTRACT_URL": "tests/server/contract/table.py",
     "PLUTO_DIST_CONTRACT_KEY": "tests/server/contract/table.py",
     "PLUTO_DIST_CONTRACT_PY": "tests/server/contract/table.py",
+    "PLUTO_DIST_PARENT": "pluto_dist/environments/process_facts.py",
     "PLUTO_DIST_WRITE_SNAPSHOTS": "tests/cli/test_help.py",
     "PLUTO_URL_": "pluto_dist/server/env_file.py",  # `PLUTO_URL_*`
 }

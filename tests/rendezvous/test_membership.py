@@ -23,7 +23,7 @@ from pluto_dist.rendezvous.membership import Membership
 from pluto_dist.rendezvous.messages import MESSAGE_LIMIT, Member, Outcome, PriorAttempt, dump
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.run_channel import RunChannel
-from pluto_dist.rendezvous.store import PREFIX, LocalStore, Store, TorchStore
+from pluto_dist.rendezvous.store import PREFIX, FileStore, LocalStore, Store, TorchStore
 
 T = TypeVar("T")
 NODES, RANKS_PER_NODE = 4, 4
@@ -503,7 +503,8 @@ def test_a_store_that_this_rank_left(meeting):
 
 def test_a_world_of_one_needs_no_torch():
     """One process that no launcher started meets nobody."""
-    assert isinstance(connect(LaunchContext("single", Topology(0, 1)), NodeState(None), "slot", deadline=0), LocalStore)
+    assert isinstance(connect(LaunchContext("single", Topology(0, 1)), NodeState(None), "slot", deadline=0), FileStore)
+    assert isinstance(connect(LaunchContext("flux", Topology(0, 1)), NodeState(None), "slot", deadline=0), LocalStore)
 
 
 class CountingStore(TorchStore):

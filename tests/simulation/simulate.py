@@ -20,6 +20,7 @@ from pluto_dist.client.offline import entry, queue
 from pluto_dist.client.offline.sync import sync
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.secret import Secret
+from pluto_dist.environments import ProcessFacts
 from pluto_dist.inventory.probes import software
 from pluto_dist.inventory.records import GpuReport, HostReport, NodeInventory, Process
 from pluto_dist.lifecycle import inventory_report, participant
@@ -136,7 +137,7 @@ class Simulator:
             return NodeInventory(name, HostReport(), self._software, GpuReport(), None, 10)
 
         replaced: list[tuple[Any, str, Any]] = [
-            (api, "is_spawned", lambda environ: False),
+            (api, "gather", lambda environ, group, began_alone: ProcessFacts(group)),
             (tracker_client, "DeadlineAdapter", Adapter),
             (session, "connect", stores.connect),
             (participant, "hosts_a_store", stores.hosts_a_store),
@@ -146,7 +147,7 @@ class Simulator:
             (node_state, "_agent", lambda marks: f"{world.task.process.host.name} agent" if world.task else None),
             (run_module, "ExitHooks", ExitHooks),
             (run_module, "TerminationHook", TerminationHook),
-            (run_module.sdk, "export", lambda run_id, project: None),
+            (run_module.sdk, "export", lambda run_id, project, parent: None),
             (entry, "_last_at", 0),
             (entry, "_clock", stdlib.Lock(world)),
         ]
