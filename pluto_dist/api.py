@@ -211,6 +211,7 @@ def _connect(plan: Plan, session: Session) -> Participant | None:
     if plan.is_rank_zero:
         announce.warn_of_plain_http(plan.settings)
         announce.report_requeue(plan)
+        announce.warn_of_nodes(plan)
     return Participant(plan, session)
 
 

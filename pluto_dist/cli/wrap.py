@@ -116,6 +116,8 @@ class _Command(click.Command):
     f"torchrun --no-python sh -c '{PROGRAM} train.py'. Variables that `import torch` reads, such as "
     "OMP_NUM_THREADS, must be set outside of the script: torch has been imported before it.",
 )
+@click.option("--local_rank", hidden=True)  # deepspeed puts it before the script
+@click.option("--local-rank", "dashed", hidden=True)  # and torch.distributed.launch
 @click.option("-m", "is_module", is_flag=True, help="Run a module, as python -m does.")
 @run_options
 @click.argument("script", nargs=-1, required=True, type=click.UNPROCESSED, metavar="SCRIPT")
@@ -129,6 +131,8 @@ def wrap(*, is_module: bool, script: tuple[str, ...], **options: Any) -> tuple[r
     call, config and tags are merged. Else trouble with the tracker is a warning, and the script runs.
     """
     name, *arguments = script
+    given = {"--local_rank": options.pop("local_rank"), "--local-rank": options.pop("dashed")}
+    arguments[:0] = [f"{option}={value}" for option, value in given.items() if value is not None]
     try:
         return runner.Target(name, tuple(arguments), is_module), init_arguments(**options)
     except ConfigurationError as error:

@@ -27,9 +27,12 @@ Detect = Callable[[Mapping[str, str], ProcessFacts], LaunchContext | None]
 PRECEDENCE: tuple[str | Detect, ...] = (  # modules of this package, each imported when its turn comes; or functions
     "torchrun",  # first: its agent hosts a store, whatever started the agent
     "openmpi",  # in an allocation srun starts only mpirun's daemons: srun's tasks are nodes, mpirun's the ranks
+    "mvapich",
+    "jsm",
     "flux",  # before mpich: it sets PMI_RANK and PMI_SIZE too, and its own variables give more
     "mpich",  # before slurm, as openmpi; srun sets PMI_RANK too (--mpi=pmi2), and is left to the next
     "slurm",
+    "horovod",  # after what its MPI controller starts the ranks with
     "lightning",  # before env_vars, which WORLD_SIZE without RANK contradicts
     "env_vars",  # after them: they give more, give way to another RANK, and scripts export WORLD_SIZE alone
     "process_group",  # the ranks as torch itself has them, if the environment describes none

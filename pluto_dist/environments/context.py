@@ -53,6 +53,7 @@ class LaunchContext:
             node's workers) has not, or not with these values; empty if no process belongs to this launch alone.
         restart_count: of this node's agent alone (no two agents need agree), or ``None``.
         max_restarts: of this node's agent, or ``None``.
+        several_nodes: the variable that shows several nodes although no launcher started this process, or ``None``.
         variables: the variables that name the launch, with their values; errors show them when ranks disagree.
     """
 
@@ -72,6 +73,7 @@ class LaunchContext:
     worker_marks: tuple[str, ...] = ()
     restart_count: int | None = None
     max_restarts: int | None = None
+    several_nodes: str | None = None
     variables: tuple[tuple[str, str], ...] = ()
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pluto_dist.environments.context import LaunchContext
 from pluto_dist.environments.process_facts import ProcessFacts
 from pluto_dist.environments.topology import Topology
-from pluto_dist.environments.variables import master_address, rank_and_world, whole_number
+from pluto_dist.environments.variables import NODE_COUNTS, master_address, rank_and_world, whole_number
 
 
 def detect(environ: Mapping[str, str], process: ProcessFacts) -> LaunchContext | None:
@@ -29,6 +29,8 @@ def detect(environ: Mapping[str, str], process: ProcessFacts) -> LaunchContext |
         return None
     if process.group and (environ.get("RANK"), environ.get("WORLD_SIZE")) != _as_variables(process.group):
         return None  # they describe a parent, or a world that the script has divided
+    if environ.get("RANK") == "0" and "WORLD_SIZE" not in environ and _is_one_node(environ):
+        return None  # Konduktor: RANK is the number of the node
     rank, world_size = rank_and_world(environ)
     topology = Topology(
         rank,
@@ -37,6 +39,11 @@ def detect(environ: Mapping[str, str], process: ProcessFacts) -> LaunchContext |
         local_world_size=whole_number(environ, "LOCAL_WORLD_SIZE"),
     )
     return LaunchContext(launcher="environment", topology=topology, hosted_address=master_address(environ))
+
+
+def _is_one_node(environ: Mapping[str, str]) -> bool:
+    counts = {environ[name] for name in NODE_COUNTS if name in environ}
+    return counts == {"1"}
 
 
 def _as_variables(group: Topology) -> tuple[str, str]:

@@ -16,6 +16,9 @@ from pluto_dist.environments.topology import Topology
 from pluto_dist.errors import LauncherError
 from pluto_dist.serialization.text import parse_digits
 
+NODE_COUNTS = ("NUM_NODES", "NNODES", "PET_NNODES", "SKYPILOT_NUM_NODES", "AWS_BATCH_JOB_NUM_NODES")
+_NODE_RANKS = ("NODE_RANK", "PET_NODE_RANK", "SKYPILOT_NODE_RANK", "AWS_BATCH_JOB_NODE_INDEX")
+
 
 def place(environ: Mapping[str, str], rank_name: str, size_name: str, *, start: str) -> tuple[int, int] | None:
     """Rank and world size in the two variables.
@@ -100,6 +103,19 @@ def whole_number(environ: Mapping[str, str], name: str) -> int | None:
     return found
 
 
+def several_nodes(environ: Mapping[str, str]) -> str | None:
+    """The variable that shows that this node is one of several, with its value; ``None`` if none does.
+
+    Platforms set these for each node (Konduktor, SkyPilot, Kubeflow, AWS Batch), and start no ranks.
+
+    >>> several_nodes({"NUM_NODES": "2"}), several_nodes({"PET_NNODES": "1:4"}), several_nodes({"NODE_RANK": "0"})
+    ('NUM_NODES=2', 'PET_NNODES=1:4', None)
+    """
+    counts = ((name, parse_digits(environ.get(name, "").rpartition(":")[2], most=9) or 0) for name in NODE_COUNTS)
+    ranks = ((name, 1 + (parse_digits(environ.get(name, ""), most=9) or 0)) for name in _NODE_RANKS)
+    return next((f"{name}={environ[name]}" for name, number in (*counts, *ranks) if number > 1), None)
+
+
 def rank_and_world(environ: Mapping[str, str]) -> tuple[int, int]:
     """RANK and WORLD_SIZE, which only make sense together.
 
@@ -118,7 +134,8 @@ def rank_and_world(environ: Mapping[str, str]) -> tuple[int, int]:
         raise LauncherError(
             f"{have} is set ({environ[have]!r}) but {lack} is not, so this worker's place is unknown "
             "(some launchers set RANK to the number of the node).\n"
-            f"Start the script with torchrun, export {lack} too, or unset {have} for a single process."
+            f"Start the script with torchrun{_of_nodes(environ)}, export {lack} too, or unset {have} for a single "
+            "process."
         )
     if rank >= world_size:
         raise LauncherError(
@@ -126,6 +143,14 @@ def rank_and_world(environ: Mapping[str, str]) -> tuple[int, int]:
             "Export the RANK of the process, not of the node, or start the script with torchrun."
         )
     return rank, world_size
+
+
+def _of_nodes(environ: Mapping[str, str]) -> str:
+    """The options of torchrun for a platform that sets RANK to the number of the node."""
+    count = next((name for name in NODE_COUNTS if environ.get(name)), None)
+    if count is None or "RANK" not in environ:
+        return ""
+    return f" (--nnodes=${count} --rdzv-backend=c10d --rdzv-endpoint=$MASTER_ADDR:29500)"
 
 
 def master_address(environ: Mapping[str, str]) -> tuple[str, int] | None:

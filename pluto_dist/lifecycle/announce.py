@@ -79,6 +79,17 @@ def warn_of_plain_http(settings: Settings) -> None:
         logger.warning("the API key travels unencrypted to %s: use https where the network is not yours", parts.netloc)
 
 
+def warn_of_nodes(plan: Plan) -> None:
+    """A warning that each node has a run of its own, if the environment shows several nodes and no ranks."""
+    if (shown := plan.context.several_nodes) is not None:
+        logger.warning(
+            "%s, but no launcher started this process: its run is that of one process, and each node has its own. "
+            "Start the script on every node with torchrun (--nnodes, --rdzv-backend=c10d, --rdzv-endpoint), or call "
+            "pluto_dist.init() after torch.distributed.init_process_group()",
+            shown,
+        )
+
+
 def report_requeue(plan: Plan) -> None:
     """How to continue the earlier run, if the scheduler has requeued the job and this launch is a run of its own."""
     scope = plan.context.scope

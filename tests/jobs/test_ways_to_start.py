@@ -376,3 +376,39 @@ def test_a_script_that_starts_the_other_ranks_itself(tracker, torchrun, where, w
     else:
         assert (run["status"], run["statusMetadata"]["rank"]) == ("FAILED", 1), job.output
         assert run["statusMetadata"]["reason"] == "ValueError: boom"
+
+
+# accelerate 1.15, debug_launcher and PrepareForLaunch: forked, WORLD_SIZE from the parent, the ranks in a FileStore.
+DEBUG_LAUNCHER = """
+import os, sys
+import torch.distributed as dist
+from torch.multiprocessing import start_processes
+import pluto_dist
+from reporting import report
+
+def train(rank, file):
+    dist.init_process_group("gloo", rank=rank, store=dist.FileStore(file, 2), world_size=2)
+    with pluto_dist.init(project="ways") as run:
+        os.environ["RANK"] = str(rank)  # for the report
+        report(run, argv=[])
+        dist.barrier()
+    dist.destroy_process_group()
+
+if __name__ == "__main__":
+    os.environ.update(WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="29500")
+    start_processes(train, args=(sys.argv[1],), nprocs=2, start_method="fork")
+"""
+
+
+def test_ranks_that_see_different_launchers(tracker, torchrun, tmp_path):
+    """Rank 0 takes its parent's RANK for its own, rank 1 knows the process group alone: one run all the same."""
+    command = [sys.executable, torchrun.write(DEBUG_LAUNCHER), str(tmp_path / "store")]
+    run = check_one_run(tracker, run_python(torchrun, command, tracker.environ() | {"RANK": "0"}))
+    assert run["externalId"].startswith(("environment-", "process-group-"))
+
+
+def test_several_nodes_without_a_launcher(tracker, torchrun):
+    """A process of a platform that counts nodes alone has its run, and a warning says what to do."""
+    job = run_python(torchrun, [sys.executable, torchrun.write(REPORT)], tracker.environ() | {"NUM_NODES": "2"})
+    check_one_run(tracker, job, ranks=1)
+    assert job.output.count("NUM_NODES=2, but no launcher started this process") == 1
