@@ -17,12 +17,14 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import functools
 import math
 import sys
 import types
 from collections.abc import Generator, Iterable, Iterator, Mapping, MappingView, Sequence, Set
 from typing import Any
 
+from pluto_dist.serialization.masking import hidden, is_secret_interpolation
 from pluto_dist.serialization.safe_access import (
     attempt,
     attributes,
@@ -50,7 +52,15 @@ def node(value: object) -> Leaf | Branch:
 def _node(value: object) -> Leaf | Branch | None:
     if type(value) in _BUILTINS:
         return _native(value)
-    return _torch(value) or _numpy(value) or _omegaconf(value) or _pydantic(value) or _attrs(value) or _native(value)
+    return (
+        hidden(value)
+        or _torch(value)
+        or _numpy(value)
+        or _omegaconf(value)
+        or _pydantic(value)
+        or _attrs(value)
+        or _native(value)
+    )
 
 
 # The standard library.
@@ -75,6 +85,8 @@ def _mapping(value: Any) -> Branch | None:
     if dataclasses.is_dataclass(type(value)):
         names = [field.name for field in dataclasses.fields(value)]
         return Branch("mapping", name, len(names), attributes(value, names))
+    if all(callable(getattr(type(value), method, None)) for method in ("keys", "__getitem__")):  # as dict() takes it
+        return Branch("mapping", name, size_of(value), _items(value))  # ml_collections.ConfigDict
     return None
 
 
@@ -95,8 +107,9 @@ def _unread(value: Any) -> Leaf | None:
     return None
 
 
-def _items(value: Mapping[object, object]) -> Iterable[tuple[object, object]]:
-    return ((key, child(lambda key=key: value[key])) for key in value)  # type: ignore[misc]
+def _items(value: Any) -> Iterable[tuple[object, object]]:
+    keys = value if is_a(value, Mapping) else value.keys()
+    return ((key, child(lambda key=key: value[key])) for key in keys)  # type: ignore[misc]
 
 
 def _array_like(value: Any) -> Leaf | None:
@@ -182,14 +195,18 @@ def _omegaconf(value: Any) -> Branch | None:
 
 def _omegaconf_items(config: Any, keys: Any) -> Iterator[tuple[object, object]]:
     conf: Any = sys.modules["omegaconf"].OmegaConf
+    as_written = functools.cache(lambda: conf.to_container(config, resolve=False))  # the whole config: made once
     for key in keys:
         if conf.is_missing(config, key):
             yield key, Leaf("???", "mandatory value that is missing; its mark is kept")
             continue
         found = child(lambda key=key: config[key])  # type: ignore[misc]
-        if isinstance(found, Leaf):
-            text = attempt(lambda key=key: conf.to_container(config, resolve=False)[key], found.value)  # type: ignore[misc]
-            found = Leaf(str(text), "interpolation that cannot be resolved; its text is kept")
+        if conf.is_interpolation(config, key):
+            text = attempt(lambda key=key: str(as_written()[key]), "${...}")  # type: ignore[misc]
+            if isinstance(found, Leaf):
+                found = Leaf(text, "interpolation that cannot be resolved; its text is kept")
+            elif is_secret_interpolation(str(key), text, found):
+                found = Leaf(text)
         yield key, found
 
 

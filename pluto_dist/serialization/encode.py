@@ -6,18 +6,21 @@ What a single value becomes is in ``adapters``; how a config is read from its ar
 from __future__ import annotations
 
 import json
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 from pluto_dist.serialization.adapters import node
-from pluto_dist.serialization.safe_access import described, is_a, take
+from pluto_dist.serialization.masking import is_suspect, shown_by_owner
+from pluto_dist.serialization.safe_access import described, is_a, take, type_name
 from pluto_dist.serialization.source import read_mapping
-from pluto_dist.serialization.text import Names, is_suspect, path_text, printable, storable_text
+from pluto_dist.serialization.text import Names, path_text, printable, storable_text
 from pluto_dist.serialization.types import (
     ARRAY_LIMIT,
     DEPTH_LIMIT,
     DOCUMENT_LIMIT,
+    SECONDS,
     TEXT_LIMIT,
     VALUE_LIMIT,
     Branch,
@@ -28,22 +31,24 @@ from pluto_dist.serialization.types import (
 )
 
 RESERVED = ("pluto_dist",)
+_PLAIN = (str, int, float, bool, type(None))
 _KEY_DEPTH_LIMIT = 5
 
 
-def encode(config: object, argument: str = "config") -> Encoded:
+def encode(config: object, argument: str = "config", seconds: float = SECONDS) -> Encoded:
     """``config`` as JSON that the tracker stores unchanged, and what was lost on the way.
 
     Args:
         config: a mapping, an argparse or simple namespace, an instance of a dataclass, of an attrs class or of
             a pydantic model, a DictConfig, the path of a .json, .yaml or .yml file, or None.
         argument: its name in messages.
+        seconds: after which what has not been read yet is left out; a single value is not interrupted.
 
     Raises:
         ConfigurationError: it is none of these, or its file cannot be read.
     """
+    walk = _Walk(argument, time.monotonic() + seconds)
     source, branch = read_mapping(config, argument)
-    walk = _Walk(argument)
     whole = walk.run(source, branch)
     value, dropped = _fit(whole, argument)
     losses = sorted({*walk.losses, *dropped}, key=lambda loss: (loss.key, loss.what))
@@ -89,10 +94,10 @@ class _Task:
 
 
 class _Walk:
-    def __init__(self, argument: str) -> None:
+    def __init__(self, argument: str, until: float) -> None:
         self.losses: set[Loss] = set()
         self.suspects: list[list[str | int]] = []
-        self._argument = argument
+        self._argument, self._until = argument, until
         self._queue: deque[_Task] = deque()
         self._sets: list[list[Json]] = []
         self._values_left = VALUE_LIMIT
@@ -113,7 +118,6 @@ class _Walk:
         pairs = self._children(place, branch)
         if pairs is None:
             task.out[task.slot] = str(branch)
-            self._lose(place, None, f"left out: a {self._argument} holds at most {VALUE_LIMIT:,} values")
             return
         self._values_left -= len(pairs)
         if branch.shape == "mapping":
@@ -140,20 +144,21 @@ class _Walk:
     def _children(self, place: _Place, branch: Branch) -> list[tuple[object, object]] | None:
         """All children; None if they exceed the values that are left. The top is cut instead."""
         left, is_top = self._values_left, place.parent is None
-        if branch.size is not None and branch.size > left and not is_top:
-            return None
-        pairs, raised = take(branch.pairs, left + 1)
-        if raised:
-            self._lose(place, None, f"raised an exception after {len(pairs):,} values, which are kept")
-        if len(pairs) <= left:
+        too_many = branch.size is not None and branch.size > left and not is_top
+        pairs, why = ([], None) if too_many else take(branch.pairs, left + 1, self._until)
+        if why:
+            self._lose(place, None, f"{why} after {len(pairs):,} values, which are kept")
+        if len(pairs) <= left and not too_many:
             return pairs
         if not is_top:
+            self._lose(place, None, f"left out: a {self._argument} holds at most {VALUE_LIMIT:,} values")
             return None
         self._lose(place, None, f"holds more than {VALUE_LIMIT:,} values; those after the first are left out")
         return pairs[:left]
 
     def _put(self, place: _Place, out: Json, slot: str | int, step: str | int | None, value: object) -> None:
-        found = node(value)
+        is_late = time.monotonic() > self._until and type(value) not in _PLAIN
+        found = Leaf(f"<{type_name(value)}>", "was not read in time; its type is kept") if is_late else node(value)
         if isinstance(found, Leaf):
             out[slot] = self._leaf(place, slot, found, value)
             return
@@ -180,9 +185,12 @@ class _Walk:
         text, lost = storable_text(str.__str__(leaf.value))
         self._lose(place, key, lost)
         self._text_left -= len(text)
-        if key is not None and is_a(source, str, bytes) and is_suspect(key, text):
+        if key is None or not is_a(source, str, bytes) or not is_suspect(key, text):
+            return text
+        shown, _ = storable_text(shown_by_owner(place.source, key, text))
+        if shown == text:
             self.suspects.append([*place.steps(), key])
-        return text
+        return shown
 
     def _lose(self, place: _Place, key: str | None, what: str | None) -> None:
         """Record what a key of a mapping lost, or a container; losses of a list's items are the list's."""

@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TypeVar
@@ -39,15 +41,24 @@ def child(read: Callable[[], object]) -> object:
     return attempt(read, Leaf("<unreadable>", "raised an exception when it was read"))
 
 
-def take(values: Iterable[T], limit: int) -> tuple[list[T], bool]:
-    """The first ``limit`` values, fewer if the iterator raises, and whether it did."""
+def take(values: Iterable[T], limit: int, until: float = math.inf) -> tuple[list[T], str | None]:
+    """The first ``limit`` values, and why they are fewer if the iterator raises or is not done in time.
+
+    Args:
+        values: iterated over once.
+        limit: number of values.
+        until: on the monotonic clock.
+    """
     taken: list[T] = []
 
-    def fill() -> bool:
-        taken.extend(islice(values, limit))
-        return False
+    def fill() -> str | None:
+        for value in islice(values, limit):
+            taken.append(value)
+            if time.monotonic() > until:
+                return "was not read in time"
+        return None
 
-    return taken, attempt(fill, True)
+    return taken, attempt(fill, "raised an exception")
 
 
 def attributes(value: object, names: Iterable[str]) -> Iterator[tuple[object, object]]:

@@ -1,4 +1,4 @@
-"""Texts and keys that the tracker or a record can store, and keys that look like those of a secret.
+"""Texts and keys that the tracker or a record can store.
 
 >>> storable_text("a\\x00b")
 ('ab', 'NUL characters left out')
@@ -15,8 +15,6 @@ from pluto_dist.serialization.codec import TEXT_LIMIT
 from pluto_dist.serialization.types import KEY_LIMIT
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Neither "tokenizer" nor "author"; special tokens ("<pad>", "[CLS]") are recognised by their value.
-_SECRET = re.compile(r"token(?!i)|secret|passw(?:or)?d|api[-_. ]?key|auth(?!or(?!i))|credential", re.IGNORECASE)
 _DROPPED = "__proto__"
 _LINE_LIMIT = 200
 
@@ -44,15 +42,6 @@ def parse_digits(text: str, most: int = 18) -> int | None:
     (7, None, None, None, None)
     """
     return int(text) if text.isascii() and text.isdigit() and len(text) <= most else None
-
-
-def is_suspect(key: str, text: str) -> bool:
-    """Whether ``text`` under ``key`` looks like a secret.
-
-    >>> is_suspect("HF_TOKEN", "hf_x"), is_suspect("tokenizer", "gpt2"), is_suspect("pad_token", "<pad>")
-    (True, False, False)
-    """
-    return bool(text) and not text.startswith(("<", "[")) and _SECRET.search(key) is not None
 
 
 def path_text(steps: Iterable[str | int]) -> str:

@@ -18,6 +18,7 @@ ARRAY_LIMIT = 64  # elements of an array, a tensor or a range that are written o
 EXACT_INTEGER = 2**53  # the server keeps numbers as doubles
 REPR_LIMIT = 200
 BINARY_LIMIT = 1024  # bytes that are not text
+SECONDS = 10.0  # reading a config runs code of its objects; 100,000 plain values take 0.3 s
 
 
 @dataclass(frozen=True, slots=True)

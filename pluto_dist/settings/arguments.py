@@ -24,6 +24,8 @@ from pluto_dist.serialization.encode import encode
 from pluto_dist.serialization.types import Encoded
 from pluto_dist.settings.settings import Settings, load
 
+_READING = 1 / 3  # of the timeout, for reading the config, which runs code of its objects
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -135,7 +137,7 @@ def resolve(
         problems.extend(error.problems)
     config = Encoded({})
     try:
-        config = encode(given.config)
+        config = encode(given.config, seconds=(chosen.timeout if chosen else 0) * _READING)
         if command_line.config is not None:
             config = dataclasses.replace(config, value=merged(config.value, encode(command_line.config).value))
     except ConfigurationError as error:
