@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 logger = logging.getLogger("pluto_dist")
 
@@ -25,6 +25,10 @@ class _StderrHandler(_Handler):
     def __init__(self) -> None:
         logging.Handler.__init__(self)
         self.setFormatter(logging.Formatter("pluto_dist: %(message)s"))
+
+    def filter(self, record: logging.LogRecord) -> Any:
+        """Nothing once the application has set up logging: its handler has the record too (a job of Hydra)."""
+        return not logging.getLogger().handlers and super().filter(record)
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]  # StreamHandler keeps it as an attribute
