@@ -16,7 +16,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pluto_dist import environments, identity, log
+from pluto_dist.environments import single_process
 from pluto_dist.environments.context import LaunchContext
+from pluto_dist.environments.launch_environ import as_launched
 from pluto_dist.environments.process_facts import ProcessFacts, gather
 from pluto_dist.errors import AuthenticationError, ExchangeError, PlutoDistError, received
 from pluto_dist.inventory.gpu import torch_device
@@ -95,7 +97,7 @@ def init(
         project, name, config, tags, run_id, resume, fork_run_id, fork_step, inherit_config, inherit_tags,
         logger_settings, created_at, updated_at, mode, timeout, on_error, metadata,
     )  # fmt: skip
-    return begin(arguments, current_process(), dict(os.environ), wait=wait)
+    return begin(arguments, current_process(), as_launched(dict(os.environ)), wait=wait)
 
 
 def begin(arguments: Arguments, process: ProcessState, environ: Mapping[str, str], *, wait: bool = True) -> Run:
@@ -109,6 +111,7 @@ def begin(arguments: Arguments, process: ProcessState, environ: Mapping[str, str
             logger.warning("a run is open: init() returns it, and ignores %s", ", ".join(changed))
         return run
     process.begin_run(arguments)
+    participant = None
     try:
         facts = _gather_facts(arguments, environ, process)
         plan = _decide(facts, nth=process.runs, started=started)
@@ -121,6 +124,12 @@ def begin(arguments: Arguments, process: ProcessState, environ: Mapping[str, str
         logger.warning("going on without a tracker: %s", error)
         facts = _gather_facts(Arguments(mode="offline"), {}, process)
         run = Run(_decide(facts, nth=process.runs, started=started), None)
+    except Exception as error:  # noqa: BLE001  # border: no thread or file to be had, or a fault of ours, ends no training
+        logger.warning("going on without a run: %s: %s", type(error).__name__, error)
+        logger.debug("init() failed", exc_info=True)
+        if participant is not None:
+            participant.abandon()
+        run = Run(_decide(_no_facts(), nth=process.runs, started=started), None)
     process.run = run
     run.export_to_sdk()
     return run
@@ -180,6 +189,13 @@ def _has_own_run(arguments: Arguments, facts: ProcessFacts) -> bool:
     if arguments.run_id is None or facts.is_importing:
         return False
     return facts.parent is None or str(arguments.run_id) != facts.parent.run_id
+
+
+def _no_facts() -> _Facts:
+    """What is known of a run that does nothing; reads no file."""
+    resolved, context = resolve(Arguments(mode="disabled"), {}), single_process.detect({}, ProcessFacts())
+    context = replace(context, topology=process_group() or context.topology)
+    return _Facts(resolved, resolved.settings, context, {}, None)
 
 
 def _decide(facts: _Facts, *, nth: int, started: float) -> Plan:

@@ -1,7 +1,7 @@
 """A requests adapter whose requests end by a deadline, however slowly the server answers.
 
 requests' timeout starts again with every byte, so a server that sends one byte a second blocks its caller for ever.
-Here a timer shuts the connection down.
+Here a timer shuts the connection down, if the system has a thread to give.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import PoolManager
+
+from pluto_dist.background import started
 
 
 class DeadlineAdapter(HTTPAdapter):
@@ -36,7 +38,7 @@ class DeadlineAdapter(HTTPAdapter):
         is_cut = threading.Event()
         timer = threading.Timer(max(0.0, seconds), self._cut, (is_cut,))
         timer.name, timer.daemon = "pluto_dist deadline", True
-        timer.start()
+        started(timer)  # if not, the timeout between two bytes must do
         try:
             yield
         finally:

@@ -3,8 +3,8 @@
 Requests and answers are the records of ``contract.run_requests``. Every call has a deadline on the monotonic clock, and
 sleeps only on an event, so that its owner can stop it at once.
 
-Retried until the deadline: no connection, 408, 429 (Retry-After obeyed) and 5xx, with urllib3's exponential
-backoff and full jitter. Retried twice: 401, which the hosted server answers now and then to a good key.
+Retried until the deadline: no connection, 408, 429 (Retry-After obeyed) and 5xx, with exponential backoff and jitter.
+Retried twice: 401, which the hosted server answers now and then to a good key.
 Not sent: an id that no run can have, to which the server answers 500. Sent as ``contract.storable`` makes it: the rest.
 Never followed: redirects, because a redirected POST arrives as a GET, and GET /api/runs/create answers 200
 with a run that does not exist.
@@ -13,6 +13,7 @@ with a run that does not exist.
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from typing import Any, TypeVar
@@ -21,7 +22,6 @@ from urllib.parse import quote, urlencode, urlsplit
 import requests
 from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError
-from urllib3.util.retry import Retry
 
 from pluto_dist.client import responses
 from pluto_dist.client.deadline import DeadlineAdapter
@@ -269,8 +269,7 @@ class TrackerClient:
             ) from error
 
     def _ask(self, method: str, url: str, request: Record | None, deadline: float, retry: bool = True) -> Any:
-        policy = Retry(total=None, backoff_factor=0.2, backoff_max=8, backoff_jitter=0.5)
-        unauthorized, body = 0, None if request is None else body_of(request)
+        tries, unauthorized, body = 0, 0, None if request is None else body_of(request)
         while True:
             try:
                 return self._try(method, url, body, deadline)
@@ -280,8 +279,8 @@ class TrackerClient:
                     raise
                 wait = 0.3 * unauthorized
             except _TryAgainError as failure:
-                policy = policy.increment(method, url, error=failure)
-                wait = max(failure.retry_after, policy.get_backoff_time())
+                wait = max(failure.retry_after, _backoff(tries))
+                tries += 1
                 if self._stopped.is_set() or not retry or time.monotonic() + wait >= deadline:
                     raise failure.final from None
             self._stopped.wait(min(wait, max(0.0, deadline - time.monotonic())))
@@ -351,6 +350,11 @@ class TrackerClient:
 
     def _masked(self, text: str) -> str:
         return text.replace(self._key.reveal(), "***")
+
+
+def _backoff(tries: int) -> float:
+    """Seconds to wait after so many earlier tries: none at first, then doubled up to 8 s, with jitter."""
+    return min(8.0, 0.2 * 2.0 ** min(tries, 8) + 0.5 * random.random()) if tries else 0.0
 
 
 class _TryAgainError(Exception):

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
+from pluto_dist.background import start_thread
 from pluto_dist.errors import ExchangeError, PlutoDistError
 from pluto_dist.inventory.gpu import assignment, local_vendor, torch_device, vendor_named
 from pluto_dist.inventory.probes.collect import collect
@@ -51,7 +52,7 @@ def publish_inventory(membership: Membership, agreed: Future[AgreedId], plan: Pl
         plan: what this rank's ``init()`` decided.
 
     Returns:
-        The thread; ``None`` if this rank is not the node leader.
+        The thread; ``None`` if this rank is not the node leader, or the system has no thread to give.
 
     Raises:
         ExchangeError: the store is lost.
@@ -60,11 +61,7 @@ def publish_inventory(membership: Membership, agreed: Future[AgreedId], plan: Pl
         if _publishes(plan):
             membership.publish_view(_view(plan).to_json())
         return None
-    thread = threading.Thread(
-        target=_collect_and_publish, args=(membership, agreed, plan), name="pluto_dist inventory", daemon=True
-    )
-    thread.start()
-    return thread
+    return start_thread(_collect_and_publish, "pluto_dist inventory", membership, agreed, plan)
 
 
 def _collect_and_publish(membership: Membership, agreed: Future[AgreedId], plan: Plan) -> None:

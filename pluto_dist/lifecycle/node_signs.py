@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from pluto_dist.background import start_thread
 from pluto_dist.contract.hardware import Silence
 from pluto_dist.errors import ExchangeError
 from pluto_dist.lifecycle.context import RankContext
@@ -48,13 +49,13 @@ def signs_of_life(context: RankContext) -> Iterator[None]:
         yield
         return
     over = threading.Event()
-    thread = threading.Thread(target=_give_signs, args=(context, over), name="pluto_dist signs of life", daemon=True)
-    thread.start()
+    thread = start_thread(_give_signs, "pluto_dist signs of life", context, over)
     try:
         yield
     finally:
         over.set()
-        thread.join(SIGN_OFF_SECONDS)
+        if thread is not None:
+            thread.join(SIGN_OFF_SECONDS)
 
 
 def _give_signs(context: RankContext, over: threading.Event) -> None:

@@ -7,9 +7,9 @@ no longer than a deadline. If keyring is not installed, there is no stored key.
 from __future__ import annotations
 
 import importlib.util
-import threading
 from dataclasses import replace
 
+from pluto_dist.background import start_thread
 from pluto_dist.log import logger
 from pluto_dist.settings import settings
 
@@ -33,9 +33,9 @@ def stored_key(timeout: float = SECONDS) -> str | None:
     if importlib.util.find_spec("keyring") is None:
         return None
     found: list[str] = []
-    thread = threading.Thread(target=_read, args=(found,), name="pluto_dist keychain", daemon=True)
-    thread.start()
-    thread.join(timeout)
+    thread = start_thread(_read, "pluto_dist keychain", found)
+    if thread is not None:
+        thread.join(timeout)
     return found[0] if found else None
 
 

@@ -26,6 +26,7 @@ LAYERS = (
     "version",
     "errors",
     "log",
+    "background",
     "private_files",
     "serialization",
     "contract",

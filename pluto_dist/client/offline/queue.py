@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -20,6 +21,7 @@ SPOOL_LIMIT = 256 << 20  # bytes; beyond it only creates and ends are kept, up t
 FILE_LIMIT = 64 << 20  # bytes
 SET_ASIDE = "set-aside"
 LOCK = ".lock"
+_NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class RunQueue:
@@ -70,6 +72,8 @@ class RunQueue:
             except FileNotFoundError:
                 continue  # sent by another process meanwhile
             except (ValueError, OSError) as error:
+                if isinstance(error, OSError) and error.errno in _NO_RESOURCES:
+                    continue  # the request is as it should be: for a later time, or for `pluto-dist sync`
                 self.set_aside(file, error)
             else:
                 found[id(entry)] = (entry, file)
@@ -99,7 +103,12 @@ class RunQueue:
         if self.folder is None or not self.folder.is_dir():
             yield True
             return
-        descriptor = private_files.lock(self.folder / LOCK, time.monotonic() + seconds)
+        try:
+            descriptor = private_files.lock(self.folder / LOCK, time.monotonic() + seconds)
+        except OSError as error:
+            if error.errno not in _NO_RESOURCES:
+                raise
+            descriptor = None  # what is kept stays
         try:
             yield descriptor is not None
         finally:

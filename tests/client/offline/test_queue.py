@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -263,3 +266,28 @@ def test_writers_and_a_sender_at_once(root):
                 spooled.remove(each, file)
     assert sorted(taken) == sorted([*range(60), *range(60)])
     assert spooled.warnings == []
+
+
+@contextmanager
+def no_descriptor() -> Iterator[None]:
+    """No file can be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_process_without_descriptors_leaves_what_is_kept(root):
+    """Nothing is raised, and no request is set aside for what the process lacks."""
+    kept = RunQueue(root, NAME)
+    assert kept.enqueue(entry())
+    ((_, file),) = kept.entries()
+    with no_descriptor():
+        assert kept.entries() == []
+        assert not kept.enqueue(entry("config"))
+        with kept.locked(0) as mine:
+            assert not mine
+    assert file.exists() and not any("set aside" in warning for warning in kept.warnings)
+    assert [found.kind for found, _ in kept.entries()] == ["create", "config"]

@@ -27,6 +27,8 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "hydra": ("hydra-core==1.3.8",),
     "torchx": ("torchx==0.7.0",),
     "deepspeed": ("--no-build-isolation", "deepspeed==0.19.8"),  # its setup imports torch,
+    "greenlets": ("gevent==26.9.0", "eventlet==0.41.3"),
+    "urllib3": ("urllib3==1.26.20",),  # which torchx 0.7 pins
     "sweeps": (),  # joblib comes with scikit-learn
 }
 ROOT = Path(__file__).parents[3]
