@@ -1,0 +1,25 @@
+"""The logger: a line appears once, whoever sets up logging, and when."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SET_UP, APPLICATION = "log.set_up()", "logging.basicConfig(level=logging.INFO, format='app: %(message)s')"
+
+
+@pytest.mark.parametrize(
+    ("steps", "shown"),
+    [
+        pytest.param([SET_UP], "pluto_dist: a line\n", id="nobody else"),
+        pytest.param([APPLICATION, SET_UP], "app: a line\n", id="the application before"),
+        pytest.param([SET_UP, APPLICATION], "app: a line\n", id="the application afterwards, as Hydra does"),
+    ],
+)
+def test_a_line_appears_once(steps: list[str], shown: str):
+    """On stderr, in the application's format once it has one."""
+    script = "; ".join(["import logging", "from pluto_dist import log", *steps, "log.logger.info('a line')"])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == shown
