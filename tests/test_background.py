@@ -14,7 +14,7 @@ from pluto_dist.settings.keychain import stored_key
 @pytest.fixture
 def no_thread(monkeypatch: pytest.MonkeyPatch):
     """The next thread cannot be started: its stack is larger than what can be mapped."""
-    before = threading.stack_size(1 << 46)
+    before = threading.stack_size(1 << 47)
     yield
     threading.stack_size(before)
 

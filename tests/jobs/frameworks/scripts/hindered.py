@@ -33,7 +33,7 @@ held: list[int] = []
 
 def hinder() -> None:
     if TROUBLE == "no thread":
-        threading.stack_size(1 << 46)  # more than can be mapped: the next thread cannot be started
+        threading.stack_size(1 << 47)  # more than can be mapped: the next thread cannot be started
     elif TROUBLE == "no file":
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
         try:
