@@ -206,6 +206,8 @@ class Run:
             return None
         op = sdk.attach(self.plan, self.run_id, samples=participant.is_node_leader, arguments=arguments)
         self._sdk.append(op)
+        if self._hooks is not None:
+            self._hooks.end_first()  # before the SDK's own exit function, which waits for no upload
         return op
 
     def export_to_sdk(self) -> None:
@@ -304,8 +306,6 @@ class Run:
     def _end(self, status: str, failure: Failure | None = None) -> None:
         if self._participant is not None and not self._finished:
             self._release()
-            for op in self._sdk:
-                sdk.release(op)
             try:
                 self._participant.end(status, failure)
             except BaseException as error:  # ctrl-C while it waits, or what a script's signal handler raises
@@ -320,6 +320,8 @@ class Run:
             self._hooks.remove()
         if self._exported is not None:
             sdk.restore(self._exported)
+        for op in self._sdk:
+            sdk.release(op)
 
     def _stop_listening(self) -> None:
         if self._termination is not None:

@@ -55,6 +55,10 @@ class ExitHooks:
         if not _armed:
             _unwrap_exits()
 
+    def end_first(self) -> None:
+        """Let the run's end go before the exit functions that are registered by now."""
+        atexit.register(self.on_exit)
+
     def ending(self) -> Ending:
         """How the process, or the code that calls this, ends."""
         if self._main is None or self._main is outermost_frame():

@@ -44,8 +44,9 @@ def with_sdk(torchrun: Torchrun, tracker: Tracker) -> Callable[..., Job]:
     python = str(python_with_sdk())
     paths = (Path(__file__).parent, Path(pluto_dist.__file__).parents[1], sysconfig.get_path("purelib"))
 
-    def go(script: str, nproc: int = 4, **variables: str) -> Job:
-        command = [python, "-m", "torch.distributed.run", f"--nproc-per-node={nproc}", torchrun.write(script)]
+    def go(script: str, *options: str, nproc: int = 4, **variables: str) -> Job:
+        agent = [python, "-m", "torch.distributed.run", f"--nproc-per-node={nproc}", *options]
+        command = [*agent, torchrun.write(script)]
         environ = {**tracker.environ(), "PYTHONPATH": os.pathsep.join(map(str, paths)), **variables}
         return torchrun.finish(torchrun.start_command(command, environ), 200)
 
@@ -114,6 +115,21 @@ def test_ids_as_the_user_gave_them(with_sdk: Callable[..., Job], tracker: Tracke
     assert job.returncode == 0, job.output
     assert {(report["id"], report["op"]) for report in job.reports} == {(made["runId"], made["runId"])}
     assert len(tracker.runs("handed")) == 1
+
+
+@pytest.mark.parametrize("restarts", [0, pytest.param(1, marks=pytest.mark.exhaustive)])
+def test_a_short_job_without_finish(with_sdk: Callable[..., Job], tracker: Tracker, restarts: int):
+    """Metrics that are logged just before the script ends, or fails, are uploaded, in each attempt."""
+    script = (
+        "import os, pluto_dist\nrun = pluto_dist.init(project='handed')\nop = run.attach_sdk()\n"
+        "attempt = os.environ['TORCHELASTIC_RESTART_COUNT']\nop.log({'loss' + attempt: 1.0}, step=1)\n"
+        f"assert attempt == '{restarts}'\n"
+    )
+    job = with_sdk(script, f"--max-restarts={restarts}", nproc=2)
+    assert job.returncode == 0, job.output
+    (run,) = tracker.runs("handed")
+    assert {f"loss{attempt}" for attempt in range(restarts + 1)} <= set(names_of(tracker, run))
+    assert ended(run) == ["RUNNING", "COMPLETED"]
 
 
 def test_without_the_sdk(torchrun: Torchrun, tracker: Tracker):

@@ -70,19 +70,19 @@ TOLD = {
 }
 OWNED = {
     "a handler that takes its time": (
-        "def handler(number, frame):\n    time.sleep(3)\n    say('saved')\n    sys.exit(7)\n"
+        "def handler(number, frame):\n    time.sleep(2)\n    say('saved')\n    sys.exit(7)\n"
         "signal.signal(signal.SIGTERM, handler)\nsend()\ntry:\n    time.sleep(60)\nfinally:\n    say('finally')",
         "saved finally",
         7,
     ),
     "a handler that goes on": (
-        "signal.signal(signal.SIGTERM, lambda *_: say('flag'))\nsend()\ntime.sleep(3)\nsay('end', hook.was_called)",
+        "signal.signal(signal.SIGTERM, lambda *_: say('flag'))\nsend()\ntime.sleep(2)\nsay('end', hook.was_called)",
         "flag end False",
         0,
     ),
     "a handler that calls the one before": (
         "def handler(number, frame):\n    if callable(before):\n        before(number, frame)\n    say('saved')\n"
-        "before = signal.signal(signal.SIGTERM, handler)\nsend()\ntime.sleep(3)\nsay('end', hook.was_called)",
+        "before = signal.signal(signal.SIGTERM, handler)\nsend()\ntime.sleep(2)\nsay('end', hook.was_called)",
         "saved end True",
         0,
     ),
@@ -93,7 +93,7 @@ OWNED = {
         "saved",
         0,
     ),
-    "an ignored signal": ("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsend()\ntime.sleep(3)\nsay('end')", "end", 0),
+    "an ignored signal": ("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsend()\ntime.sleep(2)\nsay('end')", "end", 0),
     "a signal that comes after the run": ("hook.remove()\nsend()\ntime.sleep(60)", "", TERM),
     "a handler that outlives the run": (
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\nhook.remove()\nsend()\ntime.sleep(60)",
