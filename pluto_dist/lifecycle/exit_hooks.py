@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any, Protocol
 
 from pluto_dist.lifecycle.process_end import Ending, ending_here, ending_of_process, handled_exception, outermost_frame
@@ -29,23 +29,30 @@ class ExitListener(Protocol):
 
 
 class ExitHooks:
-    """Calls ``listener`` when this process ends; hooks set before are called too."""
+    """Calls ``listener`` when this process ends; hooks set before are called too.
+
+    Attributes:
+        main: the outermost frame.
+        unwound: the exception that has unwound it, if that is seen.
+    """
 
     def __init__(self, listener: ExitListener) -> None:
         self._listener = listener
         self._pid = os.getpid()
-        self._main = outermost_frame()
+        self.main = outermost_frame()
         self._handled = handled_exception()
+        self.unwound: BaseException | None = None
         self._before = sys.excepthook
         sys.excepthook = self._on_exception
         self._finalizer = _finalizer(self.on_exit)
         _armed.append(self)
         _wrap_exits()
+        _watch()
 
     def remove(self) -> None:
         """Remove the hooks; if another excepthook was set on top of ours, ours only calls the one before."""
         self._pid = -1
-        self._main = None
+        self.main = self.unwound = None
         if self in _armed:
             _armed.remove(self)
         if getattr(sys, "excepthook", None) == self._on_exception:  # a script may have deleted it
@@ -54,6 +61,7 @@ class ExitHooks:
             self._finalizer.cancel()
         if not _armed:
             _unwrap_exits()
+            _watch(False)
 
     def end_first(self) -> None:
         """Let the run's end go before the exit functions that are registered by now."""
@@ -61,9 +69,9 @@ class ExitHooks:
 
     def ending(self) -> Ending:
         """How the process, or the code that calls this, ends."""
-        if self._main is None or self._main is outermost_frame():
+        if self.main is None or self.main is outermost_frame():
             return ending_here(but=self._handled)
-        return ending_of_process(self._main, _exited)
+        return ending_of_process(self.main, self.unwound, _exited)
 
     def _on_exception(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         self._before(kind, error, trace)  # first the traceback, then what may take a while
@@ -153,6 +161,31 @@ def _unwrap_exits() -> None:
     _wrapped.clear()
 
 
+# The exceptions that unwind frames: Python 3.12 and later.
+
+
+def _watch(on: bool = True) -> None:
+    """Watch, or watch no longer, which exception unwinds the outermost frame; any unwinding takes 0.5 us more."""
+    if sys.version_info >= (3, 12):
+        monitoring = sys.monitoring
+        used = [tool for tool in _TOOLS if monitoring.get_tool(tool) == _TOOL_NAME]  # also a parent's, in its child
+        free = [tool for tool in _TOOLS if monitoring.get_tool(tool) is None]
+        for tool in (used or free)[:1]:
+            if not used:
+                monitoring.use_tool_id(tool, _TOOL_NAME)
+            monitoring.register_callback(tool, monitoring.events.PY_UNWIND, _on_unwind if on else None)
+            monitoring.set_events(tool, monitoring.events.PY_UNWIND if on else monitoring.events.NO_EVENTS)
+            if not on:
+                monitoring.free_tool_id(tool)
+
+
+def _on_unwind(code: CodeType, _offset: int, error: BaseException) -> None:
+    for hooks in _armed:
+        if hooks.main is not None and hooks.main.f_code is code and hooks.main is sys._getframe(1):
+            hooks.unwound = error
+
+
+_TOOLS, _TOOL_NAME = (4, 3), "pluto_dist"  # identifiers without a meaning of their own
 _OS_EXIT_SECONDS = 60.0  # beyond what any end takes
 _exited: Ending | None = None
 _wrapped: list[tuple[Any, str, Callable[..., Any], Callable[..., Any]]] = []

@@ -1,9 +1,10 @@
 """How this process, or a part of it, ends: by what is in flight, and at the very end by what the interpreter left.
 
-At the end of the process its outermost frame is the witness: one that returned is a success; one that an exception
-unwound failed by ``sys.last_traceback``, which the interpreter sets for every exception but SystemExit, whoever has
-replaced ``sys.excepthook``; and of SystemExit the code is known if ``sys.exit()``, ``exit()`` or ``quit()`` raised it.
-The code of a bare ``raise SystemExit(code)`` leaves no trace in Python: that is a process that ended without a word.
+At the end of the process its outermost frame is the witness: one that returned is a success. Python 3.12 and later show
+the exception that unwound it (``sys.monitoring``). Before that it is the one of ``sys.last_traceback``, which the
+interpreter sets for every exception but SystemExit, whoever has replaced ``sys.excepthook``; and of SystemExit the code
+is known if ``sys.exit()``, ``exit()`` or ``quit()`` raised it. The code of a bare ``raise SystemExit(code)`` leaves no
+trace: that is a process that ended without a word.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from typing import Literal
 
 Status = Literal["COMPLETED", "FAILED", "TERMINATED"]
 Shown = BaseException | traceback.TracebackException
-WITHOUT_A_WORD = "ended without a word: raise SystemExit(...) does not show its code; sys.exit(...) does"
+WITHOUT_A_WORD = (
+    "ended without a word: before Python 3.12 the code of raise SystemExit(...) is not seen, that of sys.exit(...) is"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,28 +84,38 @@ def _is_interrupt(error: BaseException | None) -> bool:
 
 
 def outermost_frame() -> FrameType | None:
-    """The outermost frame of the main thread: as a rule that of the module with which python was started."""
+    """The outermost frame of the main thread: that of the module with which python was started, as a rule.
+
+    In a child of multiprocessing, which catches what ends it, it is the frame that ``Process._bootstrap`` calls.
+    """
+    process = sys.modules.get("multiprocessing.process")
+    bootstrap = None if process is None else process.BaseProcess._bootstrap.__code__
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
-    while frame is not None and frame.f_back is not None:
+    while frame is not None and frame.f_back is not None and frame.f_back.f_code is not bootstrap:
         frame = frame.f_back
     return frame
 
 
-def ending_of_process(main: FrameType | None, exited: Ending | None) -> Ending:
+def ending_of_process(main: FrameType | None, unwound: BaseException | None, exited: Ending | None) -> Ending:
     """How this process ends, asked at its end.
 
     Args:
         main: the outermost frame of the main thread, as it was before.
+        unwound: the exception that has unwound it, if that is seen.
         exited: the last call of ``sys.exit()``.
     """
     if main is None or main is outermost_frame():  # some code runs the exit functions itself
         return ending_here()
     if _has_returned(main):
         return Ending()
+    if unwound is not None:
+        return Ending.of_exception(unwound)
     last: BaseException | None = getattr(sys, "last_value", None)
     trace = getattr(sys, "last_traceback", None)
     if last is not None and trace is not None and trace.tb_frame is main:
         return Ending.of_exception(last)
+    if sys.exc_info()[1] is not None:  # in a child of multiprocessing, up to Python 3.12
+        return ending_here()
     return exited or UNKNOWN
 
 

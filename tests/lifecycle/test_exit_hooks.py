@@ -17,25 +17,31 @@ class Listener:
     def on_end(self, ending):
         if not self.is_over:
             self.is_over = True
-            print("ENDING", ending.status, type(ending.error).__name__, ending.reason, ending.exitcode, flush=True)
+            error, name = ending.error, type(ending.error).__name__
+            text = f"{name}: {error}" if isinstance(error, BaseException) else str(error or ending.reason)
+            print("ENDING", ending.status, text or "-", ending.exitcode, flush=True)
 hooks = ExitHooks(Listener())
 def swallow(*what):
     pass
 """
-FAILED, SUCCESS = "FAILED NoneType ", "COMPLETED NoneType  "
-RAISED = "FAILED ZeroDivisionError  "
+FAILED, SUCCESS = "FAILED ", "COMPLETED - "
+RAISED = "FAILED ZeroDivisionError: division by zero "
+SEES_UNWINDING = sys.version_info >= (3, 12)
+BARE = "FAILED SystemExit: {}" if SEES_UNWINDING else "TERMINATED ended without a word"
 WAYS = {
     "the end": ("pass", SUCCESS + "None"),
     "an exception": ("1 / 0", RAISED + "None"),
     "an excepthook set later": ("sys.excepthook = swallow\n1 / 0", RAISED + "None"),
     "sys.exit()": ("sys.exit()", SUCCESS + "0"),
     "sys.exit(3)": ("sys.exit(3)", FAILED + "SystemExit: 3 3"),
-    "sys.exit of an earlier import": ("exits(3)", "TERMINATED NoneType ended without a word"),
+    "sys.exit of an earlier import": ("exits(3)", BARE.format("3 3")),
+    "raise SystemExit('text')": ("raise SystemExit('text')", BARE.format("text 1")),
+    "raise SystemExit(None)": ("raise SystemExit(None)", SUCCESS + "0" if SEES_UNWINDING else BARE),
     "exit(2)": ("exit(2)", FAILED + "SystemExit: 2 2"),
     "quit('text')": ("quit('text')", FAILED + "SystemExit: text 1"),
     "sys.exit(1) in except": (
         "try:\n    1 / 0\nexcept ZeroDivisionError:\n    sys.exit(1)",
-        "FAILED TracebackException  1",
+        ("FAILED ZeroDivisionError: division by zero 1" if SEES_UNWINDING else "FAILED division by zero 1"),
     ),
     "a sys.exit() that is caught": ("try:\n    sys.exit(3)\nexcept SystemExit:\n    pass", SUCCESS + "None"),
     "sys.exit(3) in a thread": (
@@ -50,7 +56,7 @@ WAYS = {
         "threading.Thread(target=os._exit, args=(4,)).start()\ntime.sleep(60)",
         FAILED + "os._exit(4) 4",
     ),
-    "ctrl-C": ("raise KeyboardInterrupt", "TERMINATED KeyboardInterrupt  None"),
+    "ctrl-C": ("raise KeyboardInterrupt", "TERMINATED KeyboardInterrupt:  None"),
 }
 
 
@@ -97,7 +103,7 @@ if __name__ == "__main__":
     [
         ("pass", SUCCESS + "None", 0),
         ("1 / 0", RAISED + "None", 1),
-        ("sys.exit(3)", "FAILED SystemExit  3", 3),
+        ("sys.exit(3)", "FAILED SystemExit: 3 3", 3),
         ("try:\n    1 / 0\nexcept ZeroDivisionError:\n    sys.exit(1)", RAISED + "1", 1),
     ],
     ids=["the end", "an exception", "sys.exit(3)", "torch's wrapper"],

@@ -18,7 +18,7 @@ from pluto_dist.lifecycle.process_end import Ending, ending_of_process, outermos
 main_frame, exited = outermost_frame(), EXITED
 @atexit.register
 def end():
-    seen = ending_of_process(main_frame, exited)
+    seen = ending_of_process(main_frame, None, exited)
     print("ENDING", seen.status, type(seen.error).__name__, seen.reason)
 def main():
     pass
