@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterable
 from traceback import TracebackException
@@ -11,6 +12,7 @@ from pluto_dist.contract.secret import Secret
 from pluto_dist.serialization.codec import (
     LARGEST_INTEGER,
     Record,
+    decode_bool,
     decode_int,
     decode_signed,
     optional,
@@ -21,6 +23,8 @@ from pluto_dist.serialization.codec import (
 
 REASON_LIMIT = 500  # characters
 TRACEBACK_LIMIT = 4000  # characters, from its end
+KILL_MS = 3000  # torch notices a dead worker within 0.1 s, and gives the others 30 s before it kills them
+_KILLS = tuple(-each for each in (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE))
 
 
 def now_ms() -> int:
@@ -45,6 +49,38 @@ def time_of(fields: Any) -> int | None:
     return round(1000 * seconds)
 
 
+def precedes(mine: Any, recorded: Any) -> bool:
+    """Whether a failure came before the one that a tracker has on record; both as a run's statusMetadata has them.
+
+    Nodes have clocks of their own, so what the ranks' store has as the first failure of the attempt is the first. A
+    process that was killed wrote nothing there, and the others fail because of it: its failure is before theirs unless
+    it came :data:`KILL_MS` later (launchers kill what they cannot stop). Else times are compared, which launchers
+    correct by the tracker's clock.
+
+    >>> first, killed = {"is_first": True, "at_ms": 9000}, {"exitcode": -9, "at_ms": 9500}
+    >>> precedes(first, {"at_ms": 1000}), precedes({"at_ms": 1000}, first), precedes(killed, first)
+    (True, False, True)
+    """
+    at, theirs = time_of(mine), time_of(recorded)
+    if theirs is None:
+        return True
+    if at is None:
+        return False
+    if _is_kill(mine) != _is_kill(recorded):
+        return at <= theirs + KILL_MS if _is_kill(mine) else theirs > at + KILL_MS
+    if (is_first := _is_first(mine)) != _is_first(recorded):
+        return is_first
+    return at < theirs
+
+
+def _is_kill(fields: Any) -> bool:
+    return isinstance(fields, dict) and fields.get("exitcode") in _KILLS
+
+
+def _is_first(fields: Any) -> bool:
+    return isinstance(fields, dict) and fields.get("is_first") is True
+
+
 @record_class
 class Failure(Record):
     """Why a rank, an attempt or a run failed.
@@ -53,9 +89,11 @@ class Failure(Record):
         reason: one line: the exception with its message, or the signal or exit code in words; "" if not known.
         host: name of the node.
         rank: global rank; ``None`` if no rank failed (the launcher did).
-        at_ms: when, in whole milliseconds since 1970 by the clock of ``host``; trackers return a float changed.
+        at_ms: when, in whole milliseconds since 1970 by the clock of ``host``, or the tracker's if that differs much;
+            trackers return a float changed.
         exitcode: of the process; negative is the number of the signal that killed it.
         traceback: the end of the exception's traceback.
+        is_first: whether the ranks' store has it as the first failure of its attempt.
     """
 
     reason: str = required(text_of(4 * REASON_LIMIT))
@@ -64,6 +102,7 @@ class Failure(Record):
     at_ms: int | None = optional(decode_int)
     exitcode: int | None = optional(decode_signed)
     traceback: str | None = optional(text_of(4 * TRACEBACK_LIMIT))
+    is_first: bool = optional(decode_bool, False)
 
     @classmethod
     def of_exception(

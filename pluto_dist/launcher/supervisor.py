@@ -18,10 +18,9 @@ from pluto_dist.client.claims import answer_claims
 from pluto_dist.client.ending import report_end
 from pluto_dist.client.heartbeats import HeartbeatSender
 from pluto_dist.client.offline.outbox import Outbox
-from pluto_dist.client.offline.replay import earlier
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts
-from pluto_dist.contract.failure import Failure, now_ms
+from pluto_dist.contract.failure import Failure, now_ms, precedes
 from pluto_dist.contract.run_requests import RunState, UpdateStatusRequest
 from pluto_dist.errors import PlutoDistError, TrackerUnavailableError, UnexpectedAnswerError
 from pluto_dist.launcher.root_cause import Status
@@ -35,6 +34,7 @@ FLUSH_SECONDS = 5.0  # the same for a run that the tracker does not have yet
 CHECK_EVERY = 3  # heartbeats between two checks of a node that sends none
 SETTLE_SECONDS = 1.5  # an attach or a failure that crosses ours on the way is seen after so long
 SETTLE_TRIES = 3
+RIGHT_CLOCK_SECONDS = 3.0  # a clock that differs less from the tracker's is taken for right
 
 
 class Supervisor:
@@ -165,13 +165,17 @@ class Supervisor:
         return failure
 
     def _report(self, client: TrackerClient, run: RunReport, status: Status, failure: Failure | None) -> Failure | None:
+        correction: int | None = None
         for _ in range(SETTLE_TRIES):
             deadline = time.monotonic() + END_SECONDS
             state = client.details(run.run_id, deadline=deadline)
             if state is None or self._is_superseded(state, run):
                 return failure
+            if failure is not None and correction is None:
+                correction = _clock_correction_ms(client.server_time)
+                failure = dataclasses.replace(failure, at_ms=(failure.at_ms or 0) + correction)
             if failure is not None and state.status in ("FAILED", "TERMINATED"):
-                if earlier(state.status_metadata, failure.at_ms or 0):
+                if not precedes(failure.to_json(), state.status_metadata):
                     recorded = Failure.of_status(state.status_metadata)
                     return dataclasses.replace(recorded, at_ms=failure.at_ms) if recorded else failure
             elif state.status == status:
@@ -186,6 +190,15 @@ class Supervisor:
         """Whether a later launch has gone on with the run, which then ends it."""
         last = attempts.newest(attempts.recorded(state.config))
         return last is not None and last.get("launch") != run.launch
+
+
+def _clock_correction_ms(server_time: float) -> int:
+    """What to add to this node's times to have the tracker's; 0 if its clock is about right.
+
+    The tracker's time has whole seconds. Clocks that are synchronised differ by less, and order failures better.
+    """
+    difference = server_time - time.time()
+    return round(1000 * difference) if abs(difference) > RIGHT_CLOCK_SECONDS else 0
 
 
 def _end(run: RunReport, status: Status, failure: Failure | None) -> UpdateStatusRequest:

@@ -6,6 +6,7 @@ and ``finish()``, both bounded. Neither returns before the run is in the tracker
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import threading
@@ -308,7 +309,8 @@ class Participant:
             if mine and outcome is None:
                 report_run(context, Outcome("offline"), owns=True, is_late=True)
             if failure is not None and self._membership is not None:
-                report_failure(plan, self._membership, failure)
+                is_first = mine and step.is_connected
+                report_failure(plan, self._membership, dataclasses.replace(failure, is_first=is_first))
         elif mine and step.await_others(status):
             if not self._stop.is_set():
                 self._stop_thread(STOP_SECONDS)

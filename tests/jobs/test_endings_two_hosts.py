@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,6 +112,35 @@ def test_the_root_cause_is_the_first_failure_of_all_nodes(cluster, rendezvous):
     for log in cluster.folder.glob("agent*.log"):
         assert f"rank 3 on {cluster.hosts[second].name}: ValueError: the cause" in log.read_text(), log.read_text()
     assert all(codes)
+
+
+AHEAD = """
+import time
+now, now_ns = time.time, time.time_ns
+time.time, time.time_ns = lambda: now() + 300, lambda: now_ns() + 300 * 10**9
+"""
+
+
+@pytest.mark.parametrize("what", ["raise", pytest.param("kill", marks=pytest.mark.exhaustive)])
+def test_the_root_cause_is_on_a_node_whose_clock_is_ahead(cluster, rendezvous, what):
+    """The order of failures comes from no clock of a node: the second host's is 300 s ahead, and it fails first."""
+    clock = cluster.folder / "clock"
+    clock.mkdir()
+    (clock / "sitecustomize.py").write_text(AHEAD)
+    environ = cluster.environ
+    agents = [cluster.start(0, *C10D, "--nnodes=2", "--max-restarts=0", rendezvous)]
+    cluster.environ = environ | {"PYTHONPATH": f"{clock}:{Path(__file__).parent}"}
+    agents.append(cluster.start(1, *C10D, "--nnodes=2", "--max-restarts=0", rendezvous))
+    cluster.environ = environ
+    cluster.wait(lambda reports: len(reports) == 4)
+    time.sleep(2)
+    tell(cluster, "follow", 0, 0)  # a second later
+    tell(cluster, what, 1, 1)
+    codes, seconds = ended(cluster, agents)
+    run = the_run(cluster, codes, seconds)
+    cause = run["statusMetadata"]
+    assert (run["status"], cause["host"]) == ("FAILED", cluster.hosts[1].name), cluster.logs()
+    assert cause["reason"].startswith("ValueError: the cause" if what == "raise" else "killed by SIGKILL")
 
 
 EVERY_WAY = pytest.mark.parametrize("cluster", ["run", "-m", "init"], indirect=True)

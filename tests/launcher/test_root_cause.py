@@ -6,7 +6,6 @@ import signal
 
 import pytest
 
-from pluto_dist.client.offline.replay import earlier
 from pluto_dist.contract.failure import Failure
 from pluto_dist.launcher.root_cause import find
 
@@ -47,22 +46,3 @@ def test_a_ranks_own_words_go_before_its_exit_code():
     assert (told.reason, told.rank, told.exitcode, told.traceback) == ("ValueError: boom", 1, 1, "trace")
     late = Failure("RuntimeError: peer", "a", 0, 6000, traceback="trace")
     assert find([died(0, 1, 6.0), died(1, -9, 5.0)], reported=late).reason == "killed by SIGKILL"
-
-
-@pytest.mark.parametrize(
-    ("recorded", "is_earlier"),
-    [
-        ({"at_ms": 4999}, True),
-        ({"at_ms": 5000}, True),
-        ({"at_ms": 5001}, False),
-        ({"at": 4}, True),
-        ({"at": 5.000000000000001}, True),
-        ({"at": 6.5}, False),
-        ({}, False),
-        (None, False),
-        ({"at": True}, False),
-    ],
-)
-def test_which_of_two_causes_stays(recorded, is_earlier):
-    """The earlier failure stays on record; what is no record gives way. Earlier versions recorded seconds."""
-    assert earlier(recorded, 5000) == is_earlier

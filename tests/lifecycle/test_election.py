@@ -19,8 +19,8 @@ from pluto_dist.rendezvous.messages import Outcome
 from pluto_dist.rendezvous.run_channel import RunChannel
 from pluto_dist.rendezvous.store import LocalStore
 
-ONLINE = Outcome("online", CreateRunResponse.from_json(RUN), at=1.0)
-OFFLINE = Outcome("offline", message="another rank's", at=1.0)
+ONLINE = Outcome("online", CreateRunResponse.from_json(RUN))
+OFFLINE = Outcome("offline", message="another rank's")
 
 
 class WatchedChannel(RunChannel):

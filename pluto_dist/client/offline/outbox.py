@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from pluto_dist.client.ending import report_end
@@ -173,8 +172,7 @@ class Outbox:
         """
         try:
             with self._queue.locked(min(LOCK_SECONDS, max(0.0, deadline - time.monotonic()))) as mine:
-                sent = partial(replay, self._queue, client, deadline=deadline, launch=self._launch, pause=pause)
-                done = sent() if mine else None
+                done = self._replay(client, deadline, pause) if mine else None
             if done is not None and done.answer is None and attach_anyway and not done.is_late:
                 done = replace(done, answer=attach(self.name, client, deadline=deadline))
         except (TrackerUnavailableError, UnexpectedAnswerError, RequestRefusedError, OSError) as error:
@@ -186,11 +184,17 @@ class Outbox:
             logger.debug("what is kept stays there: %s", error)
             return None
         finally:
-            for warning in self._queue.warnings:
-                logger.warning("%s", warning)
-            self._queue.warnings.clear()
+            self._tell_warnings()
         self._has_pending = self._queue.holds(self._launch)
         return None if self._has_pending else done
+
+    def _replay(self, client: TrackerClient, deadline: float, pause: Callable[[float], object] | None) -> Replayed:
+        return replay(self._queue, client, deadline=deadline, launch=self._launch, pause=pause)
+
+    def _tell_warnings(self) -> None:
+        for warning in self._queue.warnings:
+            logger.warning("%s", warning)
+        self._queue.warnings.clear()
 
     def _send(
         self,

@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pluto_dist.client.claims import Claim
@@ -24,7 +25,7 @@ from pluto_dist.client.offline.entry import Entry
 from pluto_dist.client.offline.queue import RunQueue
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts, claims, hardware
-from pluto_dist.contract.failure import Failure, time_of
+from pluto_dist.contract.failure import Failure, precedes, time_of
 from pluto_dist.contract.run_ref import RunName, resume_request
 from pluto_dist.contract.run_requests import (
     CreateRunRequest,
@@ -90,18 +91,22 @@ def replay(
         try:
             notes += _send(entry, known, wakes=known.is_alive or entry.launch in ended)
         except RequestRefusedError as error:
-            if error.status == 404 and entry.kind != "create":
-                notes.append(f"{entry.kind} kept: {error}; what begins it is kept elsewhere")
-                continue
-            if file is None:
-                notes.append(f"{entry.kind} given up: {error}")
-                queue.remove(entry, file)
-            else:
-                queue.set_aside(file, error)
+            notes += _refused(queue, entry, file, error)
             continue
         queue.remove(entry, file)
         sent += 1
     return Replayed(known.answer, sent, tuple(notes), known.display_id, known.is_late)
+
+
+def _refused(queue: RunQueue, entry: Entry, file: Path | None, error: RequestRefusedError) -> list[str]:
+    """What is said of a request that was refused: it is set aside, or stays if what it follows is kept elsewhere."""
+    if error.status == 404 and entry.kind != "create":
+        return [f"{entry.kind} kept: {error}; what begins it is kept elsewhere"]
+    if file is not None:
+        queue.set_aside(file, error)
+        return []
+    queue.remove(entry, file)
+    return [f"{entry.kind} given up: {error}"]
 
 
 def attach(name: RunName, client: TrackerClient, *, deadline: float) -> CreateRunResponse:
@@ -314,9 +319,9 @@ def _end(entry: Entry, request: UpdateStatusRequest, known: _Known, state: RunSt
         return [f"{request.status} not told: a later launch has gone on with the run"]
     if last is not None and entry.key and entry.key != last["key"]:
         return [f"{request.status} not told: a later attempt of the launch has gone on with the run"]
-    at = time_of(_document(request.status_metadata))
+    mine = _document(request.status_metadata)
     theirs = state.status_metadata if Failure.of_status(state.status_metadata) is not None else None
-    is_first = request.status in _ENDS_BY_FAILURE and at is not None and not earlier(theirs, at)
+    is_first = request.status in _ENDS_BY_FAILURE and time_of(mine) is not None and precedes(mine, theirs)
     if theirs is not None and not is_first and state.status in _ENDS_BY_FAILURE:
         return [] if state.status == request.status else [f"{request.status} not told: {state.status} came first"]
     if not report_end(known.client, request, deadline=known.deadline, state=state):
@@ -329,9 +334,3 @@ def _document(text: str | None) -> Any:
         return json.loads(text or "null")
     except (ValueError, RecursionError):  # the request is sent without it
         return None
-
-
-def earlier(recorded: Any, at_ms: int) -> bool:
-    """Whether the failure that a tracker has on record is no later than ``at_ms``."""
-    when = time_of(recorded)
-    return when is not None and when <= at_ms
