@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import requests
+from running import wait_for
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 
@@ -412,3 +418,43 @@ def test_several_nodes_without_a_launcher(tracker, torchrun):
     job = run_python(torchrun, [sys.executable, torchrun.write(REPORT)], tracker.environ() | {"NUM_NODES": "2"})
     check_one_run(tracker, job, ranks=1)
     assert job.output.count("NUM_NODES=2, but no launcher started this process") == 1
+
+
+@pytest.fixture
+def etcd(tmp_path) -> Iterator[str]:
+    """The address of a real etcd with its v2 interface, which torch uses."""
+    found = shutil.which("etcd")
+    if found is None or importlib.util.find_spec("etcd") is None:
+        pytest.skip("needs etcd and its client: apt-get install etcd-server; pip install python-etcd")
+    client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    command = [found, "--enable-v2", f"--data-dir={tmp_path / 'etcd'}", f"--listen-client-urls={client}"]
+    command += [f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}"]
+    command += [f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}"]
+    with (tmp_path / "etcd.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    address = client.removeprefix("http://")
+    session = requests.Session()
+    session.trust_env = False
+
+    def answers() -> bool:
+        with suppress(requests.ConnectionError):
+            return session.get(f"{client}/version", timeout=5).ok
+        return False
+
+    wait_for(answers, "etcd does not answer", 60)
+    yield address
+    process.terminate()
+    process.wait(30)
+
+
+@pytest.mark.parametrize("backend", [pytest.param("etcd", marks=pytest.mark.exhaustive), "etcd-v2"])
+def test_etcd(tracker, torchrun, etcd, backend):
+    """A rendezvous through etcd, where rank 0 hosts the ranks' store: one run."""
+    options = (f"--rdzv-backend={backend}", f"--rdzv-endpoint={etcd}", "--rdzv-id=JOB7", "--nnodes=1:1")
+    client = importlib.util.find_spec("etcd")
+    assert client is not None
+    assert client.origin is not None
+    path = f"{Path(__file__).parent}:{Path(client.origin).parents[1]}"  # the client may be installed elsewhere
+    environ = tracker.environ() | {"NO_PROXY": "127.0.0.1", "PYTHONPATH": path}
+    run = check_one_run(tracker, torchrun(REPORT, *options, environ=environ))
+    assert run["externalId"].startswith("torchrun-JOB7-")
