@@ -49,6 +49,7 @@ class LaunchContext:
         attempt_folder: a folder that the agent makes anew for every attempt; its node's workers share it.
         launch_folder: a folder that `pluto-dist run` made for this node's workers.
         supervisor: names the process of `pluto-dist run` above this worker, see ``node_state.is_supervised``.
+        supervisor_tracker: origin of the tracker that this process reports to, "" for none; ``None`` if not known.
         worker_marks: variables that every worker of this launch has, and its agent (the process that started the
             node's workers) has not, or not with these values; empty if no process belongs to this launch alone.
         restart_count: of this node's agent alone (no two agents need agree), or ``None``.
@@ -70,6 +71,7 @@ class LaunchContext:
     attempt_folder: str | None = None
     launch_folder: str | None = None
     supervisor: str | None = None
+    supervisor_tracker: str | None = None
     worker_marks: tuple[str, ...] = ()
     restart_count: int | None = None
     max_restarts: int | None = None

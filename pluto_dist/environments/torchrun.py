@@ -18,6 +18,7 @@ from pluto_dist.errors import LauncherError
 
 FOLDER_VARIABLE = "PLUTO_DIST_LAUNCH_FOLDER"  # set by `pluto-dist run` for its workers
 SUPERVISOR_VARIABLE = "PLUTO_DIST_SUPERVISOR"
+TRACKER_VARIABLE = "PLUTO_DIST_SUPERVISOR_TRACKER"  # the tracker that it reports to, "" for none
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UUID_AS_INT = re.compile(r"[0-9]{36,39}")
 
@@ -51,6 +52,7 @@ def detect(environ: Mapping[str, str], process: ProcessFacts) -> LaunchContext |
         max_restarts=whole_number(environ, "TORCHELASTIC_MAX_RESTARTS"),
         launch_folder=environ.get(FOLDER_VARIABLE),
         supervisor=environ.get(SUPERVISOR_VARIABLE),
+        supervisor_tracker=environ.get(TRACKER_VARIABLE),
         worker_marks=("TORCHELASTIC_RUN_ID", "MASTER_PORT"),
         variables=seen(environ, "TORCHELASTIC_RUN_ID", "PET_RDZV_ID"),
     )

@@ -24,7 +24,7 @@ import psutil
 from pluto_dist.client import tracker_client
 from pluto_dist.contract.failure import Failure, now_ms
 from pluto_dist.environments.process_facts import process_name
-from pluto_dist.environments.torchrun import FOLDER_VARIABLE, SUPERVISOR_VARIABLE
+from pluto_dist.environments.torchrun import FOLDER_VARIABLE, SUPERVISOR_VARIABLE, TRACKER_VARIABLE
 from pluto_dist.launcher import root_cause
 from pluto_dist.launcher.oom import OomKillCounts, count_oom_kills
 from pluto_dist.launcher.supervisor import Supervisor
@@ -56,7 +56,8 @@ def run(parsed: argparse.Namespace, settings: Settings) -> None:
     from torch.distributed.run import run as torchrun
 
     host, kills = socket.gethostname(), count_oom_kills()
-    with _folder() as folder:
+    is_online = settings.mode == "online" and settings.api_key is not None
+    with _folder(settings.url_api if is_online else "") as folder:
         supervisor = Supervisor(
             folder,
             lambda: tracker_client.from_settings(settings, f"launcher; {host}"),
@@ -124,11 +125,12 @@ def _time_of(failure: ProcessFailure) -> int:
 
 
 @contextmanager
-def _folder() -> Iterator[NodeState]:
-    """A private folder for this node's workers, which they find in their environment."""
+def _folder(tracker: str) -> Iterator[NodeState]:
+    """A private folder for this node's workers, which they find in their environment, with our tracker's origin."""
     path = Path(tempfile.mkdtemp(prefix="pluto_dist-launch-"))
     _hand_down(FOLDER_VARIABLE, str(path))
     _hand_down(SUPERVISOR_VARIABLE, process_name(os.getpid()))
+    _hand_down(TRACKER_VARIABLE, tracker)
     try:
         yield NodeState(path)
     finally:

@@ -145,6 +145,7 @@ class Supervisor:
         self, client: TrackerClient | None, run: RunReport, status: Status, failure: Failure | None
     ) -> Failure | None:
         """Report the end, or keep it behind requests of the run that are kept already; the failure on record."""
+        client = None if run.stays_offline else client
         outbox, end = Outbox(self._spool, run.name, run.launch, resumes=run.continues_job), _end(run, status, failure)
         try:
             if client is not None and run.run_id and not outbox.check():

@@ -18,8 +18,17 @@ from pluto_dist.rendezvous.worker_reports import RunReport
 
 
 def is_supervised(plan: Plan) -> bool:
-    """Whether `pluto-dist run` is above this rank."""
-    return node_state.is_supervised(plan.context)
+    """Whether `pluto-dist run` is above this rank, and ends its run.
+
+    It cannot if the script has set a key or an address of its own, which the launcher does not know.
+    """
+    trackers = (None, plan.settings.url_api)
+    is_known = _stays_offline(plan) or plan.context.supervisor_tracker in trackers
+    return is_known and node_state.is_supervised(plan.context)
+
+
+def _stays_offline(plan: Plan) -> bool:
+    return plan.settings.mode != "online" or plan.settings.api_key is None
 
 
 def is_recorded(plan: Plan, outcome: Outcome) -> bool:
@@ -77,6 +86,7 @@ def _report(context: RankContext, outcome: Outcome | None, *, owns: bool) -> Run
         updated_at=plan.request.updated_at,
         owns=owns,
         is_settled=outcome is not None,
+        stays_offline=_stays_offline(plan),
     )
 
 

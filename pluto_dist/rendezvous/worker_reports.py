@@ -47,6 +47,7 @@ class RunReport(Record):
         value: that reference.
         launch: the launch's token.
         continues_job: whether a later launch of the job may ask whether this one is alive (``contract.claims``).
+        stays_offline: whether the script wants no tracker to be asked, or has no key for it.
         updated_at: the last change of a run of the past, in milliseconds since 1970, which is when it ended.
     """
 
@@ -64,6 +65,7 @@ class RunReport(Record):
     updated_at: int | None = optional(decode_int)
     owns: bool = optional(decode_bool, False)
     is_settled: bool = optional(decode_bool, True)
+    stays_offline: bool = optional(decode_bool, False)
 
     @property
     def name(self) -> RunName:

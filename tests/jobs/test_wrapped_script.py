@@ -196,6 +196,30 @@ def test_an_init_that_nobody_could_foresee(tracker, torchrun):
     assert "its project 'pluto' is used, not 'other', name " in job.output
 
 
+OF_ITS_OWN = """
+import os, pluto_dist
+from reporting import report
+os.environ.update(PLUTO_API_KEY=os.environ["A_KEY"], PLUTO_URL_API=os.environ["AN_URL"], PLUTO_DIST_HEARTBEAT="0.5")
+run = pluto_dist.init(project="other", mode=os.environ["MODE"])
+report(run)
+"""
+
+
+@pytest.mark.parametrize("mode", ["online", pytest.param("offline", marks=pytest.mark.exhaustive)])
+def test_a_script_that_sets_its_own_key(tracker, torchrun, mode):
+    """A launcher that does not know the tracker leaves the end to the ranks, and asks none if the script wants none."""
+    launcher = (sys.executable, "-c", "from pluto_dist.cli import main; main()", "run", "--nproc-per-node=2")
+    there = {"A_KEY": tracker.environ()["PLUTO_API_KEY"], "AN_URL": tracker.environ()["PLUTO_URL_API"], "MODE": mode}
+    known = tracker.environ() if mode == "offline" else {}
+    job = start(torchrun, [*launcher, torchrun.write(OF_ITS_OWN)], known | there)
+
+    assert job.returncode == 0, job.output
+    assert [report["mode"] for report in job.reports] == [mode] * 2
+    assert [(run["status"], len(run["attaches"])) for run in tracker.runs("other")] == [("COMPLETED", 2)] * (
+        mode == "online"
+    )
+
+
 # How one process ends, and the status that its run gets.
 ENDS = {
     "the end": ("x = 1", "COMPLETED"),
