@@ -70,7 +70,8 @@ def _stop(process: subprocess.Popen[str], way: Way, reports: Path) -> None:
     if way.signalled == "leader":
         process.send_signal(signal.SIGTERM)
     else:
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has ended by itself, and the test will say how
+            os.killpg(process.pid, signal.SIGTERM)
 
 
 def said(job: Job, how: str, way: Way) -> list[str]:
