@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterable
 from traceback import TracebackException
@@ -24,7 +23,7 @@ from pluto_dist.serialization.codec import (
 REASON_LIMIT = 500  # characters
 TRACEBACK_LIMIT = 4000  # characters, from its end
 KILL_MS = 3000  # torch notices a dead worker within 0.1 s, and gives the others 30 s before it kills them
-_KILLS = tuple(-each for each in (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE))
+_KILLS = (-4, -7, -8, -9, -11)  # SIGILL, SIGBUS, SIGFPE, SIGKILL, SIGSEGV; not every system has their names
 
 
 def now_ms() -> int:

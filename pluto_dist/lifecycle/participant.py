@@ -19,7 +19,7 @@ from contextlib import suppress
 
 from pluto_dist.client import tracker_client
 from pluto_dist.client.tracker_client import TrackerClient
-from pluto_dist.contract.failure import Failure
+from pluto_dist.contract.failure import Failure, now_ms
 from pluto_dist.contract.run_requests import (
     CreateRunResponse,
     UpdateConfigRequest,
@@ -278,7 +278,9 @@ class Participant:
         self._disconnect()
 
     def _begin_end(self, status: str, failure: Failure | None) -> tuple[str, Failure | None] | None:
-        """How this rank ends; ``None`` if that is done, or if another thread does it."""
+        """How this rank ends, and when it failed; ``None`` if that is done, or if another thread does it."""
+        if failure is not None and failure.at_ms is None:
+            failure = dataclasses.replace(failure, at_ms=now_ms())
         with self._lock:
             if self._ending is None:
                 self._ending = status, failure

@@ -22,6 +22,7 @@ from pluto_dist.contract.run_requests import (
     TriggerResponse,
     UpdateConfigRequest,
     UpdateStatusRequest,
+    UpdateTagsRequest,
     refusals,
 )
 from pluto_dist.contract.validation import (
@@ -40,6 +41,7 @@ RECORDS: tuple[type[Record], ...] = (
     ResumeRunRequest,
     UpdateStatusRequest,
     UpdateConfigRequest,
+    UpdateTagsRequest,
     SuccessResponse,
     TriggerRequest,
     TriggerResponse,
@@ -58,6 +60,7 @@ SMALLEST: dict[type[Record], dict[str, Any]] = {
     ResumeRunRequest: {},
     UpdateStatusRequest: {"runId": 1, "status": "RUNNING"},
     UpdateConfigRequest: {"runId": 1, "config": "{}"},
+    UpdateTagsRequest: {"runId": 1, "tags": ["a"]},
     SuccessResponse: {"success": True},
     TriggerRequest: {"runId": 1},
     TriggerResponse: {},

@@ -173,7 +173,7 @@ class Outbox:
         try:
             with self._queue.locked(min(LOCK_SECONDS, max(0.0, deadline - time.monotonic()))) as mine:
                 done = self._replay(client, deadline, pause) if mine else None
-            if done is not None and done.answer is None and attach_anyway and not done.is_late:
+            if done is not None and done.answer is None and attach_anyway and not done.is_over:
                 done = replace(done, answer=attach(self.name, client, deadline=deadline))
         except (TrackerUnavailableError, UnexpectedAnswerError, RequestRefusedError, OSError) as error:
             logger.debug("what is kept was not taken: %s", error)

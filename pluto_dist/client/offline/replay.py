@@ -50,14 +50,14 @@ class Replayed:
         sent: how many requests the tracker took.
         notes: for the user, about requests that were not sent as they are.
         display_id: what people call the run; ``None`` if that is not known.
-        is_late: whether the run has gone on with a later launch, or attempt.
+        is_over: whether this launch's part in the run is over: a later one has gone on with it, or it was cancelled.
     """
 
     answer: CreateRunResponse | None
     sent: int
     notes: tuple[str, ...] = ()
     display_id: str | None = None
-    is_late: bool = False
+    is_over: bool = False
 
 
 def replay(
@@ -95,7 +95,7 @@ def replay(
             continue
         queue.remove(entry, file)
         sent += 1
-    return Replayed(known.answer, sent, tuple(notes), known.display_id, known.is_late)
+    return Replayed(known.answer, sent, tuple(notes), known.display_id, known.is_over)
 
 
 def _refused(queue: RunQueue, entry: Entry, file: Path | None, error: RequestRefusedError) -> list[str]:
@@ -130,7 +130,7 @@ class _Known:
         is_alive: bool,
     ) -> None:
         self.name, self.client, self.deadline, self.is_alive = name, client, deadline, is_alive
-        self.is_late = False
+        self.is_over = False
         self._pause = pause
         self.answer: CreateRunResponse | None = None
         self.display_id: str | None = None
@@ -199,6 +199,7 @@ def _create(entry: Entry, request: CreateRunRequest, known: _Known, *, wakes: bo
             return []
         state = known.existing(answer.run_id)
     state = _behind_twin(entry, state, known)
+    known.is_over = state.status == "CANCELLED"
     mine = attempts.recorded(_document(request.config)).get(entry.key)
     return [] if mine is None else _continue(entry, request, known, state, mine, wakes=wakes)
 
@@ -246,7 +247,7 @@ def _continue(
     if records.get(entry.key) is not None:
         told = _lacking(_numbered(request, entry.key, _with_hardware(mine, request, state, entry.key)), state.config)
     elif attempts.is_late(records, entry.key, mine, is_alive=known.is_alive):
-        known.is_late = True
+        known.is_over = True
         told = _lacking(_numbered(request, entry.key, {**mine, "number": attempts.LATE}), state.config)
         notes = ["the run has gone on with a later attempt: this one is added to it"]
     elif attempts.has_launch(records, entry.launch):
@@ -254,7 +255,7 @@ def _continue(
     else:
         told = _following(entry, request, state := known.granted(entry, state), mine)
         told["pluto_dist"] |= claims.withdraw(entry.launch) if entry.resumes else {}
-        if wakes:
+        if wakes and state.status != "CANCELLED":
             known.created(_attached(entry, replace(request, config=json.dumps(told)), known))
     if told:
         known.client.update_config(UpdateConfigRequest(state.run_id, json.dumps(told)), deadline=known.deadline)
