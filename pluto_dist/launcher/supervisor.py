@@ -27,7 +27,7 @@ from pluto_dist.launcher.root_cause import Status
 from pluto_dist.lifecycle.node_signs import silence_limit
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.node_state import NodeState
-from pluto_dist.rendezvous.worker_reports import RunReport, read_run
+from pluto_dist.rendezvous.worker_reports import RunReport, read_end, read_run
 
 END_SECONDS = 20.0  # how long the end is tried to be reported
 FLUSH_SECONDS = 5.0  # the same for a run that the tracker does not have yet
@@ -89,9 +89,13 @@ class Supervisor:
             client.close()
 
     def _read_reports(self, client: TrackerClient | None) -> None:
+        """Read which run the workers are in, and end those that the script finished before it began that one."""
         run, before = read_run(self._folder), self.run
-        if before is not None and run is not None and before.nth != run.nth and before.owns:
-            self._report_or_keep(client, before, "COMPLETED", None)  # the script finished one run and began the next
+        for nth in range(before.nth if before else 1, run.nth if run else 1):
+            done = read_run(self._folder, nth)
+            if done is not None and done.owns:
+                status, failure = read_end(self._folder, done) or ("COMPLETED", None)
+                self._report_or_keep(client, done, status, failure)
         self.run = run or before
 
     def _answer_claims(self, client: TrackerClient, run: RunReport) -> None:
@@ -121,21 +125,23 @@ class Supervisor:
     def end(self, status: Status, failure: Failure | None = None) -> Failure | None:
         """Report to the tracker how the job ended.
 
-        Nodes report independently: a success is reported by the node of the run's owner alone, of several failures the
-        earliest stays on record.
+        What a rank said of the run counts if its job goes on to succeed. Nodes report independently: a success is
+        reported by the node of the run's owner alone, of several failures the earliest stays on record.
 
         Returns:
             The failure on record, which may be another node's; ``failure`` if there is no run.
         """
         self._stop.set()
         self._thread.join(2 * self._heartbeat)
-        self.run = read_run(self._folder) or self.run
-        if self.run is None or (status == "COMPLETED" and not self.run.owns):
-            return failure
-        if failure is not None and failure.at_ms is None:
-            failure = dataclasses.replace(failure, at_ms=now_ms())
         client = self._new_client()
         try:
+            self._read_reports(client)
+            if status == "COMPLETED" and self.run is not None:
+                status, failure = read_end(self._folder, self.run) or (status, failure)
+            if self.run is None or (status == "COMPLETED" and not self.run.owns):
+                return failure
+            if failure is not None and failure.at_ms is None:
+                failure = dataclasses.replace(failure, at_ms=now_ms())
             return self._report_or_keep(client, self.run, status, failure)
         finally:
             if client is not None:

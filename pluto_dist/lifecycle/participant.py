@@ -41,7 +41,7 @@ from pluto_dist.lifecycle.node_signs import signs_of_life
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.lifecycle.recovery import recover
 from pluto_dist.lifecycle.shutdown import HURRY_SECONDS, ShutdownStep, status_deadline
-from pluto_dist.lifecycle.supervision import is_recorded, is_supervised, report_failure, report_run
+from pluto_dist.lifecycle.supervision import is_recorded, is_supervised, report_end, report_run
 from pluto_dist.lifecycle.unsettled import UnsettledRun, creation_of
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.connect import hosts_a_store
@@ -312,7 +312,7 @@ class Participant:
                 report_run(context, Outcome("offline"), owns=True, is_late=True)
             if failure is not None and self._membership is not None:
                 is_first = mine and step.is_connected
-                report_failure(plan, self._membership, dataclasses.replace(failure, is_first=is_first))
+                report_end(plan, self._membership, status, dataclasses.replace(failure, is_first=is_first))
         elif mine and step.await_others(status):
             if not self._stop.is_set():
                 self._stop_thread(STOP_SECONDS)

@@ -98,7 +98,8 @@ def _attempt_of(report: RunReport) -> tuple[str, int]:
     return report.nonce, report.nth
 
 
-def report_failure(plan: Plan, membership: Membership, failure: Failure) -> None:
-    """Report why this rank ends, since the launcher sees only its exit code."""
+def report_end(plan: Plan, membership: Membership, status: str, failure: Failure) -> None:
+    """Report how and why this rank ends its run, since the launcher sees only an exit code, which may be 0."""
     failure = dataclasses.replace(failure, at_ms=now_ms())
-    worker_reports.report_failure(membership.node_state, node_state.attempt_nonce(plan.context), failure)
+    nonce = node_state.attempt_nonce(plan.context)
+    worker_reports.report_end(membership.node_state, nonce, plan.nth, status, failure)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Literal
 
 from pluto_dist.contract.failure import Failure
 from pluto_dist.contract.run_ref import Reference, RunName
@@ -24,7 +25,8 @@ from pluto_dist.serialization.codec import (
     text_of,
 )
 
-_RUN, _OWNER, _FAILURE = "noted run", "noted owner ", "noted failure"
+_RUN, _OWNER, _FAILURE, _END = "noted run", "noted owner ", "noted failure", "noted end"
+Status = Literal["FAILED", "TERMINATED"]
 _TRACEBACK_LIMIT = 2500  # characters; a text of a node's state has at most 8,192
 _text = text_of(8192)
 
@@ -75,12 +77,14 @@ class RunReport(Record):
 
 def report_run(state: NodeState, report: RunReport) -> None:
     """Report which run the workers are in."""
-    state.set(_RUN, json.dumps(report.to_json()))
+    document = json.dumps(report.to_json())
+    state.set(f"{_RUN} {report.nth}", document)
+    state.set(_RUN, document)
 
 
 def report_owner(state: NodeState, report: RunReport, rank: int) -> None:
     """Report whether this rank owns the run; no other rank's report changes that."""
-    name, attempt = f"{_OWNER}{rank}", _attempt_of(report)
+    name, attempt = f"{_OWNER}{report.nth} {rank}", _attempt_of(report)
     if report.owns:
         state.set(name, attempt)
     elif state.get(name) == attempt:
@@ -93,10 +97,16 @@ def report_failure(state: NodeState, nonce: str, failure: Failure) -> None:
     state.set_default(f"{_FAILURE} {nonce}", json.dumps(failure.to_json()))
 
 
-def read_run(state: NodeState) -> RunReport | None:
-    """The run of the node's workers; ``None`` if none is reported, or by another version."""
+def report_end(state: NodeState, nonce: str, nth: int, status: str, failure: Failure) -> None:
+    """Report how this rank ended its run, if not as a success; its process may go on, and end as one."""
+    report_failure(state, nonce, failure)
+    state.set_default(f"{_END} {nonce} {nth}", status)
+
+
+def read_run(state: NodeState, nth: int | None = None) -> RunReport | None:
+    """The last run of the node's workers, or the ``nth``; ``None`` if none is reported, or by another version."""
     try:
-        found = RunReport.from_json(parse_document(state.get(_RUN) or "null"))
+        found = RunReport.from_json(parse_document(state.get(_RUN if nth is None else f"{_RUN} {nth}") or "null"))
     except ValueError:
         return None
     owners = [state.get(name) for name in state.names(_OWNER)]
@@ -105,6 +115,14 @@ def read_run(state: NodeState) -> RunReport | None:
 
 def _attempt_of(report: RunReport) -> str:
     return f"{report.nonce} {report.nth}"
+
+
+def read_end(state: NodeState, run: RunReport) -> tuple[Status, Failure] | None:
+    """How the first of the node's ranks that said so ended ``run``; ``None`` if none ended it but as a success."""
+    status, failure = state.get(f"{_END} {run.nonce} {run.nth}"), read_failure(state, run.nonce)
+    if failure is None or status is None:
+        return None
+    return ("FAILED" if status == "FAILED" else "TERMINATED"), failure
 
 
 def read_failure(state: NodeState, nonce: str) -> Failure | None:

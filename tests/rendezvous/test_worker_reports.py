@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 
 import pytest
@@ -10,8 +11,10 @@ from pluto_dist.contract.failure import Failure
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.worker_reports import (
     RunReport,
+    read_end,
     read_failure,
     read_run,
+    report_end,
     report_failure,
     report_owner,
     report_run,
@@ -57,3 +60,18 @@ def test_a_report_that_cannot_be_read_is_none(tmp_path, text):
     folder.set("noted run", text)
     folder.set("noted failure n", text)
     assert (read_run(folder), read_failure(folder, "n")) == (None, None)
+
+
+def test_each_run_of_a_script_has_its_own_end(tmp_path):
+    """A script may end one run as failed, and go on with the next one; what earlier runs were is still known."""
+    folder = NodeState(tmp_path)
+    first = RunReport(7, "DIG-7", 1, "n", 0, "http://t", "digits", "external id", "job-7", "launch")
+    second = dataclasses.replace(first, run_id=8, nth=2)
+    report_run(folder, first)
+    report_end(folder, "n", 1, "TERMINATED", Failure("by hand", "a", 0, 1500))
+    report_run(folder, second)
+    assert (read_run(folder), read_run(folder, 1), read_run(folder, 3)) == (second, first, None)
+    ended = read_end(folder, first)
+    assert ended is not None
+    assert (ended[0], ended[1].reason) == ("TERMINATED", "by hand")
+    assert read_end(folder, second) is None

@@ -15,8 +15,8 @@ MUTANTS = (
     Mutant(
         "last-report-unread",
         "launcher/supervisor.py",
-        before="        self.run = read_run(self._folder) or self.run\n",
-        after="",
+        before="            self._read_reports(client)\n            if status",
+        after="            if status",
         breaks="The launcher ends also a run that began after its last look, or in its last attempt.",
     ),
     Mutant(
