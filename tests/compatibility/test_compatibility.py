@@ -439,6 +439,7 @@ def shape_of_text(text: str, token: str) -> Any:
     """The shape of a JSON object; other text with placeholders for everything that depends on the launch."""
     if text.startswith("{"):
         value = json.loads(text)
+        value.pop("is_first", None)  # the old version reads a failure without it
         if "at_ms" in value:  # the old version had seconds, as "at"; a reader needs neither
             value = {**{name: each for name, each in value.items() if name != "at_ms"}, "at": 0.0}
         return shape({**value, "inventory": {}} if "inventory" in value else value)
