@@ -25,6 +25,8 @@ from pluto_dist.serialization import codec
 from pluto_dist.serialization.text import parse_digits
 
 PARENT_VARIABLE = "PLUTO_DIST_PARENT"
+PARENT_KEY = "parent"  # of the same text in the store of a process without a launcher
+STORE_NAME = "pluto_dist"  # of that store's file in memory
 # Variables that differ between two ranks, or between two launches on one machine: those of a child that were not
 # its parent's are of a launch of its own.
 PLACE_VARIABLES = (
@@ -84,7 +86,9 @@ class ProcessFacts:
 
 def gather(environ: Mapping[str, str], group: Topology | None = None, *, began_alone: bool = False) -> ProcessFacts:
     """The facts about this process."""
-    return ProcessFacts(group, is_spawned(environ), _starts_ranks(), _is_importing(), parent_run(environ), began_alone)
+    spawned = is_spawned(environ)
+    parent = parent_run(environ) or (parent_run({PARENT_VARIABLE: _text_in_store()}) if spawned else None)
+    return ProcessFacts(group, spawned, _starts_ranks(), _is_importing(), parent, began_alone)
 
 
 def is_spawned(environ: Mapping[str, str]) -> bool:
@@ -139,6 +143,20 @@ def parent_run(environ: Mapping[str, str]) -> ParentRun | None:
     if pid is None or pid == os.getpid() or process_name(pid) != found["process"]:
         return None
     return ParentRun(**found, is_direct=pid == os.getppid())
+
+
+def _text_in_store() -> str:
+    """What the parent in the sense of multiprocessing keeps in its store; "" if it keeps nothing there.
+
+    A forkserver hands its children the environment of its own start, which may have been before the parent's run.
+    """
+    parent = multiprocessing.parent_process()
+    with suppress(OSError, ValueError):  # no /proc, another user's, or half a line
+        for descriptor in Path(f"/proc/{'self' if parent is None else parent.pid}/fd").iterdir():
+            if os.fspath(descriptor.readlink()).startswith(f"/memfd:{STORE_NAME} "):
+                values = dict(json.loads(line) for line in descriptor.read_text().splitlines())
+                return str(values.get(PARENT_KEY, ""))
+    return ""
 
 
 _DECODERS: dict[str, codec.Decode] = {

@@ -26,7 +26,7 @@ from pluto_dist.contract.run_requests import (
     UpdateStatusRequest,
     UpdateTagsRequest,
 )
-from pluto_dist.environments.process_facts import describe_parent
+from pluto_dist.environments.process_facts import PARENT_KEY, describe_parent
 from pluto_dist.errors import ExchangeError, PlutoDistError, RunError, RunIdMismatchError, TrackerError, received
 from pluto_dist.identity import Named
 from pluto_dist.inventory.probes.process import describe
@@ -120,7 +120,10 @@ class Participant:
     def as_parent(self, run_id: str) -> str:
         """This process, as its children are to see it."""
         store = None if self._membership is None else self._membership.store
-        return describe_parent(run_id, store.path if isinstance(store, FileStore) else "", self.plan.environ)
+        text = describe_parent(run_id, store.path if isinstance(store, FileStore) else "", self.plan.environ)
+        if isinstance(store, FileStore):
+            store.set(PARENT_KEY, text)
+        return text
 
     def keep(self) -> bool:
         """Keep the run on disk while it is not settled; whether this rank knows that it, or another rank, does so."""
@@ -452,4 +455,6 @@ class Participant:
 
     def _disconnect(self) -> None:
         if self._membership is not None:
+            if isinstance(self._membership.store, FileStore) and self.plan.is_rank_zero:
+                self._membership.store.set(PARENT_KEY, "")
             self._membership.store.close()

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pluto_dist.environments.process_facts import STORE_NAME
 from pluto_dist.errors import ExchangeError
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.torch_guard import torch_call
@@ -111,7 +112,7 @@ class FileStore:
     def create(cls) -> FileStore | None:
         """An empty store; ``None`` if this system has no files in memory, or no descriptor is left."""
         try:
-            return cls(os.memfd_create(PREFIX))
+            return cls(os.memfd_create(STORE_NAME))
         except (OSError, AttributeError):
             return None
 
