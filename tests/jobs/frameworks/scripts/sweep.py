@@ -3,17 +3,16 @@
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 
 import joblib
 from training import STEPS, begin, done, step
 
 
 def trial(number: int) -> None:
-    run = begin(config={"trial": number})
-    for count in range(STEPS):
-        step(number, count)
-    if run is not None:
-        run.finish()
+    with begin(config={"trial": number}) or nullcontext():  # the pool outlives a trial, and takes its exception
+        for count in range(STEPS):
+            step(number, count)
     done(number)
 
 
