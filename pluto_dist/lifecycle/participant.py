@@ -45,11 +45,11 @@ from pluto_dist.lifecycle.supervision import is_recorded, is_supervised, report_
 from pluto_dist.lifecycle.unsettled import UnsettledRun, creation_of
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.connect import hosts_a_store
+from pluto_dist.rendezvous.file_store import FileStore
 from pluto_dist.rendezvous.membership import Membership
 from pluto_dist.rendezvous.messages import AgreedId, Outcome
 from pluto_dist.rendezvous.run_channel import RunChannel
 from pluto_dist.rendezvous.session import Session
-from pluto_dist.rendezvous.store import FileStore
 
 TOKEN_SECONDS = 5.0  # how long a node without state waits for one that has the launch's token
 INVENTORY_SECONDS = 2.0  # how long a process that ends waits for its probes

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING
 from pluto_dist.environments.context import LaunchContext
 from pluto_dist.environments.topology import Topology
 from pluto_dist.errors import ExchangeError, NoSharedRunError
+from pluto_dist.rendezvous.file_store import FileStore
 from pluto_dist.rendezvous.node_state import NodeState
-from pluto_dist.rendezvous.store import FileStore, LocalStore, Store, TorchStore
+from pluto_dist.rendezvous.store import LocalStore, Store, TorchStore
 from pluto_dist.rendezvous.torch_guard import torch_call
 from pluto_dist.serialization.text import parse_digits
 

@@ -8,10 +8,11 @@ import threading
 from pluto_dist.environments.context import LaunchContext
 from pluto_dist.rendezvous import node_state
 from pluto_dist.rendezvous.connect import connect
+from pluto_dist.rendezvous.file_store import FileStore
 from pluto_dist.rendezvous.membership import Membership, new_token
 from pluto_dist.rendezvous.messages import Member
 from pluto_dist.rendezvous.node_state import NodeState
-from pluto_dist.rendezvous.store import FileStore, LocalStore
+from pluto_dist.rendezvous.store import LocalStore
 
 
 class Session:

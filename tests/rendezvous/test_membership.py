@@ -19,11 +19,12 @@ from pluto_dist.environments.topology import Topology
 from pluto_dist.errors import ExchangeError, NoSharedRunError
 from pluto_dist.identity import TOKEN
 from pluto_dist.rendezvous.connect import connect
+from pluto_dist.rendezvous.file_store import FileStore
 from pluto_dist.rendezvous.membership import Membership
 from pluto_dist.rendezvous.messages import MESSAGE_LIMIT, Member, Outcome, PriorAttempt, dump
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.run_channel import RunChannel
-from pluto_dist.rendezvous.store import PREFIX, FileStore, LocalStore, Store, TorchStore
+from pluto_dist.rendezvous.store import PREFIX, LocalStore, Store, TorchStore
 
 T = TypeVar("T")
 NODES, RANKS_PER_NODE = 4, 4

@@ -10,11 +10,11 @@ import sys
 import pytest
 
 from pluto_dist.errors import ExchangeError
-from pluto_dist.rendezvous.store import FileStore
+from pluto_dist.rendezvous.file_store import FileStore
 
 WRITER = """
 import sys
-from pluto_dist.rendezvous.store import FileStore
+from pluto_dist.rendezvous.file_store import FileStore
 store = FileStore.open(sys.argv[1])
 first = store.compare_set("first", "", sys.argv[2])
 for _ in range(200):
