@@ -72,7 +72,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1"]
 @pytest.mark.parametrize(
     ("launcher", "when"),
     [
-        (PYTHON, "open"),
+        pytest.param(PYTHON, "open", marks=pytest.mark.exhaustive),
         (PYTHON, "top"),
         (TORCHRUN, "open"),
         pytest.param(TORCHRUN, "never", marks=pytest.mark.exhaustive),

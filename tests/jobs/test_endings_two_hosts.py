@@ -96,6 +96,7 @@ def node_of_rank(cluster: Cluster, rank: int) -> int:
     return [each.name for each in cluster.hosts].index(host)
 
 
+@pytest.mark.exhaustive  # the next one is this one with another clock
 def test_the_root_cause_is_the_first_failure_of_all_nodes(cluster, rendezvous):
     """The second node's rank fails first, the first node's a second later of it: both name the second node's."""
     agents = start(cluster, rendezvous, "--nnodes=2", "--max-restarts=0")

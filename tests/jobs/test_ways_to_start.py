@@ -362,7 +362,7 @@ sys.exit(child.wait() if child else 0)
 @pytest.mark.parametrize(
     ("where", "what", "prefix"),
     [
-        ("top", "succeed", "single-"),
+        pytest.param("top", "succeed", "single-", marks=pytest.mark.exhaustive),
         ("top", "raise", "single-"),
         pytest.param("before", "succeed", "lightning-", marks=pytest.mark.exhaustive),
         pytest.param("after", "succeed", "process-group-", marks=pytest.mark.exhaustive),
@@ -413,6 +413,7 @@ def test_ranks_that_see_different_launchers(tracker, torchrun, tmp_path):
     assert run["externalId"].startswith(("environment-", "process-group-"))
 
 
+@pytest.mark.exhaustive
 def test_several_nodes_without_a_launcher(tracker, torchrun):
     """A process of a platform that counts nodes alone has its run, and a warning says what to do."""
     job = run_python(torchrun, [sys.executable, torchrun.write(REPORT)], tracker.environ() | {"NUM_NODES": "2"})

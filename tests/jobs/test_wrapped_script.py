@@ -154,7 +154,9 @@ HIDDEN = HIDDEN.replace("pluto_dist.init", "dist.init")
     [
         pytest.param(TORCHRUN, marks=pytest.mark.exhaustive),
         (*TORCHRUN, "-m", "pluto_dist"),
-        (sys.executable, "-m", "pluto_dist.cli", "run", "--nproc-per-node=2"),
+        pytest.param(
+            (sys.executable, "-m", "pluto_dist.cli", "run", "--nproc-per-node=2"), marks=pytest.mark.exhaustive
+        ),
     ],
     ids=["torchrun", "-m pluto_dist", "pluto-dist run"],
 )
