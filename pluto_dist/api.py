@@ -174,6 +174,8 @@ def _gather_facts(arguments: Arguments, environ: Mapping[str, str], process: Pro
         else:
             announce.report_no_part(is_importing=facts.is_importing)
             settings = replace(settings, mode="disabled")
+    elif facts.spawned and context.launcher == "single" and settings.mode != "disabled":
+        announce.report_trial()
     if settings.mode == "disabled":  # asks nobody, so nothing can be wrong with the launch
         environ, settings = {}, replace(settings, resume=None)
         context = environments.detect({}, ProcessFacts(group=facts.group))

@@ -49,6 +49,14 @@ def report_no_part(*, is_importing: bool) -> None:
     logger.log(logging.DEBUG if is_importing else logging.WARNING, told)
 
 
+def report_trial() -> None:
+    """That a child of multiprocessing is a process of its own: if it is a rank, each rank has a run by mistake."""
+    logger.info(
+        "multiprocessing started this process, and it has a run of its own; if it is one of several ranks, call "
+        "pluto_dist.init() after torch.distributed.init_process_group()"
+    )
+
+
 def report_outcome_late(plan: Plan, settled: Future[Outcome], trouble: str) -> None:
     """The same after ``init(wait=False)`` has returned; ``settled`` is done."""
     if settled.exception() is None:

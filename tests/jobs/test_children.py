@@ -58,11 +58,11 @@ if __name__ == "__main__":
 
 
 def children(torchrun, tracker, launcher: list[str], when: str, run_id: str = "", ways: tuple[str, ...] = WAYS):
-    """What each child saw: way, mode and id of its run."""
+    """What each child saw: way, mode and id of its run; and what the job printed."""
     script = torchrun.write(SCRIPT)
     job = torchrun.finish(torchrun.start_command([*launcher, script, when, run_id, *ways], tracker.environ()))
     assert job.returncode == 0, job.output
-    return [json.loads(line[6:]) for line in job.output.splitlines() if line.startswith("CHILD ")]
+    return [json.loads(line[6:]) for line in job.output.splitlines() if line.startswith("CHILD ")], job.output
 
 
 PYTHON = [sys.executable]
@@ -81,7 +81,8 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1"]
 def test_children_of_a_rank(torchrun, tracker, launcher, when):
     """A child of a rank, or of a process with an open run, creates nothing and attaches to nothing."""
     ways = WAYS if when != "never" else WAYS[:-1]  # torchrun itself may start the script through another process
-    seen = children(torchrun, tracker, launcher, when, ways=ways)
+    seen, output = children(torchrun, tracker, launcher, when, ways=ways)
+    assert output.count("init() does nothing in a child") == len(ways)
     assert sorted(seen) == sorted([way, "disabled", None] for way in ways)
     runs = tracker.runs("children")
     assert [(run["status"], len(run["attaches"])) for run in runs] == [("COMPLETED", 1)] * (when != "never")
@@ -89,17 +90,18 @@ def test_children_of_a_rank(torchrun, tracker, launcher, when):
 
 def test_trials_of_a_sweep(torchrun, tracker):
     """Children of a process that has neither a launcher nor an open run are processes as any other."""
-    seen = children(torchrun, tracker, PYTHON, "after")
+    seen, output = children(torchrun, tracker, PYTHON, "after")
     assert [(way, mode) for way, mode, _ in seen] == [(way, "online") for way in (*WAYS, "forkserver")]
     runs = tracker.runs("children")
     assert {run["externalId"] for run in runs} > {run_id for *_, run_id in seen}
     assert len(runs) == len(WAYS) + 2
+    assert output.count("it has a run of its own") == len(WAYS)  # all but the one of subprocess
     assert {run["status"] for run in runs} == {"COMPLETED"}
 
 
 @pytest.mark.exhaustive
 def test_a_run_id_of_its_own(torchrun, tracker):
     """A child that names a run other than its parent's is in that run, beside its parent."""
-    seen = children(torchrun, tracker, TORCHRUN, "open", "trial-", ("fork", "spawn", "subprocess"))
+    seen, _ = children(torchrun, tracker, TORCHRUN, "open", "trial-", ("fork", "spawn", "subprocess"))
     assert seen == [[way, "online", f"trial-{way}"] for way in ("fork", "spawn", "subprocess")]
     assert [run["status"] for run in tracker.runs("children")] == ["COMPLETED"] * 4
