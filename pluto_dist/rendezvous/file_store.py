@@ -7,14 +7,16 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from pluto_dist.environments.process_facts import STORE_NAME
 from pluto_dist.errors import ExchangeError
 from pluto_dist.log import logger
 
-with suppress(ModuleNotFoundError):  # Windows, which has no file in memory either
+try:
     import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 LOCK_SECONDS = 5.0  # how long another process may hold the lock of a file, for microseconds as a rule
 
@@ -40,6 +42,8 @@ class FileStore:
     @classmethod
     def create(cls) -> FileStore | None:
         """An empty store; ``None`` if this system has no files in memory, or no descriptor is left."""
+        if fcntl is None:
+            return None
         try:
             return cls(os.memfd_create(STORE_NAME))
         except (OSError, AttributeError):
