@@ -59,7 +59,7 @@ def test_a_process_that_is_killed_while_it_writes():
 
 def test_the_process_that_made_it_has_ended():
     """There is no run to join then."""
-    child = [sys.executable, "-c", "from pluto_dist.rendezvous.store import *; print(FileStore.create().path)"]
+    child = [sys.executable, "-c", "from pluto_dist.rendezvous.file_store import *; print(FileStore.create().path)"]
     path = subprocess.run(child, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
     with pytest.raises(ExchangeError, match="has ended"):
         FileStore.open(path)
@@ -67,7 +67,7 @@ def test_the_process_that_made_it_has_ended():
 
 def test_a_process_that_stops_while_it_holds_the_lock(monkeypatch):
     """Nobody waits for it longer than the limit: each goes on with what it knows."""
-    monkeypatch.setattr("pluto_dist.rendezvous.store.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("pluto_dist.rendezvous.file_store.LOCK_SECONDS", 0.2)
     store = made()
     store.set("a", "1")
     hold = "import fcntl, os, sys, time\nfcntl.flock(os.open(sys.argv[1], os.O_RDWR), 2)\nprint(1, flush=True)\n"
