@@ -112,8 +112,8 @@ def _not_after_the_end(context: RankContext) -> Iterator[None]:
         TrackerUnavailableError: another rank has.
     """
     with context.channel.attaching() as is_open:
-        if not is_open or context.channel.outcome() is not None:
-            raise TrackerUnavailableError("another rank has created the run, or this job has ended")
+        if not is_open or context.channel.outcome() is not None or context.membership.is_over():
+            raise TrackerUnavailableError("another rank has created the run, or this attempt has ended")
         yield
 
 

@@ -93,6 +93,7 @@ class Heartbeat:
             status = self._sender.send(self._run_id, deadline=status_deadline())
             if status == "CANCELLED" and not self._cancelled:
                 self._cancelled = True
+                context.channel.close()  # an attach would revive it
                 logger.warning("the run was cancelled in the tracker; this job goes on until you stop it")
         if outbox.has_pending:
             outbox.flush(self._client, status_deadline())

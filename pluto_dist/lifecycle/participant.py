@@ -188,6 +188,7 @@ class Participant:
         if outcome.kind != "error":
             self._unsettled.settled()
         elif isinstance(received(outcome.error, ""), (RunError, RunIdMismatchError)):
+            self._unsettled.refused()
             (self._unsettled.outbox or context.outbox).set_aside(outcome.message)
         elif self._unsettled.outbox is not None:  # init() has returned, and raises it no more
             spool = self.plan.settings.spool

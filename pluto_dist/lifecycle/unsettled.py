@@ -81,6 +81,11 @@ class UnsettledRun:
             self._is_settled = True
             self._retract()
 
+    def refused(self) -> None:
+        """The run is refused: nothing is kept from now on."""
+        with self._lock:
+            self._is_settled = True
+
     def _keep(self, connected: RankContext | None) -> None:
         mine = False
         try:

@@ -22,6 +22,7 @@ Invariant = Callable[[Finished], Iterator[str]]
 ENDED = ("COMPLETED", "FAILED", "TERMINATED", "CANCELLED")
 REFUSALS = ("RunInUseError", "RunCancelledError", "RunExistsError", "RunIdMismatchError")
 SET_ASIDE = "what was kept is set aside"
+_HEARTBEAT = 12.0  # seconds within which the owner sees a cancel
 _SLACK = 1.0  # seconds of latency that a bound does not count
 _FINISH = {"COMPLETED": 45.0, "else": 30.0}  # beyond the timeout
 
@@ -114,7 +115,9 @@ def nothing_is_dropped(finished: Finished) -> Iterator[str]:
     if finished.schedule.disk or finished.tracker.runs() or any("not kept" in text for *_, text in finished.messages):
         return
     for part in finished.job.parts:
-        if part.returned is not None and part.error is None and part.process.exit_code not in (-9,):
+        launch = f"L{part.launch}."
+        is_refused = any(who.startswith(launch) and SET_ASIDE in text for _, who, _, text in finished.messages)
+        if part.returned is not None and part.error is None and part.process.exit_code != -9 and not is_refused:
             yield f"rank {part.rank} of launch {part.launch} joined a run, and there is none"
             return
 
@@ -175,8 +178,12 @@ def a_cancel_stays(finished: Finished) -> Iterator[str]:
     """A run that was cancelled in the tracker stays cancelled."""
     for run in finished.tracker.runs():
         if run["status"] != "CANCELLED":
-            for change in finished.tracker.changes(run["id"]):
-                if change["to_status"] == "CANCELLED":
+            changes = finished.tracker.changes(run["id"])
+            for cancelled, after in itertools.pairwise(changes):
+                # An attach that comes before the owner has seen the cancel at a heartbeat revives the run; the hosted
+                # tracker cancels it again.
+                is_seen = finished.tracker.is_hosted or after["at"] > cancelled["at"] + 1000 * _HEARTBEAT
+                if cancelled["to_status"] == "CANCELLED" and is_seen:
                     yield f"run {run['id']} is {run['status']}"
                     break
 

@@ -39,7 +39,10 @@ class Weather:
 
     def at(self, world: World) -> tuple[str, float]:
         """What a request meets that is sent now, and when that is over."""
-        for begin, end, what, part in self.spells:
+        in_order = sorted(
+            self.spells, key=lambda spell: spell[2] != "late"
+        )  # while a tracker stalls, nothing overtakes
+        for begin, end, what, part in in_order:
             if begin <= world.now < end and (what == "late" or world.random.random() < part):
                 return what, end
         return "fair", 0.0

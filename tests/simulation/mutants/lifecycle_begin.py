@@ -68,7 +68,7 @@ CREATION = (
     Mutant(
         "created-after-the-end",
         "lifecycle/creation.py",
-        before="        if not is_open or context.channel.outcome() is not None:\n",
+        before="        if not is_open or context.channel.outcome() is not None or context.membership.is_over():\n",
         after="        if False:\n",
         breaks="No create comes after the end, or after another rank's refusal.",
     ),
