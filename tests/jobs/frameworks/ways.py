@@ -117,7 +117,15 @@ WAYS = {
         ("{bin}/deepspeed", "--num_accelerators=2", "--master_port={port}", "{script}"),
         environ={"DS_ACCELERATOR": "cpu"},
     ),
-    "joblib": Way("sweeps", "sweep.py", (*OWN, "joblib"), runs=2, signalled="group", in_ci=("succeeds",)),
+    "joblib": Way(
+        "sweeps",
+        "sweep.py",
+        (*OWN, "joblib"),
+        runs=2,
+        ends={"succeeds": COMPLETED, "stops": TERMINATED},  # of a trial that raises it kills the others, at any moment
+        in_ci=("succeeds",),
+        signalled="group",
+    ),
     "ProcessPoolExecutor": Way("sweeps", "sweep.py", (*OWN, "futures"), runs=2, signalled="group"),
     "multiprocessing.Process": Way("sweeps", "sweep.py", (*OWN, "processes"), runs=2, signalled="group"),
     "torch alone, pluto-dist run": Way("sweeps", "plain_loop.py", OURS),
