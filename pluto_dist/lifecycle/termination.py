@@ -21,6 +21,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+from pluto_dist.background import start_thread
+from pluto_dist.log import logger
+
 
 class SignalListener(Protocol):
     """Is called, in a thread, when this process is about to die of SIGTERM."""
@@ -44,18 +47,28 @@ class TerminationHook:
         self._is_installed = self._is_chained = False
         if not hasattr(faulthandler, "register") or os.getpid() == 1:
             return
-        reader, writer = self._pipe = os.pipe()
+        try:
+            reader, writer = self._pipe = os.pipe()
+        except OSError as error:  # no file is to be had
+            logger.debug("SIGTERM will not end the run: %s", error)
+            return
         os.set_blocking(writer, False)
+        self._thread = start_thread(self._listen, "pluto_dist SIGTERM", reader, writer)
+        if self._thread is None:
+            self._pipe = None
+            os.close(reader)
+            os.close(writer)
+            return
         if _handler() is signal.SIG_DFL:
             self._install(writer)
         _terminations.append(self)
-        self._thread = threading.Thread(
-            target=self._listen, args=(reader, writer), name="pluto_dist SIGTERM", daemon=True
-        )
-        self._thread.start()
 
-    def remove(self) -> None:
-        """Restore the signal's default effect, unless another handler has been set since."""
+    def remove(self, *, in_child: bool = False) -> None:
+        """Restore the signal's default effect, unless another handler has been set since.
+
+        Args:
+            in_child: whether this is a forked child, which has no such thread.
+        """
         if self._pipe is None or not _in_main_thread():
             return
         (_, writer), self._pipe = self._pipe, None
@@ -65,7 +78,7 @@ class TerminationHook:
             faulthandler.unregister(signal.SIGTERM)  # this restores what was there before ours
             signal.signal(signal.SIGTERM, signal.SIG_DFL if handler == self._on_signal else handler)
         os.close(writer)  # the listener reads its end, and closes the other
-        if self._thread is not None:
+        if self._thread is not None and not in_child:
             self._thread.join(_LISTENER_SECONDS)  # it takes that long only if a signal has just come
 
     def _install(self, writer: int) -> None:
@@ -77,11 +90,9 @@ class TerminationHook:
         self._is_installed = True
 
     def _listen(self, reader: int, writer: int) -> None:
-        watch = select.poll()
-        watch.register(reader, select.POLLIN)
         with suppress(OSError):  # closed in a forked child
             while True:
-                if not watch.poll(1000 * _LOOK_SECONDS):
+                if not _is_readable(reader, _LOOK_SECONDS):
                     self._look(writer)
                 elif os.read(reader, _TRACEBACK_BYTES):
                     self._wake()
@@ -124,6 +135,15 @@ def _handler() -> Any:
     return signal.getsignal(signal.SIGTERM)
 
 
+def _is_readable(reader: int, seconds: float) -> bool:
+    """Wait for ``reader``; where threads are gevent's or eventlet's, the others go on meanwhile."""
+    if not hasattr(select, "poll"):  # eventlet takes it away
+        return bool(select.select([reader], [], [], seconds)[0])
+    watch = select.poll()
+    watch.register(reader, select.POLLIN)
+    return bool(watch.poll(1000 * seconds))
+
+
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
@@ -149,7 +169,7 @@ def _in_child() -> None:
     """A forked child has SIGTERM's default effect again."""
     for hook in list(_terminations):
         pipe = hook._pipe
-        hook.remove()
+        hook.remove(in_child=True)
         if pipe is not None:
             os.close(pipe[0])
 
