@@ -41,8 +41,8 @@ def await_grant(context: RankContext, client: TrackerClient, found: RunState) ->
     claim = Claim(client, found, context.membership.token, plan.host, plan.deadline, plan.settings.heartbeat)
     until = time.monotonic() + claim.seconds()
     if until > plan.deadline:
-        if channel.waits:
-            raise TrackerUnavailableError("another rank waits until no other launch can be alive in the run")
+        if channel.claimed("waits"):
+            raise TrackerUnavailableError("another rank has asked whether another launch is alive in the run")
         raise _undecided(context, found, until)
 
     def pause(seconds: float) -> None:

@@ -285,8 +285,9 @@ def _expected(finished: Finished) -> tuple[set[str] | None, str]:
         return None, ""
     if ("PLUTO_RUN_ID", "my-experiment") in finished.schedule.launches[0].variables and len(admitted) > 1:
         return None, ""  # launches with the user's own id may be in one run at the same time
-    if finished.schedule.shared_spool and finished.schedule.clocks and len(admitted) > 1:
-        return None, ""  # what one host kept is put in order by another host's clock
+    steps = any(step for _, _, step in finished.schedule.clocks)
+    if len(admitted) > 1 and (steps or (finished.schedule.shared_spool and finished.schedule.clocks)):
+        return None, ""  # what was kept is put in order by another clock than the one that told its start
     last = max(admitted, key=lambda number: _lifetime(finished, number)[0])
     begin = _lifetime(finished, last)[0]
     allowed: set[str] = {"CANCELLED"} if finished.schedule.cancels else set()
