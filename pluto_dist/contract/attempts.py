@@ -21,6 +21,7 @@ from typing import Any
 
 FIELD = "attempts"
 LATE = 0  # the number of an attempt whose record came after those of later launches
+CLOCK_SECONDS = 2.0  # by which times may differ that two hosts told by the tracker's clock
 MOST_GPUS = 64  # whose UUIDs a record has
 
 
@@ -95,24 +96,22 @@ def by_another_clock(made: Mapping[str, Any], offset: float) -> dict[str, Any]:
     >>> by_another_clock({"start": "2026-11-28T09:30:00.000Z"}, -60.0)
     {'start': '2026-11-28T09:29:00.000Z'}
     """
-    try:
-        start = datetime.fromisoformat(str(made.get("start")).replace("Z", "+00:00")).timestamp()
-        return {**made, "start": _iso(start + offset, "milliseconds")}
-    except (ValueError, OverflowError):
-        return dict(made)
+    start = _start(made)
+    return dict(made) if start is None else {**made, "start": _iso(start + offset, "milliseconds")}
 
 
 def is_late(earlier: Mapping[str, Any], key: str, made: Mapping[str, Any], *, is_alive: bool) -> bool:
     """Whether ``made``, the record of ``key``, is of an attempt before the last one in ``earlier``.
 
     A launch that was offline saw no record, so what is not on record of it is put in order by the times of their
-    starts; attempts of one launch by their keys, if one host's clock told both. A launch that is alive comes last,
-    unless another one came after it.
+    starts; attempts of one launch by their keys if one host's clock told both, else only if they began
+    :data:`CLOCK_SECONDS` apart. A launch that is alive comes last, unless another one came after it.
 
-    >>> first, then = ({"number": 1, "launch": "b", "start": at, "hosts": ["x"]} for at in ("09:00", "12:00"))
+    >>> first, now, then = (f"2026-11-28T09:00:{seconds}Z" for seconds in ("00", "10", "11"))
+    >>> first, then = ({"number": 1, "launch": "b", "start": at, "hosts": ["x"]} for at in (first, then))
     >>> def late(last, launch, host="x", is_alive=False):
-    ...     made = {"launch": launch, "start": "10:00", "hosts": [host]}
-    ...     return is_late({last["start"]: last}, made["start"], made, is_alive=is_alive)
+    ...     made = {"launch": launch, "start": now, "hosts": [host]}
+    ...     return is_late({last["start"]: last}, now, made, is_alive=is_alive)
     >>> late(then, "a"), late(then, "a", is_alive=True), late(first, "a")
     (True, False, False)
     >>> late(then, "b"), late(then, "b", host="y"), late(first, "b")
@@ -121,8 +120,11 @@ def is_late(earlier: Mapping[str, Any], key: str, made: Mapping[str, Any], *, is
     last, mine = newest(earlier), str(made.get("launch"))
     if last is None:
         return False
+    if last.get("launch") == mine and _hosts(last)[:1] == _hosts(made)[:1]:
+        return str(last["key"]) > key
     if last.get("launch") == mine:
-        return _hosts(last)[:1] == _hosts(made)[:1] and str(last["key"]) > key
+        then, now = _start(last), _start(made)
+        return then is not None and now is not None and then > now + CLOCK_SECONDS
     return has_launch(earlier, mine) or (str(last.get("start")) > str(made.get("start")) and not is_alive)
 
 
@@ -195,6 +197,14 @@ def ours(config: Any, field: str) -> dict[str, Any]:
     section = config.get("pluto_dist") if isinstance(config, dict) else None
     found = section.get(field) if isinstance(section, dict) else None
     return found if isinstance(found, dict) else {}
+
+
+def _start(record: Mapping[str, Any]) -> float | None:
+    """When the attempt began, seconds since 1970; ``None`` if the record does not say so."""
+    try:
+        return datetime.fromisoformat(str(record.get("start")).replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _is_record(entry: Any) -> bool:

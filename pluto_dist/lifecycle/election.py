@@ -135,6 +135,7 @@ def create_as_owner(
     plan, channel, membership = context.plan, context.channel, context.membership
     document = cluster_document(plan.topology, nodes, process()) if plan.settings.metadata else None
     creation = CreationContext.of(context, document)
+    context.outbox.attempt = creation.key
     mine: Outcome | None = None
     told = channel.outcome()  # another rank was faster, or found that the ranks disagree
     if told is None:

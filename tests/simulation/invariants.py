@@ -281,7 +281,7 @@ def violations(finished: Finished) -> list[tuple[str, str]]:
 def _expected(finished: Finished) -> tuple[set[str] | None, str]:
     """The statuses that the run may have in the end, and why; ``None`` if nobody can know it."""
     admitted = [number for number in range(len(finished.schedule.launches)) if _is_admitted(finished, number)]
-    if not admitted:
+    if not admitted or any("is lost: neither the tracker nor the disk" in text for *_, text in finished.messages):
         return None, ""
     if ("PLUTO_RUN_ID", "my-experiment") in finished.schedule.launches[0].variables and len(admitted) > 1:
         return None, ""  # launches with the user's own id may be in one run at the same time

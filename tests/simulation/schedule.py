@@ -177,7 +177,8 @@ def _with_rarities(schedule: Schedule, chance: random.Random, length: float) -> 
     for launch in schedule.launches:
         rate = (("PLUTO_DIST_ATTACH_RATE", "2"),) if chance.random() < 0.1 else ()
         is_calm = not (schedule.faults or schedule.weather or launch.late) and launch.launcher != "elastic"
-        is_odd = launch.world_size > 1 and chance.random() < 0.1 and is_calm
+        is_slow = ("PLUTO_DIST_TIMEOUT", "30") in launch.variables  # every rank is there before another takes over
+        is_odd = launch.world_size > 1 and chance.random() < 0.1 and is_calm and is_slow
         odd = (chance.randrange(launch.world_size),) if is_odd else ()
         launches.append(replace(launch, variables=launch.variables + rate, odd=odd))
     begin = chance.choice((0.0, chance.uniform(0, length)))

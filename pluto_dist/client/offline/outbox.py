@@ -189,7 +189,7 @@ class Outbox:
         return None if self._has_pending else done
 
     def _replay(self, client: TrackerClient, deadline: float, pause: Callable[[float], object] | None) -> Replayed:
-        return replay(self._queue, client, deadline=deadline, launch=self._launch, pause=pause)
+        return replay(self._queue, client, deadline=deadline, launch=self._launch, attempt=self.attempt, pause=pause)
 
     def _tell_warnings(self) -> None:
         for warning in self._queue.warnings:

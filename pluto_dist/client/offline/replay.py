@@ -66,6 +66,7 @@ def replay(
     *,
     deadline: float,
     launch: str | None = None,
+    attempt: str = "",
     pause: Callable[[float], object] | None = None,
 ) -> Replayed:
     """Send what is kept of one run, whose lock the caller holds.
@@ -76,6 +77,7 @@ def replay(
         deadline: on the monotonic clock.
         launch: the token of the launch whose requests are meant; all by default. A job sends its own: it cannot know
             whether another launch that keeps some will be let into the run.
+        attempt: the key of the record of the attempt that is alive; "" if none is, or it has no record.
         pause: waits for that many seconds, up to :data:`GRANT_SECONDS` in all, which come on top of the deadline, while
             it is not known whether another launch is alive in the run; ``None`` does not wait.
 
@@ -84,6 +86,7 @@ def replay(
         AuthenticationError, UnexpectedAnswerError, TrackerUnavailableError: the rest stays where it is.
     """
     known = _Known(queue.name, client, deadline, pause, is_alive=launch is not None)
+    known.attempt = attempt
     sent, notes = 0, []
     entries = [(entry, file) for entry, file in queue.entries() if launch in (None, entry.launch)]
     ended = {entry.launch for entry, _ in entries if entry.kind == "status"}
@@ -130,7 +133,7 @@ class _Known:
         is_alive: bool,
     ) -> None:
         self.name, self.client, self.deadline, self.is_alive = name, client, deadline, is_alive
-        self.is_over = False
+        self.is_over, self.attempt = False, ""
         self._pause = pause
         self.answer: CreateRunResponse | None = None
         self.display_id: str | None = None
@@ -246,7 +249,7 @@ def _continue(
     records, notes = attempts.recorded(state.config), []
     if records.get(entry.key) is not None:
         told = _lacking(_numbered(request, entry.key, _with_hardware(mine, request, state, entry.key)), state.config)
-    elif attempts.is_late(records, entry.key, mine, is_alive=known.is_alive):
+    elif known.attempt in records or attempts.is_late(records, entry.key, mine, is_alive=known.is_alive):
         known.is_over = True
         told = _lacking(_numbered(request, entry.key, {**mine, "number": attempts.LATE}), state.config)
         notes = ["the run has gone on with a later attempt: this one is added to it"]
