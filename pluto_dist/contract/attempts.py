@@ -128,6 +128,20 @@ def is_late(earlier: Mapping[str, Any], key: str, made: Mapping[str, Any], *, is
     return has_launch(earlier, mine) or (str(last.get("start")) > str(made.get("start")) and not is_alive)
 
 
+def has_gone_on(records: Mapping[str, Any], *, launch: str | None = None, key: str | None = None) -> bool:
+    """Whether the run has gone on with a later attempt than those of ``launch``, or than that of ``key``.
+
+    One of the same number began at the same moment: one of the two launches will leave the run.
+
+    >>> records = {"x": {"number": 1, "launch": "a"}, "y": {"number": 1, "launch": "b"}}
+    >>> has_gone_on(records, launch="a"), has_gone_on(records | {"z": {"number": 2}}, key="x")
+    (False, True)
+    """
+    known = in_order(records)
+    mine = [each["number"] for each in known if each["key"] == key or (launch and each.get("launch") == launch)]
+    return bool(known) and (not mine or known[-1]["number"] > max(mine))
+
+
 def has_launch(records: Mapping[str, Any], launch: str) -> bool:
     """Whether an attempt of this launch, named by its token, is on record."""
     return any(entry.get("launch") == launch for entry in in_order(records))

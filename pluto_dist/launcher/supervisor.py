@@ -195,8 +195,7 @@ class Supervisor:
 
     def _is_superseded(self, state: RunState, run: RunReport) -> bool:
         """Whether a later launch has gone on with the run, which then ends it."""
-        last = attempts.newest(attempts.recorded(state.config))
-        return last is not None and last.get("launch") != run.launch
+        return attempts.has_gone_on(attempts.recorded(state.config), launch=run.launch)
 
 
 def _clock_correction_ms(server_time: float) -> int:

@@ -160,8 +160,8 @@ class ShutdownStep:
 
     def _is_superseded(self, state: RunState) -> bool:
         """Whether a later attempt is in the run, which then ends it."""
-        last, mine = attempts.newest(attempts.recorded(state.config)), self._recorded_key()
-        return last is not None and mine is not None and last["key"] != mine
+        mine = self._recorded_key()
+        return mine is not None and attempts.has_gone_on(attempts.recorded(state.config), key=mine)
 
     def _recorded_key(self) -> str | None:
         """The key of this attempt's record; ``None`` if it has none, or that cannot be asked."""

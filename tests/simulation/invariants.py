@@ -135,7 +135,7 @@ def the_end_is_right(finished: Finished) -> Iterator[str]:
 
 def sync_sends_all(finished: Finished) -> Iterator[str]:
     """``sync`` sends what was kept, all of it but what a refused launch kept."""
-    if finished.left:
+    if finished.left and not finished.schedule.disk:  # what begins it may be lost
         yield f"{len(finished.left)} requests are still kept"
     refused = any(SET_ASIDE in text for *_, text in finished.messages)
     if finished.set_aside and not refused:
@@ -328,6 +328,8 @@ def _expected_by_launchers(finished: Finished, number: int) -> tuple[set[str] | 
         return None, "an agent was killed"
     if finished.schedule.disk:
         return None, "workers report to their launcher by the disk"
+    if not any(part.facts for attempt in finished.job.attempts[number] for part in attempt.parts):
+        return None, "it was stopped in init(); a create that is still on its way is nobody's"
     if end == "success":
         return {"COMPLETED"}, "all agents saw success"
     stopped = any(agent.state.get("signalled") for agent in agents)

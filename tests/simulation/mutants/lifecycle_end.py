@@ -97,7 +97,7 @@ SHUTDOWN = (
     Mutant(
         "superseded-not-asked",
         "lifecycle/shutdown.py",
-        before='return last is not None and mine is not None and last["key"] != mine',
+        before="return mine is not None and attempts.has_gone_on(attempts.recorded(state.config), key=mine)",
         after="return False",
         breaks="A rank of an earlier attempt does not end the run in which a later attempt, or launch, goes on.",
     ),
