@@ -17,12 +17,13 @@ from typing import Any
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts, claims
 from pluto_dist.contract.run_requests import PRECEDENCE, RunState, UpdateConfigRequest
-from pluto_dist.errors import RunInUseError, TrackerError
+from pluto_dist.errors import RunInUseError, TrackerError, TrackerUnavailableError
 from pluto_dist.log import logger
 
 MISSED_HEARTBEATS = 1.5  # a launch that was silent for so many of its heartbeats, and 2 s, has ended
 CLAIM_SECONDS = 2.0  # how long a claim waits for another one, if no launch can be alive
 _LOOK_SECONDS = 0.5  # between two looks at the claims
+_SLOW_SECONDS = 1.0  # an answer that takes longer came after an outage
 _WITHDRAW_SECONDS = 5.0
 
 
@@ -82,8 +83,13 @@ class Claim:
         with self._made():
             while (left := until - time.monotonic()) > 0:
                 pause(min(left, _LOOK_SECONDS))
+                asked = time.monotonic()
                 state = self.client.details(self.found.run_id, deadline=self.deadline) or self.found
                 self._check(state)
+                # While the tracker takes no requests, nobody can answer.
+                until += max(0.0, time.monotonic() - asked - _SLOW_SECONDS)
+                if until > self.deadline:
+                    raise TrackerUnavailableError("the tracker took no requests while the claim waited for an answer")
         return state
 
     @contextmanager
