@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
+import pytest
+
 from client.misbehaving import Misbehaving, reply
+from pluto_dist.client.claims import answer_claims
 from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.client.offline.queue import SET_ASIDE, RunQueue
 from pluto_dist.client.offline.replay import replay
@@ -13,6 +17,20 @@ from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.run_ref import RunName, reference
 from pluto_dist.contract.run_requests import CreateRunRequest, UpdateStatusRequest
 from pluto_dist.contract.secret import Secret
+from pluto_dist.errors import RunInUseError
+from pluto_dist.server import LocalServer
+
+FIRST, THEN = "2026-11-28T09:00:00.000Z a", "2026-11-28T10:00:00.000Z b"  # keys of attempts
+BEAT = 0.2  # seconds between two heartbeats of the launch that is in the run
+
+
+def record(launch: str, start: str) -> dict[str, object]:
+    return {"number": 1, "launch": launch, "start": start, "hosts": ["here"], "world_size": 1, "heartbeat": BEAT}
+
+
+def create_of(launch: str, key: str) -> CreateRunRequest:
+    config = {"pluto_dist": {"attempts": {key: record(launch, key)}}}
+    return CreateRunRequest("r", "digits", "job-7", config=json.dumps(config))
 
 
 def test_an_id_that_no_run_can_have(tmp_path: Path):
@@ -33,3 +51,40 @@ def test_an_id_that_no_run_can_have(tmp_path: Path):
     assert len(queue.warnings) == 2
     assert "no run has a number above" in queue.warnings[0]
     assert len(list((queue.folder / SET_ASIDE).iterdir())) == 2
+
+
+def test_what_an_offline_launch_kept_enters_a_run_only_by_a_claim(tmp_path: Path):
+    """While another launch is alive in the run it stays on disk, and the run stays as it was."""
+    with LocalServer() as server:
+        name = RunName(server.url, "digits", reference("job-7"))
+        client = TrackerClient(server.url, server.url, Secret(server.api_key), user_agent="test")
+        until = time.monotonic() + 30
+        run = client.create(create_of("living", FIRST), deadline=until).run_id
+        before = client.details(run, deadline=until)
+        outbox = Outbox(tmp_path / "spool", name, "offline", resumes=True)
+        outbox.enqueue(create_of("offline", THEN), THEN)
+        outbox.enqueue(UpdateStatusRequest(0, "FAILED"))
+
+        assert outbox.flush(client, until) is None, "nobody waits for an answer"
+        assert client.details(run, deadline=until) == before
+
+        def answered(seconds: float) -> None:
+            answer_claims(client, run, "living", "node-a", deadline=until)
+
+        with pytest.raises(RunInUseError, match="on node-a"):
+            outbox.flush(client, until, pause=answered)
+        state = client.details(run, deadline=until)
+        assert state is not None and before is not None
+        assert (state.status, list(state.config["pluto_dist"]["attempts"])) == (
+            "RUNNING",
+            [FIRST],
+        )
+        assert outbox.check()
+
+        assert outbox.flush(client, until, pause=time.sleep) is not None
+        state = client.details(run, deadline=until)
+        client.close()
+    assert state is not None
+    assert state.status == "FAILED"
+    assert state.config["pluto_dist"]["attempts"][THEN]["number"] == 2
+    assert state.config["pluto_dist"]["claims"] == {"offline": None}
