@@ -140,7 +140,7 @@ def create_as_owner(
     told = channel.outcome()  # another rank was faster, or found that the ranks disagree
     if told is None:
         report_begin(context)
-        mine = _try_to_create(context, creation)
+        mine = replace(_try_to_create(context, creation), at=time.time())
         is_for_rank_zero = mine.kind == "offline" and not _is_owner(context, mine, mine)
         told = mine if is_for_rank_zero else _publish(context, creation, mine)
     is_owner = _is_owner(context, mine, told)

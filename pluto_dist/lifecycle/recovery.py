@@ -46,7 +46,9 @@ def _keep_trying(context: RankContext, client: TrackerClient, offline: Outcome) 
             with context.channel.attaching() as is_open:
                 done = _flush(context, client) if is_open else None
         except RunInUseError as error:
-            return _publish(context.channel, Outcome("error", error=type(error).__name__, message=str(error)))
+            return _publish(
+                context.channel, Outcome("error", error=type(error).__name__, message=str(error), at=time.time())
+            )
         except (TrackerUnavailableError, ExchangeError) as error:
             logger.debug("what is kept was not taken: %s", error)
             continue
@@ -56,7 +58,7 @@ def _keep_trying(context: RankContext, client: TrackerClient, offline: Outcome) 
         if done is None:
             return None  # the job has ended meanwhile
         logger.info("the tracker answers: run %s at %s", done.display_id, done.url)
-        return _publish(context.channel, Outcome("online", done, resumed=offline.resumed))
+        return _publish(context.channel, Outcome("online", done, resumed=offline.resumed, at=time.time()))
     return None
 
 

@@ -100,6 +100,7 @@ class Outcome:
         resumed: whether an earlier attempt or launch was already in this run.
         error: name of the exception's class.
         message: of the exception, or the reason.
+        at: when it was made, seconds since 1970; read by earlier versions alone.
     """
 
     kind: Literal["online", "offline", "error"]
@@ -107,6 +108,7 @@ class Outcome:
     resumed: bool = False
     error: str = ""
     message: str = ""
+    at: float = 0.0
 
     def is_to_be_kept(self, on_error: str) -> bool:
         """Whether the run's requests are kept for later: the tracker may take them once it answers, or has the key."""
@@ -123,6 +125,7 @@ class Outcome:
             "resumed": codec.decode_bool,
             "error": _text,
             "message": _text,
+            "at": codec.decode_float,
         }
         fields = codec.decode_fields(value, where, decoders, decoders)
         answer = CreateRunResponse.from_json(value.get("answer")) if fields["kind"] == "online" else None

@@ -431,7 +431,7 @@ def keys_and_shapes(values: Mapping[str, str]) -> dict[str, Any]:
 def normal(text: str, token: str) -> str:
     """``text`` with placeholders for the launch's token, nonces and attempt keys."""
     text = text.replace(token, "<token>")
-    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ [0-9a-f]{4}", "<attempt>", text)
+    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z [0-9a-f]{4}", "<attempt>", text)
     return re.sub(r"\b[0-9a-f]{16}\b", "<nonce>", text)
 
 
@@ -503,7 +503,7 @@ def as_before(notes: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: {field: kind for field, kind in shape.items() if field not in later} if isinstance(shape, dict) else shape
         for name, shape in notes.items()
-        if not re.search(r" run 1 (keeper|key) ", name)
+        if not re.search(r" run 1 (keeper|key) |noted (owner|end|run) ", name)
     }
 
 

@@ -64,8 +64,8 @@ class Entry:
             "at": self.at,
             "key": self.key,
             "fork_of": self.fork_of,
-            "resumes": self.resumes,
             "request": self.request.to_json(),
+            **({"resumes": True} if self.resumes else {}),
         }
 
     @classmethod
@@ -75,7 +75,7 @@ class Entry:
         Raises:
             ValueError: there is none in it.
         """
-        found = codec.decode_fields(body, "entry", _DECODERS, _DECODERS)
+        found = {"resumes": False} | codec.decode_fields(body, "entry", _DECODERS, _DECODERS.keys() - {"resumes"})
         if found["format"] != FORMAT:
             raise ValueError(f"it is not of format {FORMAT}")
         reference = codec.decode_fields(found["reference"], "reference", _REFERENCE, _REFERENCE)

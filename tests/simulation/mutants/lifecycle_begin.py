@@ -61,8 +61,8 @@ CREATION = (
     Mutant(
         "own-create-taken-for-anothers",
         "lifecycle/creation.py",
-        before="    if attempts.has_launch(attempts.recorded(found.config), creation.launch):\n",
-        after="    if creation.prior and attempts.has_launch(attempts.recorded(found.config), creation.launch):\n",
+        before="    if creation.key in records or (creation.prior",
+        after="    if (creation.prior",
         breaks="A rank does not take the run that another rank of its launch has just created for another launch's.",
     ),
     Mutant(
