@@ -28,7 +28,6 @@ from pluto_dist.contract.run_requests import (
 )
 from pluto_dist.environments.process_facts import PARENT_KEY, describe_parent
 from pluto_dist.errors import ExchangeError, PlutoDistError, RunError, RunIdMismatchError, TrackerError, received
-from pluto_dist.identity import Named
 from pluto_dist.inventory.probes.process import describe
 from pluto_dist.inventory.records import Process
 from pluto_dist.lifecycle.agreement import agree
@@ -330,8 +329,7 @@ class Participant:
 
     def _kept_alone(self) -> RankContext | None:
         """This rank as one that is not connected, if it can know its run: else it keeps another one than the others."""
-        if isinstance(self.plan.decision, Named) or self.plan.topology.world_size == 1:
-            self._unsettled.keep(None, self._describing)
+        self._unsettled.keep(None, self._describing, guesses=False)
         if self._unsettled.context is None:
             logger.debug("this rank ended before it was connected to the others, and keeps nothing of the run")
         return self._unsettled.context

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.contract import attempts
 from pluto_dist.errors import ExchangeError
+from pluto_dist.identity import Named
 from pluto_dist.inventory.probes.process import GIT_SECONDS
 from pluto_dist.inventory.records import Process
 from pluto_dist.lifecycle.agreement import agree
@@ -53,18 +54,21 @@ class UnsettledRun:
         """What this rank keeps; ``None`` if that is nothing."""
         return self._outbox
 
-    def keep(self, connected: RankContext | None, process: Callable[[], Process] | None) -> None:
+    def keep(
+        self, connected: RankContext | None, process: Callable[[], Process] | None, *, guesses: bool = True
+    ) -> None:
         """Keep the create-run request, unless another rank has claimed to; does nothing the second time.
 
         Args:
             connected: this rank, once it has agreed with the others on the run.
             process: waits for the description of this process; ``None`` if there is none.
+            guesses: whether rank 0 keeps a run also if the others may agree on another one before they hear of it.
         """
         with self._lock:
             if self._context is None and not self._is_settled:
                 described = time.monotonic() > self._plan.started + GIT_SECONDS + 0.5  # else init() would wait for git
                 self._process = process if described else None
-                self._keep(connected)
+                self._keep(connected, guesses=guesses)
 
     def agreed(self, connected: RankContext) -> None:
         """The ranks have agreed on the run: what was kept before under another id is kept under this one."""
@@ -73,7 +77,7 @@ class UnsettledRun:
             if before is None or before.run_name == connected.run_name:
                 return
             self._retract()
-            self._keep(connected)
+            self._keep(connected, guesses=False)
 
     def settled(self) -> None:
         """The run is in the tracker, or its owner keeps it: what this rank keeps is not needed any more."""
@@ -86,14 +90,14 @@ class UnsettledRun:
         with self._lock:
             self._is_settled = True
 
-    def _keep(self, connected: RankContext | None) -> None:
+    def _keep(self, connected: RankContext | None, *, guesses: bool) -> None:
         mine = False
         try:
             mine = connected is not None and connected.channel.claim("keeper")
         except ExchangeError as error:
             logger.debug("the run is kept without the other ranks: %s", error)
             connected = None
-        context = connected or alone(self._plan, self._session)
+        context = connected or alone(self._plan, self._session, guesses=guesses)
         if context is None:
             return
         self._context = context
@@ -109,17 +113,19 @@ class UnsettledRun:
             self._outbox = None
 
 
-def alone(plan: Plan, session: Session) -> RankContext | None:
+def alone(plan: Plan, session: Session, *, guesses: bool) -> RankContext | None:
     """This rank without the others, in the run that they agree on, or would; ``None`` if it cannot know which.
 
-    The ranks of one node find the launch's token in the state of their node. Where there is none, rank 0 makes one.
+    The ranks of one node find the launch's token in the state of their node. Where there is none, rank 0 makes one: a
+    guess, for the others may have made one too, unless the run is named.
     """
     topology = plan.topology
     membership = session.alone(plan.context, plan.host)
     state = membership.node_state
     is_first_node = topology.node_count == 1 or topology.node_rank == 0
     shared = state.is_persistent and (is_first_node or state.get("token") is not None)
-    if not shared and not plan.is_rank_zero:
+    is_sure = isinstance(plan.decision, Named) or topology.world_size == 1
+    if not shared and not (plan.is_rank_zero and (guesses or is_sure)):
         return None
     token = membership.agree_on_token(1, 0.0)
     channel = membership.run(plan.nth)

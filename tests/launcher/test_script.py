@@ -491,10 +491,8 @@ def test_the_help():
     shown = CliRunner().invoke(wrap, ["--help"]).output
     for words in ("-m pluto_dist [OPTIONS] SCRIPT", "[OPTIONS] -m MODULE", "--no-python", "init()"):
         assert words in shown
-    visible = [
-        name for each in wrap.params if not getattr(each, "hidden", False) for name in each.opts if name[0] == "-"
-    ]
-    assert all(option in shown for option in visible)
+    visible = [each for each in wrap.params if not getattr(each, "hidden", False)]
+    assert all(option in shown for each in visible for option in each.opts if option.startswith("-"))
     assert max(len(line) for line in shown.splitlines()) <= 80
 
 
