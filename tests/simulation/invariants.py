@@ -388,7 +388,8 @@ def _life(finished: Finished, number: int) -> tuple[int, float, float] | None:
     is_late = any(seconds > JOIN_GRACE for _, seconds in finished.schedule.launches[number].late)
     if begin == math.inf or is_frozen or is_late:
         return None
-    ends = [(_ended_at(finished, part), part.process.exit_code) for part in parts]
+    # In finish() nothing trains any more: the answer to the end may be late.
+    ends = [(part.finishing or _ended_at(finished, part), part.process.exit_code) for part in parts]
     failed = [end for end, code in ends if code and finished.schedule.launches[number].restarts == 0]
     return number, begin, min(failed, default=max(end for end, _ in ends))
 
