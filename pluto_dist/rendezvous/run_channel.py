@@ -121,8 +121,10 @@ class RunChannel:
         return self._store.get(f"{self._scope}/key")
 
     def sign(self) -> None:
-        """Give a sign of life of this rank's node."""
-        self._store.add(self._sign_key(self._member.node), 1)
+        """Give a sign of life of this rank's node, unless it has signed off."""
+        key = self._sign_key(self._member.node)
+        if self._store.get(key) != SIGNED_OFF:  # torch closes the connection of who adds to what is no number
+            self._store.add(key, 1)
 
     def sign_off(self) -> None:
         """Record that this rank's node gives no more signs, because its part in the run is over."""

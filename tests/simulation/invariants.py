@@ -92,6 +92,8 @@ def ranks_are_refused_together(finished: Finished) -> Iterator[str]:
     """A launch that is refused is refused on all ranks."""
     for (launch, number), parts in _by_attempt(finished).items():
         asked = [part for part in parts if part.returned is not None and finished.job.launches[launch].waits]
+        if finished.job.launches[launch].odd:
+            continue  # a rank that names another run may come after the others have begun
         refused = [part for part in asked if part.error is not None]
         online = [part for part in asked if part.facts.get("id")]
         if refused and online:
@@ -199,7 +201,8 @@ def a_success_waits_for_all(finished: Finished) -> Iterator[str]:
         if reporter is None or reporter.finishing is None:
             continue  # a launcher, or sync
         for part in _by_attempt(finished)[reporter.launch, reporter.attempt]:
-            trains = part.finishing is None or part.finishing > seen.at
+            late = dict(finished.job.launches[part.launch].late).get(part.rank, 0.0)
+            trains = (part.finishing is None or part.finishing > seen.at) and late < JOIN_GRACE
             if trains and part.settled_at < seen.at - 1 and seen.at < reporter.finishing + part.timeout - 1:
                 yield f"rank {part.rank} of launch {part.launch} trains when {seen.who} reports COMPLETED"
 
@@ -310,8 +313,8 @@ def _expected_of(finished: Finished, number: int) -> tuple[set[str] | None, str]
         return _expected_by_launchers(finished, number)
     parts = job.attempts[number][-1].parts if job.attempts[number] else []
     joined = [part for part in parts if part.began is not None and part.token]  # the others know no run
-    if not joined or any(_is_silent(part) for part in joined):
-        return None, "a rank ended without a word"
+    if not joined or launch.odd or any(_is_silent(part) for part in joined):
+        return None, "a rank ended without a word, or names another run"
     if any(who.startswith(f"L{number}.") and SET_ASIDE in text for _, who, _, text in finished.messages):
         return None, "it was refused; nodes that were not connected then may have kept it"
     ends = {part.end for part in joined}

@@ -218,14 +218,20 @@ class StoreClient:
         return found
 
     def add(self, key: str, amount: int) -> int:
-        def apply(values: dict[str, str]) -> int:
-            total = int(values.get(key, "0")) + amount
+        def apply(values: dict[str, str]) -> int | None:
+            try:
+                total = int(values.get(key, "0")) + amount
+            except ValueError:
+                return None
             if amount:
                 values[key] = str(total)
                 self._server.changed(key)
             return total
 
-        return int(self._call(apply))
+        total = self._call(apply)
+        if total is None:
+            raise ExchangeError("the store that the ranks share is gone: Broken pipe")
+        return int(total)
 
     def close(self) -> None:
         self._is_closed = True
