@@ -28,6 +28,7 @@ from pluto_dist.contract import attempts, claims, hardware
 from pluto_dist.contract.failure import Failure, precedes, time_of
 from pluto_dist.contract.run_ref import RunName, resume_request
 from pluto_dist.contract.run_requests import (
+    PRECEDENCE,
     CreateRunRequest,
     CreateRunResponse,
     RunState,
@@ -87,6 +88,7 @@ def replay(
     """
     known = _Known(queue.name, client, deadline, pause, is_alive=launch is not None)
     known.attempt = attempt
+    known.ended = {entry.key for entry, _ in queue.entries() if entry.kind == "status"}
     sent, notes = 0, []
     entries = [(entry, file) for entry, file in queue.entries() if launch in (None, entry.launch)]
     ended = {entry.launch for entry, _ in entries if entry.kind == "status"}
@@ -134,6 +136,7 @@ class _Known:
     ) -> None:
         self.name, self.client, self.deadline, self.is_alive = name, client, deadline, is_alive
         self.is_over, self.attempt = False, ""
+        self.ended: set[str] = set()  # keys of the attempts whose end is kept
         self._pause = pause
         self.answer: CreateRunResponse | None = None
         self.display_id: str | None = None
@@ -321,7 +324,9 @@ def _end(entry: Entry, request: UpdateStatusRequest, known: _Known, state: RunSt
         if not attempts.has_launch(records, entry.launch):
             raise RequestRefusedError("the run knows nothing of this launch", 404)
         return [f"{request.status} not told: a later launch has gone on with the run"]
-    if last is not None and entry.key and entry.key != last["key"]:
+    is_later = bool(last and entry.key and entry.key != last["key"])
+    # Ranks that were not connected have keys of their own for one attempt.
+    if is_later and (known.is_alive or state.status in PRECEDENCE or (last or {}).get("key") in known.ended):
         return [f"{request.status} not told: a later attempt of the launch has gone on with the run"]
     mine = _document(request.status_metadata)
     theirs = state.status_metadata if Failure.of_status(state.status_metadata) is not None else None

@@ -151,7 +151,7 @@ OFFLINE = (
     Mutant(
         "late-launch-counts",
         "client/offline/replay.py",
-        before="    elif attempts.is_late(records, entry.key, mine, is_alive=known.is_alive):\n",
+        before="    elif known.attempt in records or attempts.is_late(records, entry.key, mine, is_alive=known.is_alive):\n",
         after="    elif False:\n",
         breaks="What comes late, of a launch before the last one, neither wakes the run nor ends it.",
     ),
@@ -172,8 +172,8 @@ OFFLINE = (
     Mutant(
         "an-earlier-attempts-end-counts",
         "client/offline/replay.py",
-        before='    if last is not None and entry.key and entry.key != last["key"]:\n',
-        after="    if False:\n",
+        before="    if is_later and (known.is_alive",
+        after="    if False and (known.is_alive",
         breaks="The end of an attempt is not told after another attempt of the launch has gone on.",
     ),
     Mutant(
