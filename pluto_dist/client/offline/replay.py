@@ -88,10 +88,10 @@ def replay(
     """
     known = _Known(queue.name, client, deadline, pause, is_alive=launch is not None)
     known.attempt = attempt
-    known.ended = {entry.key for entry, _ in queue.entries() if entry.kind == "status"}
     sent, notes = 0, []
     entries = [(entry, file) for entry, file in queue.entries() if launch in (None, entry.launch)]
-    ended = {entry.launch for entry, _ in entries if entry.kind == "status"}
+    ends = [entry for entry, _ in entries if entry.kind == "status"]
+    ended, known.ended = {entry.launch for entry in ends}, {entry.key for entry in ends}
     for entry, file in entries:
         try:
             notes += _send(entry, known, wakes=known.is_alive or entry.launch in ended)
