@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import click
 
+from pluto_dist.contract.validation import merged
 from pluto_dist.errors import ConfigurationError
 from pluto_dist.launcher import script as runner
 from pluto_dist.serialization.source import read_mapping
-from pluto_dist.settings.arguments import Arguments, merged, resolve
+from pluto_dist.settings.arguments import Arguments, resolve
 from pluto_dist.version import __version__
 
 PROGRAM = "python -m pluto_dist"

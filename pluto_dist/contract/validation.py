@@ -268,3 +268,16 @@ def unstorable_in(document: str | None) -> set[str]:
         elif isinstance(value, str) and (bad := unstorable(value)):
             found.add(bad)
     return found
+
+
+def merged(stored: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
+    """Two objects as a tracker merges a run's config: at every depth, and values of ``update`` win.
+
+    >>> merged({"lr": 1, "net": {"depth": 2}}, {"lr": None, "net": {"size": 3}})
+    {'lr': None, 'net': {'depth': 2, 'size': 3}}
+    """
+    both = dict(stored)
+    for key, value in update.items():
+        before = both.get(key)
+        both[key] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return both

@@ -18,7 +18,7 @@ from typing import Any
 from pluto_dist.contract.run_ref import impossible, is_display_id, reference
 from pluto_dist.contract.run_requests import CreateRunRequest, refusals
 from pluto_dist.contract.storable import storable
-from pluto_dist.contract.validation import issues
+from pluto_dist.contract.validation import issues, merged
 from pluto_dist.errors import ConfigurationError
 from pluto_dist.serialization.encode import encode
 from pluto_dist.serialization.types import Encoded
@@ -81,15 +81,6 @@ class Arguments:
 
 
 _ONE_VALUE = ("project", "name", "run_id", "resume", "mode")  # what a command line gives beside config and tags
-
-
-def merged(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Both; values of ``later`` win, and mappings are merged in turn."""
-    both = dict(earlier)
-    for key, value in later.items():
-        before = both.get(key)
-        both[key] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
-    return both
 
 
 @dataclass(frozen=True, slots=True)

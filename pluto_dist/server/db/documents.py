@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 
-from pluto_dist.contract.validation import Json, parse_document
+from pluto_dist.contract.validation import Json, merged, parse_document
 from pluto_dist.server.settings import LARGEST_INTEGER
 
 DEPTH_LIMIT = 400
@@ -52,7 +52,7 @@ def merge(stored: Json, update: Json) -> Json:
     >>> merge([1, 2], {"a": 1})
     {'0': 1, '1': 2, 'a': 1}
     """
-    return _merge_objects(_as_object(stored), _as_object(update))
+    return merged(_as_object(stored), _as_object(update))
 
 
 def inherit_config(parent: Json, own: Json) -> Json:
@@ -73,14 +73,6 @@ def _as_object(value: Json) -> dict[str, Json]:
     if isinstance(value, (list, str)):
         return {str(index): item for index, item in enumerate(value)}
     return value if isinstance(value, dict) else {}
-
-
-def _merge_objects(base: dict[str, Json], update: dict[str, Json]) -> dict[str, Json]:
-    out = dict(base)
-    for key, value in update.items():
-        old = out.get(key)
-        out[key] = _merge_objects(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return out
 
 
 def _as_stored(value: Json, depth: int) -> Json:
