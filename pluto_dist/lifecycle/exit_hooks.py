@@ -1,7 +1,8 @@
 """Calls the run when this process ends, by whatever way Python can observe; ``process_end`` says how it ends.
 
 The ways: ``sys.excepthook`` (for an uncaught exception, before other threads are waited for), ``atexit``, ``os._exit``,
-and in a child of multiprocessing its finalizers, since it runs no ``atexit``. ``sys.exit``, ``exit`` and ``quit`` are
+in a child of multiprocessing its finalizers, since it runs no ``atexit``, and in a worker of Ray Train the end of the
+thread that trains, since nothing runs when Ray kills the process. ``sys.exit``, ``exit`` and ``quit`` are
 wrapped to record their code. All hooks are chained, never replaced, and removed with the last run. SIGKILL runs none of
 them. A forked child inherits the hooks, and is distinguished by its pid.
 """
@@ -18,7 +19,16 @@ from contextlib import suppress
 from types import CodeType, TracebackType
 from typing import Any, Protocol
 
-from pluto_dist.lifecycle.process_end import Ending, ending_here, ending_of_process, handled_exception, outermost_frame
+from pluto_dist.lifecycle.process_end import (
+    Ending,
+    ending_here,
+    ending_of_process,
+    ending_of_thread,
+    handled_exception,
+    is_running,
+    outermost_frame,
+    training_frame,
+)
 from pluto_dist.rendezvous import torch_guard
 
 
@@ -32,19 +42,23 @@ class ExitHooks:
     """Calls ``listener`` when this process ends; hooks set before are called too.
 
     Attributes:
-        main: the outermost frame.
+        main: the outermost frame; of the training function in a thread of Ray Train.
         unwound: the exception that has unwound it, if that is seen.
     """
 
     def __init__(self, listener: ExitListener) -> None:
         self._listener = listener
         self._pid = os.getpid()
-        self.main = outermost_frame()
+        training = training_frame()
+        self._is_in_thread = training is not None
+        self.main = training or outermost_frame()
         self._handled = handled_exception()
         self.unwound: BaseException | None = None
         self._before = sys.excepthook
         sys.excepthook = self._on_exception
         self._finalizer = _finalizer(self.on_exit)
+        if self._is_in_thread:
+            _of_thread.end = _ThreadEnd(self)
         _armed.append(self)
         _wrap_exits()
         _watch()
@@ -69,7 +83,7 @@ class ExitHooks:
 
     def ending(self) -> Ending:
         """How the process, or the code that calls this, ends."""
-        if self.main is None or self.main is outermost_frame():
+        if self.main is None or is_running(self.main):
             return ending_here(but=self._handled)
         return ending_of_process(self.main, self.unwound, _exited)
 
@@ -81,7 +95,16 @@ class ExitHooks:
     def on_exit(self) -> None:
         """This process has reached its end."""
         if os.getpid() == self._pid:
-            self._listener.on_end(self.ending())
+            self._listener.on_end(self._ending_of_thread() or self.ending())
+
+    def on_thread_end(self) -> None:
+        """The thread that trains has reached its end; it is alive for those who wait for it until this returns."""
+        ending = self._ending_of_thread()
+        if ending is not None:
+            self.on_os_exit(ending)
+
+    def _ending_of_thread(self) -> Ending | None:
+        return ending_of_thread(self.main, self.unwound) if self._is_in_thread and self.main is not None else None
 
     def on_os_exit(self, ending: Ending) -> None:
         """This process is about to end by ``os._exit``, perhaps in a signal handler, which may hold any lock."""
@@ -90,6 +113,16 @@ class ExitHooks:
             with suppress(RuntimeError):  # no thread can be started
                 thread.start()
                 thread.join(_OS_EXIT_SECONDS)
+
+
+class _ThreadEnd:
+    """A local variable of a thread: its end is the thread's."""
+
+    def __init__(self, hooks: ExitHooks) -> None:
+        self._hooks = hooks
+
+    def __del__(self) -> None:
+        self._hooks.on_thread_end()
 
 
 def record_exit(error: SystemExit) -> None:
@@ -187,6 +220,7 @@ def _on_unwind(code: CodeType, _offset: int, error: BaseException) -> None:
 
 _TOOLS, _TOOL_NAME = (4, 3), "pluto_dist"  # identifiers without a meaning of their own
 _OS_EXIT_SECONDS = 60.0  # beyond what any end takes
+_of_thread = threading.local()
 _exited: Ending | None = None
 _wrapped: list[tuple[Any, str, Callable[..., Any], Callable[..., Any]]] = []
 _armed: list[ExitHooks] = []

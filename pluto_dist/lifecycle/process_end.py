@@ -96,6 +96,35 @@ def outermost_frame() -> FrameType | None:
     return frame
 
 
+def training_frame() -> FrameType | None:
+    """The outermost frame of the function that Ray Train runs in a thread of its worker; ``None`` in other threads.
+
+    The end of that thread is the end of the worker: Ray then kills the process, which runs none of its exit functions.
+    """
+    frame: FrameType | None = sys._getframe()
+    outermost, is_of_ray = None, False
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if module.startswith("ray.train."):
+            is_of_ray = True
+        elif module != "threading":
+            outermost = frame
+        frame = frame.f_back
+    is_main = threading.current_thread() is threading.main_thread()
+    return outermost if is_of_ray and not is_main else None
+
+
+def is_running(frame: FrameType) -> bool:
+    """Whether a frame is in some thread's call stack."""
+    for each in sys._current_frames().values():
+        inner: FrameType | None = each
+        while inner is not None and inner is not frame:
+            inner = inner.f_back
+        if inner is not None:
+            return True
+    return False
+
+
 def ending_of_process(main: FrameType | None, unwound: BaseException | None, exited: Ending | None) -> Ending:
     """How this process ends, asked at its end.
 
@@ -104,7 +133,7 @@ def ending_of_process(main: FrameType | None, unwound: BaseException | None, exi
         unwound: the exception that has unwound it, if that is seen.
         exited: the last call of ``sys.exit()``.
     """
-    if main is None or main is outermost_frame():  # some code runs the exit functions itself
+    if main is None or is_running(main):  # some code runs the exit functions itself
         return ending_here()
     if _has_returned(main):
         return Ending()
@@ -117,6 +146,23 @@ def ending_of_process(main: FrameType | None, unwound: BaseException | None, exi
     if sys.exc_info()[1] is not None:  # in a child of multiprocessing, up to Python 3.12
         return ending_here()
     return exited or UNKNOWN
+
+
+def ending_of_thread(frame: FrameType, unwound: BaseException | None) -> Ending:
+    """How a thread of Ray Train ends, asked at its end: Ray catches what its function raises.
+
+    Args:
+        frame: the function's.
+        unwound: the exception that has unwound it, if that is seen.
+    """
+    if is_running(frame):
+        return Ending("TERMINATED", reason="the process ended while its training function ran")
+    if _has_returned(frame):
+        return Ending()
+    if unwound is not None:
+        return Ending.of_exception(unwound)
+    code = frame.f_code
+    return Ending("FAILED", reason=f"an exception left {code.co_name}() at {code.co_filename}:{frame.f_lineno}")
 
 
 def _has_returned(frame: FrameType) -> bool:

@@ -84,6 +84,47 @@ def test_a_way_out(tmp_path, body, told):
     assert plain.stdout.count("EARLIER HOOK") == done.stdout.count("EARLIER HOOK")
 
 
+RAY = """
+import threading, types
+ray = types.ModuleType("ray.train.worker")  # whose thread calls the function, and catches what it raises
+exec("def target(function):\\n    try:\\n        function()\\n    except BaseException:\\n        pass", vars(ray))
+def train():
+    {script}
+    {body}
+thread = threading.Thread(target=ray.target, args=(train,))
+thread.start()
+thread.join()
+print("OVER", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("pass", SUCCESS),
+        ("[1 / 0]", RAISED if SEES_UNWINDING else "FAILED an exception left train() at "),
+        ("hooks.on_exit()", "TERMINATED the process ended while its training function ran"),
+    ],
+    ids=["the end", "an exception", "the process ends first"],
+)
+def test_a_thread_of_ray_train(tmp_path, body, told):
+    """The end of the function that trains is the worker's, told before anyone sees that its thread is over."""
+    script = SCRIPT.replace("\n", "\n    ")
+    (tmp_path / "job.py").write_text(RAY.format(script=script, body=body))
+    done = subprocess.run(
+        [sys.executable, "job.py"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    ending, over = done.stdout.splitlines()
+    assert ending.startswith(f"ENDING {told}"), done.stderr
+    assert over == "OVER"
+
+
 CHILD = """
 import multiprocessing as mp, os, sys
 def work(body):

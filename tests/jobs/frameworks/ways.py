@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 
 COMPLETED, FAILED, TERMINATED = ("COMPLETED", None), ("FAILED", "rank 1 fails"), ("TERMINATED", None)
@@ -91,7 +92,15 @@ WAYS = {
         "transformers_trainer.py",
         ("{bin}/accelerate", "launch", "--multi_gpu", "--num_processes=2", "--main_process_port={port}", "{script}"),
     ),
-    "ray train": Way("ray", "ray_train.py", OWN, signalled="group", is_chatty=True),
+    "ray train": Way(
+        "ray",
+        "ray_train.py",
+        OWN,
+        # Ray catches the exception; before Python 3.12 only the function that it left is seen.
+        ends=EVERY_END if sys.version_info >= (3, 12) else EVERY_END | {"raises": ("FAILED", "exception left train()")},
+        signalled="group",
+        is_chatty=True,
+    ),
     "ignite, torchrun": Way("ignite", "ignite_parallel.py", TORCHRUN),
     "ignite, spawn": Way("ignite", "ignite_parallel.py", (*OWN, "{port}"), signalled="group"),
     "hydra": Way("hydra", "hydra_main.py", (*OWN, "+lr=1", "hydra.run.dir={reports}/out"), ranks=1),
