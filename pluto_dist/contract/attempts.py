@@ -105,7 +105,7 @@ def is_late(earlier: Mapping[str, Any], key: str, made: Mapping[str, Any], *, is
 
     A launch that was offline saw no record, so what is not on record of it is put in order by the times of their
     starts; attempts of one launch by their keys if one host's clock told both, else only if they began
-    :data:`CLOCK_SECONDS` apart. A launch that is alive comes last, unless another one came after it.
+    :data:`CLOCK_SECONDS` apart. A launch that is alive comes last.
 
     >>> first, now, then = (f"2026-11-28T09:00:{seconds}Z" for seconds in ("00", "10", "11"))
     >>> first, then = ({"number": 1, "launch": "b", "start": at, "hosts": ["x"]} for at in (first, then))
@@ -125,7 +125,7 @@ def is_late(earlier: Mapping[str, Any], key: str, made: Mapping[str, Any], *, is
     if last.get("launch") == mine:
         then, now = _start(last), _start(made)
         return then is not None and now is not None and then > now + CLOCK_SECONDS
-    return has_launch(earlier, mine) or (str(last.get("start")) > str(made.get("start")) and not is_alive)
+    return not is_alive and (has_launch(earlier, mine) or str(last.get("start")) > str(made.get("start")))
 
 
 def has_gone_on(records: Mapping[str, Any], *, launch: str | None = None, key: str | None = None) -> bool:

@@ -324,6 +324,8 @@ def _expected_of(finished: Finished, number: int) -> tuple[set[str] | None, str]
         allowed = {"TERMINATED"} | {"FAILED" for part in joined if part.intended != "done"}
         return allowed | {"COMPLETED" for end in ends if end == "done"}, "ranks got SIGTERM"
     stopped = any(fault.what in ("preempt", "lose node", "kill") for fault in finished.schedule.faults)
+    # Of a rank that fails before it calls init() the others see SIGTERM.
+    stopped |= any(part.began is None and part.process.exit_code for part in parts)
     return {"FAILED", "TERMINATED"} if stopped else {"FAILED"}, f"ranks ended: {', '.join(sorted(ends))}"
 
 

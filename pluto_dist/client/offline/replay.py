@@ -256,7 +256,7 @@ def _continue(
         known.is_over = True
         told = _lacking(_numbered(request, entry.key, {**mine, "number": attempts.LATE}), state.config)
         notes = ["the run has gone on with a later attempt: this one is added to it"]
-    elif attempts.has_launch(records, entry.launch):
+    elif (attempts.newest(records) or {}).get("launch") == entry.launch:
         told = _following(entry, request, state, mine)
     else:
         told = _following(entry, request, state := known.granted(entry, state), mine)
