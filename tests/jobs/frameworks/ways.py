@@ -96,8 +96,8 @@ WAYS = {
         "ray",
         "ray_train.py",
         OWN,
-        # Ray catches the exception; before Python 3.12 only the function that it left is seen. The workers of a Ray that
-        # is stopped get no signal: their C++ part exits, as after SIGKILL.
+        # Ray catches the exception; before Python 3.12 only the function that it left is seen. The workers of a Ray
+        # that is stopped get no signal: their C++ part exits, as after SIGKILL.
         ends={
             "succeeds": COMPLETED,
             "raises": FAILED if sys.version_info >= (3, 12) else ("FAILED", "exception left train()"),
