@@ -274,7 +274,8 @@ class Participant:
             self._end_run(context, outcome, status, failure)
         elif self._channel is not None and hosts_a_store():
             self._step(self._channel).is_mine_to_report(status, in_tracker=True)
-            self._step(self._channel).await_others(status)
+        if self._channel is not None and hosts_a_store() and not self._is_reporter and status == "COMPLETED":
+            self._step(self._channel).await_others(status)  # who reports it asks the store that ends with this process
         if not self._stop.is_set():
             self._stop_thread(HURRY_SECONDS)
         self._is_over = True
