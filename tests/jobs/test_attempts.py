@@ -137,6 +137,7 @@ def record_of(run: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
+@pytest.mark.exhaustive
 def test_a_stand_in_stores_no_node_again(tracker, torchrun):
     """The owner of three nodes is killed: another rank names its node as silent, and writes nothing else."""
     crowd = [sys.executable, str(Path(__file__).parent / "crowd.py"), "3", THREE_NODES]

@@ -215,7 +215,6 @@ SIGNALS = [
 ]
 
 
-@pytest.mark.both_trackers(by_default=True)
 @pytest.mark.parametrize(("name", "way", "wanted"), SIGNALS)
 def test_the_agent_is_told_to_stop(tracker, torchrun, name, way, wanted):
     """Preemption and ctrl-C: the run is TERMINATED, whatever restarts are left, and the job ends soon."""

@@ -42,6 +42,7 @@ def test_when_all_is_well(tracker):
     assert len(tracker.creates()) == 64
 
 
+@pytest.mark.exhaustive
 def test_when_the_tracker_is_down():
     """One line: all go on offline."""
     with socket.socket() as closed:

@@ -14,8 +14,9 @@ report(run)
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(400)  # 45 starts of a Python that imports torch
-@pytest.mark.parametrize("launches", [2, pytest.param(5, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("launches", [2, 5])
 def test_launches_of_eight_ranks_make_a_run_each(tracker, torchrun, recording_proxy, launches):
     """Each launch is one run, numbered without a gap in a project that did not exist; one call carries everything."""
     jobs = [
@@ -56,7 +57,6 @@ def test_jobs_that_share_a_rendezvous_id_stay_apart(tracker, torchrun):
     assert len(tracker.runs("fresh")) == 2
 
 
-@pytest.mark.both_trackers(by_default=True)
 def test_the_same_id_again_is_a_new_run_unless_resume_is_asked_for(tracker, torchrun):
     """The same job started twice with id 123: two runs; with resume=True: one, and the second knows it resumed."""
     options = ("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--rdzv-id=123")
@@ -133,7 +133,6 @@ def test_several_runs_one_after_the_other(tracker, torchrun):
         assert {report["id"] for report in job.reports if report["n"] == n} == {runs[n]["id"]}
 
 
-@pytest.mark.both_trackers(by_default=True)
 def test_one_rank_gives_the_signs_of_life(tracker, torchrun):
     """One heartbeat an interval for the whole job, none before the first interval and none after the end."""
     job = torchrun(

@@ -39,7 +39,6 @@ if attempt == 0:
 """
 
 
-@pytest.mark.both_trackers(by_default=True)
 @pytest.mark.parametrize(
     ("victim", "when", "how"),
     [

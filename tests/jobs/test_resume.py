@@ -106,7 +106,6 @@ def launches(tracker: Tracker, torchrun: Torchrun, launcher: str) -> Launches:
     return Launches(tracker, torchrun, launcher)
 
 
-@pytest.mark.both_trackers(by_default=True)
 @pytest.mark.parametrize("launcher", ["torchrun", *more(["pluto-dist run"])])
 def test_launches_one_after_the_other(launches):
     """Six launches that end in each way: all are in one run, none is refused, and each end is told."""

@@ -147,6 +147,7 @@ def nodes_of(tracker) -> list[dict[str, Any]]:
     return run["systemMetadata"]["nodes"]
 
 
+@pytest.mark.exhaustive
 def test_gpus_per_task(tracker, user, gpus_of_every_node):
     """Each task has a list of its own of GPUs, which one process of the node alone would not know."""
     tasks = ["srun", "-N1", "-n4", "--gpus-per-task=2", sys.executable, user.jobs.write(TOGETHER + SCRIPT)]

@@ -44,7 +44,8 @@ def test_before_and_after_init_process_group(tracker, torchrun, where, private):
     assert len(tracker.creates()) == 2
 
 
-@pytest.mark.parametrize("caller", [pytest.param(0, marks=pytest.mark.exhaustive), 1])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("caller", [0, 1])
 def test_on_one_rank_only(tracker, torchrun, caller):
     """One rank alone gets its run within the timeout, whether or not it is the leader."""
     job = torchrun(

@@ -231,7 +231,6 @@ def wait_for(file: Path) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.both_trackers(by_default=True)
 @pytest.mark.parametrize("seconds", [4, pytest.param(120, marks=pytest.mark.exhaustive)])
 @pytest.mark.timeout(300)
 def test_a_tracker_that_is_away_for_a_while(
@@ -296,7 +295,6 @@ def test_a_tracker_that_appears_after_the_job_started(
     assert job.output.count("the tracker answers") == 1
 
 
-@pytest.mark.both_trackers(by_default=True)
 @pytest.mark.parametrize("launcher", [pytest.param("torchrun", marks=pytest.mark.exhaustive), "pluto-dist run"])
 @pytest.mark.parametrize("how", [pytest.param("ends", marks=pytest.mark.exhaustive), "fails"])
 def test_a_tracker_that_never_appears(

@@ -71,7 +71,7 @@ def check_one_run(tracker, job, ranks: int = 2) -> dict:
     return run
 
 
-ALWAYS = {"torchrun", "PET_RDZV_ID alone", "c10d with an id", "static without an id", "virtual local ranks"}
+ALWAYS = {"torchrun", "c10d with an id", "static without an id"}
 MODES = [
     pytest.param(*mode, id=name, marks=() if name in ALWAYS else pytest.mark.exhaustive)
     for name, mode in TORCHRUN.items()
