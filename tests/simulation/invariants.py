@@ -326,7 +326,11 @@ def _expected_of(finished: Finished, number: int) -> tuple[set[str] | None, str]
     stopped = any(fault.what in ("preempt", "lose node", "kill") for fault in finished.schedule.faults)
     # Of a rank that fails before it calls init() the others see SIGTERM.
     stopped |= any(part.began is None and part.process.exit_code for part in parts)
-    return {"FAILED", "TERMINATED"} if stopped else {"FAILED"}, f"ranks ended: {', '.join(sorted(ends))}"
+    allowed = {"FAILED", "TERMINATED"} if stopped else {"FAILED"}
+    waited = [part.finishing + part.timeout for part in joined if part.end == "done" and part.finishing is not None]
+    if waited and min(waited) <= max(_ended_at(finished, part) for part in joined if part.end != "done"):
+        allowed |= {"COMPLETED"}  # a rank that is done waits no longer for the others
+    return allowed, f"ranks ended: {', '.join(sorted(ends))}"
 
 
 def _expected_by_launchers(finished: Finished, number: int) -> tuple[set[str] | None, str]:
