@@ -198,12 +198,12 @@ def in_order(records: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def recorded(config: Any) -> dict[str, Any]:
-    """The records in a run's config.
+    """The records in a run's config; of one that was taken back ``null`` is left.
 
-    >>> recorded({"pluto_dist": {"attempts": {"x": {"number": 1}}}}), recorded([1])
+    >>> recorded({"pluto_dist": {"attempts": {"x": {"number": 1}, "y": None}}}), recorded([1])
     ({'x': {'number': 1}}, {})
     """
-    return ours(config, FIELD)
+    return {key: entry for key, entry in ours(config, FIELD).items() if entry is not None}
 
 
 def ours(config: Any, field: str) -> dict[str, Any]:

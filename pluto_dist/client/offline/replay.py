@@ -251,10 +251,10 @@ def _continue(
     """
     records, notes = attempts.recorded(state.config), []
     if records.get(entry.key) is not None:
-        told = _lacking(_numbered(request, entry.key, _with_hardware(mine, request, state, entry.key)), state.config)
+        told = _lacking(_numbered(request, entry.key, _with_hardware(mine, request, state, entry.key)), _kept(state.config))
     elif known.attempt in records or attempts.is_late(records, entry.key, mine, is_alive=known.is_alive):
         known.is_over = True
-        told = _lacking(_numbered(request, entry.key, {**mine, "number": attempts.LATE}), state.config)
+        told = _lacking(_numbered(request, entry.key, {**mine, "number": attempts.LATE}), _kept(state.config))
         notes = ["the run has gone on with a later attempt: this one is added to it"]
     elif (attempts.newest(records) or {}).get("launch") == entry.launch:
         told = _following(entry, request, state, mine)
@@ -300,6 +300,14 @@ def _numbered(request: CreateRunRequest, key: str, record: dict[str, Any]) -> di
     document: dict[str, Any] = _document(request.config)
     document["pluto_dist"][attempts.FIELD][key] = record
     return document
+
+
+def _kept(config: Any) -> Any:
+    """A run's config without the ``null`` that a record leaves which was taken back."""
+    section = config.get("pluto_dist") if isinstance(config, dict) else None
+    if not isinstance(section, dict):
+        return config
+    return {**config, "pluto_dist": {**section, attempts.FIELD: attempts.recorded(config)}}
 
 
 def _lacking(mine: dict[str, Any], theirs: Any) -> dict[str, Any]:
