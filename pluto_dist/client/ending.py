@@ -1,7 +1,8 @@
 """The end of a run, as every process reports it: a rank, a launcher, and the replay of what was kept.
 
 A run that the tracker's monitor ended, because it saw no heartbeats, is FAILED, and an end of lower precedence would be
-answered 200 and ignored; so it is RUNNING again first. A run that somebody cancelled stays cancelled.
+answered 200 and ignored; so it is RUNNING again first. So is one whose end is that of an attempt before. A run that
+somebody cancelled stays cancelled.
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ from pluto_dist.errors import RequestRefusedError
 
 
 def report_end(
-    client: TrackerClient, request: UpdateStatusRequest, *, deadline: float, state: RunState | None = None
+    client: TrackerClient,
+    request: UpdateStatusRequest,
+    *,
+    deadline: float,
+    state: RunState | None = None,
+    supersedes: bool = False,
 ) -> bool:
     """Report how the run ended; whether it was reported, which it is not if the run is cancelled.
 
@@ -22,6 +28,7 @@ def report_end(
         request: the end.
         deadline: on the monotonic clock.
         state: the run as the tracker has it, if that was just asked.
+        supersedes: whether the end on record is that of an attempt before.
 
     Raises:
         RequestRefusedError: with status 404, the tracker has no such run.
@@ -32,15 +39,14 @@ def report_end(
         raise RequestRefusedError(f"the tracker has no run {request.run_id}", 404)
     if state.status == "CANCELLED":
         return False
-    if _was_ended_by_the_tracker(state, request.status):
+    if _is_ignored(state, request.status) and (supersedes or Failure.of_status(state.status_metadata) is None):
         client.update_status(UpdateStatusRequest(request.run_id, "RUNNING"), deadline=deadline)
     client.update_status(request, deadline=deadline)
     return True
 
 
-def _was_ended_by_the_tracker(state: RunState, status: str) -> bool:
-    """Whether the run has an end that takes precedence over ``status``, and that no job reported."""
+def _is_ignored(state: RunState, status: str) -> bool:
+    """Whether the run has an end that takes precedence over ``status``."""
     if state.status not in PRECEDENCE or status not in PRECEDENCE:
         return False
-    is_ignored = PRECEDENCE.index(status) < PRECEDENCE.index(state.status)
-    return is_ignored and Failure.of_status(state.status_metadata) is None
+    return PRECEDENCE.index(status) < PRECEDENCE.index(state.status)

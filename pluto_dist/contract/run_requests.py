@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import ClassVar
 
@@ -105,6 +105,13 @@ class UpdateStatusRequest(Record):
     def of(cls, run_id: int, status: str, document: Json = None, at_ms: int | None = None) -> UpdateStatusRequest:
         """The request that sends ``document``, unless it is ``None``, with the status, which changed ``at_ms``."""
         return cls(run_id, status, None if document is None else json.dumps(document), status_updated=at_ms)
+
+    def of_attempt(self, key: str) -> UpdateStatusRequest:
+        """The same as the end by failure of one attempt, named by the ``key`` of its record; of a success, the same."""
+        document = json.loads(self.status_metadata or "null")
+        if not key or not isinstance(document, dict):
+            return self
+        return replace(self, status_metadata=json.dumps({**document, "attempt": key}))
 
 
 @dataclass(frozen=True, slots=True)

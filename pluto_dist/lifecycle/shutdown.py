@@ -92,6 +92,7 @@ class ShutdownStep:
         """Report the end to the tracker, or keep the report if that does not answer; and close ``client``."""
         deadline = status_deadline()  # of all that is asked and told: a launcher's patience is short
         outbox.attempt = outbox.attempt or self._recorded_key() or ""
+        request = request.of_attempt(outbox.attempt)
         try:
             state = self._ask_state(client, request, deadline)
             if state is not None and self._is_superseded(state):

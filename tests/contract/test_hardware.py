@@ -126,5 +126,5 @@ def test_the_sign_of_a_run():
 
 def test_a_config_without_its_hardware():
     kept = without_hardware(config(x={"number": 1}, y=SECOND, z=None))
-    assert kept == config(x={"number": 1}, y={"number": 2, "start": SECOND["start"]}, z=None)
+    assert kept == config(x={"number": 1}, y={"number": 2, "start": SECOND["start"]})
     assert without_hardware([1]) == [1]

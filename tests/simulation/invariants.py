@@ -42,6 +42,8 @@ def ranks_agree(finished: Finished) -> Iterator[str]:
         known = [part.facts for part in parts if part.facts]
         # A node that was in no earlier attempt cannot see that this is a later one, and registers in the first.
         is_sure = number == 0 or finished.job.launches[launch].nodes == 1
+        if finished.schedule.disk and finished.job.launches[launch].nodes == 1:
+            continue  # its ranks meet on the node's disk
         for name in ("run_id", "id", *(("resumed",) if is_sure else ())):
             values = {facts[name] for facts in known if facts[name] is not None and (name != "resumed" or facts["id"])}
             if len(values) > 1:
@@ -187,6 +189,7 @@ def a_cancel_stays(finished: Finished) -> Iterator[str]:
                 # An attach that comes before the owner has seen the cancel at a heartbeat revives the run; the hosted
                 # tracker cancels it again.
                 is_seen = finished.tracker.is_hosted or after["at"] > cancelled["at"] + 1000 * _HEARTBEAT
+                is_seen &= not any(_is_held_back(finished, cancel, math.inf) for cancel in finished.schedule.cancels)
                 if cancelled["to_status"] == "CANCELLED" and is_seen:
                     yield f"run {run['id']} is {run['status']}"
                     break
@@ -200,6 +203,8 @@ def a_success_waits_for_all(finished: Finished) -> Iterator[str]:
         reporter = next((part for part in finished.job.parts if part.process.name == seen.who), None)
         if reporter is None or reporter.finishing is None:
             continue  # a launcher, or sync
+        if finished.schedule.disk and finished.job.launches[reporter.launch].nodes == 1:
+            continue
         for part in _by_attempt(finished)[reporter.launch, reporter.attempt]:
             late = dict(finished.job.launches[part.launch].late).get(part.rank, 0.0)
             trains = (part.finishing is None or part.finishing > seen.at) and late < JOIN_GRACE
@@ -235,6 +240,7 @@ def attaches_keep_their_rate(finished: Finished) -> Iterator[str]:
             seen.at
             for seen in finished.tracker.requests
             if seen.path == CREATED and "config" not in seen.body and seen.who.startswith(f"L{number}.")
+            if not _is_held_back(finished, seen.at)
         ]
         for first, last in itertools.combinations(range(len(times)), 2):
             count, seconds = last - first + 1, times[last] - times[first]
@@ -366,6 +372,12 @@ def _is_silent(part: Part) -> bool:
     if part.end in ("killed", "alive"):
         return True
     return left > 0 and part.end != "done"
+
+
+def _is_held_back(finished: Finished, at: float, seconds: float = 1.0) -> bool:
+    """Whether the tracker executes late, within ``seconds`` of ``at``, what it was sent before."""
+    late = [(begin, end) for begin, end, what, _ in finished.schedule.weather if what == "late"]
+    return any(begin <= at <= end + 1 and end - at <= seconds for begin, end in late)
 
 
 def _begun_at(finished: Finished, number: int) -> float:

@@ -251,7 +251,9 @@ def _continue(
     """
     records, notes = attempts.recorded(state.config), []
     if records.get(entry.key) is not None:
-        told = _lacking(_numbered(request, entry.key, _with_hardware(mine, request, state, entry.key)), _kept(state.config))
+        told = _lacking(
+            _numbered(request, entry.key, _with_hardware(mine, request, state, entry.key)), _kept(state.config)
+        )
     elif known.attempt in records or attempts.is_late(records, entry.key, mine, is_alive=known.is_alive):
         known.is_over = True
         told = _lacking(_numbered(request, entry.key, {**mine, "number": attempts.LATE}), _kept(state.config))
@@ -327,21 +329,24 @@ def _lacking(mine: dict[str, Any], theirs: Any) -> dict[str, Any]:
 
 def _end(entry: Entry, request: UpdateStatusRequest, known: _Known, state: RunState) -> list[str]:
     """Send the end, unless the run has one that takes precedence."""
-    last = attempts.newest(records := attempts.recorded(state.config))
-    if last is not None and last.get("launch") != entry.launch:
+    last = attempts.newest(records := attempts.recorded(state.config)) or {}
+    if last and last.get("launch") != entry.launch:
         if not attempts.has_launch(records, entry.launch):
             raise RequestRefusedError("the run knows nothing of this launch", 404)
         return [f"{request.status} not told: a later launch has gone on with the run"]
     is_later = bool(last and entry.key and entry.key != last["key"])
     # Ranks that were not connected have keys of their own for one attempt.
-    if is_later and (known.is_alive or state.status in PRECEDENCE or (last or {}).get("key") in known.ended):
+    if is_later and (known.is_alive or state.status in PRECEDENCE or last["key"] in known.ended):
         return [f"{request.status} not told: a later attempt of the launch has gone on with the run"]
     mine = _document(request.status_metadata)
     theirs = state.status_metadata if Failure.of_status(state.status_metadata) is not None else None
     is_first = request.status in _ENDS_BY_FAILURE and time_of(mine) is not None and precedes(mine, theirs)
-    if theirs is not None and not is_first and state.status in _ENDS_BY_FAILURE:
+    # All that is known of a rank that was stopped; the success of the last attempt is that of all its ranks.
+    was_stopped = request.status == "COMPLETED" and state.status == "TERMINATED"
+    supersedes = was_stopped and theirs is not None and last.get("key") == entry.key != theirs.get("attempt")
+    if theirs is not None and not (is_first or supersedes) and state.status in _ENDS_BY_FAILURE:
         return [] if state.status == request.status else [f"{request.status} not told: {state.status} came first"]
-    if not report_end(known.client, request, deadline=known.deadline, state=state):
+    if not report_end(known.client, request, deadline=known.deadline, state=state, supersedes=supersedes):
         return [f"{request.status} not told: the run was cancelled in the tracker"]
     return []
 
