@@ -35,6 +35,7 @@ def await_grant(context: RankContext, client: TrackerClient, found: RunState) ->
 
     Raises:
         RunInUseError: another launch is alive in it, or that cannot be known within the timeout.
+        RunCancelledError: it was cancelled meanwhile.
         TrackerError: the tracker did not answer, or refused; or another rank of this launch has created the run.
     """
     plan, channel = context.plan, context.channel
@@ -57,6 +58,7 @@ def await_grant(context: RankContext, client: TrackerClient, found: RunState) ->
     channel.begin_to_wait()
     state = claim.wait(until, pause)
     channel.end_wait()
+    refuse_cancelled(state)
     return state
 
 

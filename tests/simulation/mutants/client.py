@@ -18,8 +18,8 @@ ONLINE = (
     Mutant(
         "monitors-end-stays",
         "client/ending.py",
-        before="return is_ignored and Failure.of_status(state.status_metadata) is None",
-        after="return False",
+        before="(supersedes or Failure.of_status(state.status_metadata) is None)",
+        after="supersedes",
         breaks="A run that the tracker's monitor ended has the job's own end in the end.",
     ),
     Mutant(
@@ -144,9 +144,23 @@ OFFLINE = (
     Mutant(
         "second-end-counts",
         "client/offline/replay.py",
-        before="    if theirs is not None and not is_first and state.status in _ENDS_BY_FAILURE:\n",
+        before="    if theirs is not None and not (is_first or supersedes) and state.status in _ENDS_BY_FAILURE:\n",
         after="    if False:\n",
         breaks="Of the ends that several nodes keep the first stays.",
+    ),
+    Mutant(
+        "stop-outlives-success",
+        "client/offline/replay.py",
+        before="    supersedes = was_stopped and",
+        after="    supersedes = False and",
+        breaks="The success of the last attempt supersedes that a rank of an earlier one was stopped.",
+    ),
+    Mutant(
+        "taken-back-counts",
+        "contract/attempts.py",
+        before="for key, entry in ours(config, FIELD).items() if entry is not None}",
+        after="for key, entry in ours(config, FIELD).items()}",
+        breaks="A record that was taken back is no record.",
     ),
     Mutant(
         "late-launch-counts",
