@@ -42,8 +42,7 @@ def ranks_agree(finished: Finished) -> Iterator[str]:
         known = [part.facts for part in parts if part.facts]
         # A node that was in no earlier attempt cannot see that this is a later one, and registers in the first.
         is_sure = number == 0 or finished.job.launches[launch].nodes == 1
-        if finished.schedule.disk and finished.job.launches[launch].nodes == 1:
-            continue  # its ranks meet on the node's disk
+        is_sure &= not finished.schedule.disk  # by which the ranks of a node know their attempt
         for name in ("run_id", "id", *(("resumed",) if is_sure else ())):
             values = {facts[name] for facts in known if facts[name] is not None and (name != "resumed" or facts["id"])}
             if len(values) > 1:
@@ -203,8 +202,8 @@ def a_success_waits_for_all(finished: Finished) -> Iterator[str]:
         reporter = next((part for part in finished.job.parts if part.process.name == seen.who), None)
         if reporter is None or reporter.finishing is None:
             continue  # a launcher, or sync
-        if finished.schedule.disk and finished.job.launches[reporter.launch].nodes == 1:
-            continue
+        if finished.schedule.disk:
+            continue  # the ranks of a node know their attempt by its disk
         for part in _by_attempt(finished)[reporter.launch, reporter.attempt]:
             late = dict(finished.job.launches[part.launch].late).get(part.rank, 0.0)
             trains = (part.finishing is None or part.finishing > seen.at) and late < JOIN_GRACE
