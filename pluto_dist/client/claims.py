@@ -79,8 +79,9 @@ class Claim:
             RunInUseError: another launch is alive in it.
             TrackerError: the tracker did not answer, or refused.
         """
-        state = self.found
+        state, began = self.found, time.monotonic()
         with self._made():
+            until += time.monotonic() - began  # others answer a claim from the moment on that they see it
             while (left := until - time.monotonic()) > 0:
                 pause(min(left, _LOOK_SECONDS))
                 asked = time.monotonic()

@@ -7,7 +7,8 @@ import json
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.run_ref import RunName, resume_request
 from pluto_dist.contract.run_requests import PRECEDENCE, RunState, UpdateStatusRequest
-from pluto_dist.errors import RequestRefusedError
+from pluto_dist.errors import RequestRefusedError, TrackerError
+from pluto_dist.log import logger
 
 
 def look_up(client: TrackerClient, name: RunName, *, deadline: float) -> RunState | None:
@@ -35,7 +36,14 @@ def look_up(client: TrackerClient, name: RunName, *, deadline: float) -> RunStat
         if error.status == 404:
             return None
         raise
-    _set_back(client, resumed.run_id, before, deadline)
+    try:
+        _set_back(client, resumed.run_id, before, deadline)
+    except TrackerError:
+        logger.warning(
+            "run %s may be RUNNING although it had ended: it was looked up, and then the tracker did not answer",
+            resumed.display_id,
+        )
+        raise
     return client.details(resumed.run_id, deadline=deadline)
 
 

@@ -40,7 +40,8 @@ def await_grant(context: RankContext, client: TrackerClient, found: RunState) ->
     """
     plan, channel = context.plan, context.channel
     claim = Claim(client, found, context.membership.token, plan.host, plan.deadline, plan.settings.heartbeat)
-    until = time.monotonic() + claim.seconds()
+    seconds = claim.seconds()  # the tracker may take its time to say
+    until = time.monotonic() + seconds
     if until > plan.deadline:
         if channel.claimed("waits"):
             raise TrackerUnavailableError("another rank has asked whether another launch is alive in the run")

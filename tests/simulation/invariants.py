@@ -288,10 +288,14 @@ def violations(finished: Finished) -> list[tuple[str, str]]:
 # The end that a job should have.
 
 
+# What is told where an end, or what a look-up did to it, could neither be told to the tracker nor kept.
+_LOST = ("is lost: neither the tracker nor the disk", "may be RUNNING although it had ended")
+
+
 def _expected(finished: Finished) -> tuple[set[str] | None, str]:
     """The statuses that the run may have in the end, and why; ``None`` if nobody can know it."""
     admitted = [number for number in range(len(finished.schedule.launches)) if _is_admitted(finished, number)]
-    if not admitted or any("is lost: neither the tracker nor the disk" in text for *_, text in finished.messages):
+    if not admitted or any(lost in text for *_, text in finished.messages for lost in _LOST):
         return None, ""
     if ("PLUTO_RUN_ID", "my-experiment") in finished.schedule.launches[0].variables and len(admitted) > 1:
         return None, ""  # launches with the user's own id may be in one run at the same time
@@ -385,8 +389,10 @@ def _begun_at(finished: Finished, number: int) -> float:
 
 
 def _is_admitted(finished: Finished, number: int) -> bool:
-    """Whether an attempt of a launch is on record in the run."""
+    """Whether a launch was in the run: it knew so, or an attempt of it is on record (concurrent changes lose some)."""
     parts = [part for attempt in finished.job.attempts[number] for part in attempt.parts]
+    if any(part.facts.get("id") for part in parts):
+        return True
     tokens = {token for part in parts for token in part.tokens} - {""}
     config = json.loads(finished.tracker.runs()[0]["config"] or "{}")
     return any(attempts.has_launch(attempts.recorded(config), token) for token in tokens)

@@ -104,10 +104,24 @@ CREATION = (
 
 RESUME = (
     Mutant(
+        "claim-counts-before-it-is-made",
+        "client/claims.py",
+        before="            until += time.monotonic() - began",
+        after="            until += 0.0",
+        breaks="Another launch has its time to answer a claim from the moment on that it can see it.",
+    ),
+    Mutant(
+        "cancel-while-it-waits",
+        "lifecycle/resume.py",
+        before="    channel.end_wait()\n    refuse_cancelled(state)\n",
+        after="    channel.end_wait()\n",
+        breaks="A run that is cancelled while a launch waits for it is not continued.",
+    ),
+    Mutant(
         "not-set-back",
         "client/lookup.py",
-        before="    _set_back(client, resumed.run_id, before, deadline)\n",
-        after="",
+        before="        _set_back(client, resumed.run_id, before, deadline)\n",
+        after="        pass\n",
         breaks="A refused launch leaves the status as it was, also if it had to resume the run to find it.",
     ),
     Mutant(
