@@ -56,16 +56,23 @@ def _keep_trying(context: RankContext, client: TrackerClient, offline: Outcome) 
             logger.warning("the requests of this run stay on disk: %s", error)
             return None
         if done is None:
-            return None  # the job has ended meanwhile
+            return None  # this job has ended meanwhile, or its part in the run
         logger.info("the tracker answers: run %s at %s", done.display_id, done.url)
         return _publish(context.channel, Outcome("online", done, resumed=offline.resumed, at=time.time()))
     return None
 
 
-def _flush(context: RankContext, client: TrackerClient) -> CreateRunResponse:
-    """The tracker's answer to what was kept; TrackerUnavailableError if it did not take all of it."""
+def _flush(context: RankContext, client: TrackerClient) -> CreateRunResponse | None:
+    """The tracker's answer to what was kept; ``None`` if this attempt has no part in the run any more.
+
+    Raises:
+        TrackerUnavailableError: it did not take all of it.
+    """
     deadline = time.monotonic() + REQUEST_SECONDS
     done = context.outbox.flush(client, deadline, attach_anyway=True, pause=partial(_pause, context))
+    if done is not None and done.is_over:
+        logger.warning("run %s was cancelled, or has gone on with a later attempt: this one is over", done.display_id)
+        return None
     if done is None or done.answer is None:
         raise TrackerUnavailableError("the tracker did not take what is kept")
     return done.answer

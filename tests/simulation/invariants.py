@@ -32,6 +32,8 @@ def one_run(finished: Finished) -> Iterator[str]:
     runs = finished.tracker.runs()
     if finished.schedule.disk and any(launch.world_size == 1 for launch in finished.schedule.launches):
         return  # a restart of a world of one knows its launch by its node's disk
+    if any(len({*launch.odd, *launch.absent}) == launch.world_size for launch in finished.schedule.launches):
+        return  # all ranks that call init() name another run
     if len(runs) > 1:
         yield f"{len(runs)} runs: {', '.join(str(run['external_id']) for run in runs)}"
 
@@ -297,6 +299,8 @@ def _expected(finished: Finished) -> tuple[set[str] | None, str]:
     admitted = [number for number in range(len(finished.schedule.launches)) if _is_admitted(finished, number)]
     if not admitted or any(lost in text for *_, text in finished.messages for lost in _LOST):
         return None, ""
+    if _came_after_a_cancel(finished):
+        return None, ""  # its attach revives the run on the embedded tracker, and its launcher may have left
     if ("PLUTO_RUN_ID", "my-experiment") in finished.schedule.launches[0].variables and len(admitted) > 1:
         return None, ""  # launches with the user's own id may be in one run at the same time
     steps = any(step for _, _, step in finished.schedule.clocks)
@@ -381,6 +385,16 @@ def _is_held_back(finished: Finished, at: float, seconds: float = 1.0) -> bool:
     """Whether the tracker executes late, within ``seconds`` of ``at``, what it was sent before."""
     late = [(begin, end) for begin, end, what, _ in finished.schedule.weather if what == "late"]
     return any(begin <= at <= end + 1 and end - at <= seconds for begin, end in late)
+
+
+def _came_after_a_cancel(finished: Finished) -> bool:
+    """Whether a rank of an attempt that a person cancelled came to its run later than a heartbeat."""
+    return not finished.tracker.is_hosted and any(
+        part.began is not None and part.began > cancel + float(part.process.environ["PLUTO_DIST_HEARTBEAT"])
+        for cancel in finished.schedule.cancels
+        for part in finished.job.parts
+        if any((other.began or math.inf) < cancel for other in _by_attempt(finished)[part.launch, part.attempt])
+    )
 
 
 def _begun_at(finished: Finished, number: int) -> float:

@@ -585,6 +585,7 @@ def _fail(what: str, part: Part, world: World) -> None:
     if what == "SystemExit":
         part.intended = what
         raise SystemExit(3)
+    part.intended = what
     world.tell(part.process.name, "os._exit(4)")
     part.finishing = world.now
     for hooks in list(part.process.state.get("hooks", ())):

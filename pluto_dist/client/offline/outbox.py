@@ -157,7 +157,7 @@ class Outbox:
         attach_anyway: bool = False,
         pause: Callable[[float], object] | None = None,
     ) -> Replayed | None:
-        """Try to send what is kept; the result, and ``None`` if the tracker did not take all of it.
+        """Try to send what is kept; the result, and ``None`` if more is to be sent to a run that is not over.
 
         Args:
             client: of the tracker.
@@ -186,7 +186,7 @@ class Outbox:
         finally:
             self._tell_warnings()
         self._has_pending = self._queue.holds(self._launch)
-        return None if self._has_pending else done
+        return done if done is not None and (done.is_over or not self._has_pending) else None
 
     def _replay(self, client: TrackerClient, deadline: float, pause: Callable[[float], object] | None) -> Replayed:
         return replay(self._queue, client, deadline=deadline, launch=self._launch, attempt=self.attempt, pause=pause)

@@ -91,7 +91,8 @@ def replay(
     sent, notes = 0, []
     entries = [(entry, file) for entry, file in queue.entries() if launch in (None, entry.launch)]
     ends = [entry for entry, _ in entries if entry.kind == "status"]
-    ended, known.ended = {entry.launch for entry in ends}, {entry.key for entry in ends}
+    ended = {entry.launch for entry in ends}
+    known.ended = {entry.key: entry.request.status for entry in ends if isinstance(entry.request, UpdateStatusRequest)}
     for entry, file in entries:
         try:
             notes += _send(entry, known, wakes=known.is_alive or entry.launch in ended)
@@ -136,7 +137,7 @@ class _Known:
     ) -> None:
         self.name, self.client, self.deadline, self.is_alive = name, client, deadline, is_alive
         self.is_over, self.attempt = False, ""
-        self.ended: set[str] = set()  # keys of the attempts whose end is kept
+        self.ended: dict[str, str] = {}  # the ends that are kept, by the keys of their attempts
         self._pause = pause
         self.answer: CreateRunResponse | None = None
         self.display_id: str | None = None
@@ -220,10 +221,10 @@ def _by_the_trackers_clock(request: CreateRunRequest, entry: Entry, known: _Know
 
 
 def _behind_twin(entry: Entry, state: RunState, known: _Known) -> RunState:
-    """The run; without this attempt's record if another launch created the run at the same moment."""
+    """The run; without this attempt's record if another attempt, which was first at the same moment, has its number."""
     records = attempts.in_order(attempts.recorded(state.config))
     mine = [each["number"] for each in records if each["key"] == entry.key and each["number"] != attempts.LATE]
-    if not any(each["number"] in mine and each.get("launch") != entry.launch for each in records):
+    if not any(each["number"] in mine and each["key"] != entry.key for each in records):
         return state
     taken_back = json.dumps({"pluto_dist": {attempts.FIELD: {entry.key: None}}})
     known.client.update_config(UpdateConfigRequest(state.run_id, taken_back), deadline=known.deadline)
@@ -334,9 +335,7 @@ def _end(entry: Entry, request: UpdateStatusRequest, known: _Known, state: RunSt
         if not attempts.has_launch(records, entry.launch):
             raise RequestRefusedError("the run knows nothing of this launch", 404)
         return [f"{request.status} not told: a later launch has gone on with the run"]
-    is_later = bool(last and entry.key and entry.key != last["key"])
-    # Ranks that were not connected have keys of their own for one attempt.
-    if is_later and (known.is_alive or state.status in PRECEDENCE or last["key"] in known.ended):
+    if last and entry.key and entry.key != last["key"] and _is_superseded(request, known, state, last["key"]):
         return [f"{request.status} not told: a later attempt of the launch has gone on with the run"]
     mine = _document(request.status_metadata)
     theirs = state.status_metadata if Failure.of_status(state.status_metadata) is not None else None
@@ -349,6 +348,16 @@ def _end(entry: Entry, request: UpdateStatusRequest, known: _Known, state: RunSt
     if not report_end(known.client, request, deadline=known.deadline, state=state, supersedes=supersedes):
         return [f"{request.status} not told: the run was cancelled in the tracker"]
     return []
+
+
+def _is_superseded(request: UpdateStatusRequest, known: _Known, state: RunState, last: str) -> bool:
+    """Whether the launch has gone on with the attempt ``last``, whose end counts.
+
+    Ranks that were not connected have keys of their own for one attempt: that one of them was stopped tells less than
+    that another one failed.
+    """
+    ends = {known.ended.get(last), state.status} & set(PRECEDENCE)
+    return known.is_alive or bool(ends - {"TERMINATED"} if request.status == "FAILED" else ends)
 
 
 def _document(text: str | None) -> Any:

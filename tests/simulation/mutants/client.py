@@ -186,9 +186,23 @@ OFFLINE = (
     Mutant(
         "an-earlier-attempts-end-counts",
         "client/offline/replay.py",
-        before="    if is_later and (known.is_alive",
-        after="    if False and (known.is_alive",
+        before="    return known.is_alive or bool(ends - ",
+        after="    return False and bool(ends - ",
         breaks="The end of an attempt is not told after another attempt of the launch has gone on.",
+    ),
+    Mutant(
+        "a-stop-hides-a-failure",
+        "client/offline/replay.py",
+        before='bool(ends - {"TERMINATED"} if request.status == "FAILED" else ends)',
+        after="bool(ends)",
+        breaks="That one rank failed is told although another one, which was not connected, was stopped.",
+    ),
+    Mutant(
+        "recovery-enters-a-run-that-is-over",
+        "client/offline/outbox.py",
+        before="if done is not None and (done.is_over or not self._has_pending) else None",
+        after="if not self._has_pending else None",
+        breaks="A launch that recovers goes nowhere near a run that was cancelled meanwhile.",
     ),
     Mutant(
         "order-by-the-hosts-clocks",
