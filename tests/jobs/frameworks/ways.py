@@ -127,6 +127,7 @@ WAYS = {
         "deepspeed",
         "plain_loop.py",
         ("{bin}/deepspeed", "--num_accelerators=2", "--master_port={port}", "{script}"),
+        signalled="group",
         environ={"DS_ACCELERATOR": "cpu"},
     ),
     "joblib": Way(
