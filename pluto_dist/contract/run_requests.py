@@ -106,12 +106,16 @@ class UpdateStatusRequest(Record):
         """The request that sends ``document``, unless it is ``None``, with the status, which changed ``at_ms``."""
         return cls(run_id, status, None if document is None else json.dumps(document), status_updated=at_ms)
 
-    def of_attempt(self, key: str) -> UpdateStatusRequest:
-        """The same as the end by failure of one attempt, named by the ``key`` of its record; of a success, the same."""
+    def told_by(self, launch: str, attempt: str = "") -> UpdateStatusRequest:
+        """The same as the end of a launch and of its attempt: by its token and the key of its record.
+
+        An end by failure says so, and can be told from that of an earlier one.
+        """
         document = json.loads(self.status_metadata or "null")
-        if not key or not isinstance(document, dict):
+        if not isinstance(document, dict):
             return self
-        return replace(self, status_metadata=json.dumps({**document, "attempt": key}))
+        teller = {"launch": launch} | ({"attempt": attempt} if attempt else {})
+        return replace(self, status_metadata=json.dumps({**document, **teller}))
 
 
 @dataclass(frozen=True, slots=True)

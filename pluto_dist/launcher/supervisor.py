@@ -209,4 +209,4 @@ def _clock_correction_ms(server_time: float) -> int:
 
 def _end(run: RunReport, status: Status, failure: Failure | None) -> UpdateStatusRequest:
     document = None if failure is None else failure.to_json()
-    return UpdateStatusRequest.of(run.run_id, status, document, run.updated_at)
+    return UpdateStatusRequest.of(run.run_id, status, document, run.updated_at).told_by(run.launch)

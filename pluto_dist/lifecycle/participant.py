@@ -265,6 +265,8 @@ class Participant:
         if not waits:  # else the heartbeats go on until the other ranks are done, for the run is alive
             self._stop_thread(STOP_SECONDS if status == "COMPLETED" else HURRY_SECONDS)
         status, failure = begun
+        if status == "FAILED" and failure is not None:
+            self._tell_next_attempt(failure)  # another node's launcher may have a restart left
         outcome = self._outcome() or outcome or self._refusal()
         recorded = self._is_wanted() if outcome is None else is_recorded(self.plan, outcome)
         if outcome is None and self._waits_for_grant():
@@ -314,6 +316,8 @@ class Participant:
         if supervised:
             if mine and outcome is None:
                 report_run(context, Outcome("offline"), owns=True, is_late=True)
+            if status == "COMPLETED":
+                step.await_given_up()  # the launcher ends the run as soon as its workers have ended
             if failure is not None and self._membership is not None:
                 is_first = mine and step.is_connected
                 report_end(plan, self._membership, status, dataclasses.replace(failure, is_first=is_first))
@@ -376,13 +380,17 @@ class Participant:
         """
         if os.getpid() == self._pid and self._begin_end("ABANDONED", None) is not None:
             self._stop_thread(HURRY_SECONDS)
-            try:
-                if failure is not None and self._membership is not None and self.agreed.done():
-                    self._membership.fail(failure)
-            except ExchangeError as error:
-                logger.debug("the next attempt will not know why this one failed: %s", error)
+            if failure is not None:
+                self._tell_next_attempt(failure)
             self._is_over = True
             self._disconnect()
+
+    def _tell_next_attempt(self, failure: Failure) -> None:
+        try:
+            if self._membership is not None and self.agreed.done():
+                self._membership.fail(failure)
+        except ExchangeError as error:
+            logger.debug("the next attempt will not know why this one failed: %s", error)
 
     def update_config(self, config: str) -> None:
         """Send a change of the config, or keep it; a refused one is a warning. Does nothing in a forked child.

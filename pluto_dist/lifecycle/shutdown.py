@@ -92,7 +92,7 @@ class ShutdownStep:
         """Report the end to the tracker, or keep the report if that does not answer; and close ``client``."""
         deadline = status_deadline()  # of all that is asked and told: a launcher's patience is short
         outbox.attempt = outbox.attempt or self._recorded_key() or ""
-        request = request.of_attempt(outbox.attempt)
+        request = request.told_by(outbox.launch, outbox.attempt)
         try:
             state = self._ask_state(client, request, deadline)
             if state is not None and self._is_superseded(state):
@@ -139,8 +139,15 @@ class ShutdownStep:
         until = time.monotonic() + seconds
         while self.channel.has_attaches and time.monotonic() < until:
             time.sleep(0.02)
-        if self.channel.has_given_up:
-            time.sleep(GIVEN_UP_SECONDS)
+        self.await_given_up()
+
+    def await_given_up(self) -> None:
+        """Wait until the tracker has executed an attach whose sender does not wait any more."""
+        try:
+            if self.is_connected and self.channel.has_given_up:
+                time.sleep(GIVEN_UP_SECONDS)
+        except ExchangeError as error:
+            logger.debug("whether an attach was given up cannot be asked: %s", error)
 
     def _ask_state(
         self, client: TrackerClient | None, request: UpdateStatusRequest, deadline: float

@@ -106,13 +106,14 @@ class Attempt:
         for wake in wakers:
             wake(True)
 
-    def train(self, world: World, seconds: float) -> None:
+    def train(self, world: World, part: Part, seconds: float) -> None:
         """Raises RuntimeError if another rank is gone meanwhile, as a collective does."""
         if not self.is_broken:
             self._wakers.append(world.waker())
             if not world.block(seconds):
                 return
         world.sleep(world.random.uniform(*BREAK))
+        part.intended = "raise"
         raise RuntimeError("Connection closed by peer")
 
 
@@ -569,9 +570,9 @@ def _train(
     until = world.now + seconds
     for when, n in [*moments, (until, None)]:
         if own and own[0].at + started < when:
-            attempt.train(world, max(0.0, own[0].at + started - world.now))
+            attempt.train(world, part, max(0.0, own[0].at + started - world.now))
             _fail(own[0].what, part, world)
-        attempt.train(world, max(0.0, when - world.now))
+        attempt.train(world, part, max(0.0, when - world.now))
         if n is not None and run is not None:
             run.update_config({f"step{n}": part.rank})
     if run is not None:

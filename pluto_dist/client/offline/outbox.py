@@ -36,13 +36,14 @@ class Outbox:
         resumes: whether it continues a run that exists only if no other launch is alive in it.
 
     Attributes:
+        launch: the launch's token.
         attempt: the key of the attempt's record, which is kept with an end; "" while it is not known.
         trouble: why the disk does not take what is kept; "" if it does.
     """
 
     def __init__(self, root: Path | None, name: RunName, launch: str, *, resumes: bool = False) -> None:
         self.name = name
-        self._launch, self._resumes = launch, resumes
+        self.launch, self._resumes = launch, resumes
         self._queue = RunQueue(root, name)
         self._has_pending = False  # later requests must not overtake what is kept
         self._last: Entry | None = None
@@ -61,7 +62,7 @@ class Outbox:
 
     def check(self) -> bool:
         """Whether requests of this launch are on disk, by whatever process; :attr:`has_pending` is so from then on."""
-        self._has_pending = self._has_pending or self._queue.holds(self._launch)
+        self._has_pending = self._has_pending or self._queue.holds(self.launch)
         return self._has_pending
 
     def enqueue(self, request: Request, key: str = "", fork_of: str = "") -> None:
@@ -80,7 +81,7 @@ class Outbox:
             request = replace(request, status_updated=now if request.status_updated is None else request.status_updated)
             key = self.attempt
         kind = next(kind for kind, record in REQUESTS.items() if isinstance(request, record))
-        self._last = Entry(self.name, self._launch, kind, next_ms(), request, key, fork_of, self._resumes)
+        self._last = Entry(self.name, self.launch, kind, next_ms(), request, key, fork_of, self._resumes)
         if not self._queue.enqueue(self._last):
             why, said = self._queue.warnings.pop(), self.trouble
             self.trouble = why
@@ -95,7 +96,7 @@ class Outbox:
 
     def holds_create(self) -> bool:
         """Whether what is kept of this launch begins with the create-run request, by whatever process."""
-        return any(entry.kind == "create" and entry.launch == self._launch for entry, _ in self._queue.entries())
+        return any(entry.kind == "create" and entry.launch == self.launch for entry, _ in self._queue.entries())
 
     def retract(self) -> None:
         """Remove the one request that this process kept, since the tracker has it from another rank."""
@@ -111,7 +112,7 @@ class Outbox:
             logger.warning("nothing of this launch goes to the run, what was kept is set aside: %s", why)
         with suppress(OSError), self._queue.locked(0):
             for entry, file in self._queue.entries():
-                if entry.launch == self._launch and file is not None:
+                if entry.launch == self.launch and file is not None:
                     self._queue.set_aside(file, why)
         self._queue.warnings.clear()
         self._has_pending = False
@@ -185,11 +186,11 @@ class Outbox:
             return None
         finally:
             self._tell_warnings()
-        self._has_pending = self._queue.holds(self._launch)
+        self._has_pending = self._queue.holds(self.launch)
         return done if done is not None and (done.is_over or not self._has_pending) else None
 
     def _replay(self, client: TrackerClient, deadline: float, pause: Callable[[float], object] | None) -> Replayed:
-        return replay(self._queue, client, deadline=deadline, launch=self._launch, attempt=self.attempt, pause=pause)
+        return replay(self._queue, client, deadline=deadline, launch=self.launch, attempt=self.attempt, pause=pause)
 
     def _tell_warnings(self) -> None:
         for warning in self._queue.warnings:

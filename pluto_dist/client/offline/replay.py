@@ -340,14 +340,28 @@ def _end(entry: Entry, request: UpdateStatusRequest, known: _Known, state: RunSt
     mine = _document(request.status_metadata)
     theirs = state.status_metadata if Failure.of_status(state.status_metadata) is not None else None
     is_first = request.status in _ENDS_BY_FAILURE and time_of(mine) is not None and precedes(mine, theirs)
-    # All that is known of a rank that was stopped; the success of the last attempt is that of all its ranks.
-    was_stopped = request.status == "COMPLETED" and state.status == "TERMINATED"
-    supersedes = was_stopped and theirs is not None and last.get("key") == entry.key != theirs.get("attempt")
+    supersedes = theirs is not None and _is_of_another(theirs, entry, request, last, state)
     if theirs is not None and not (is_first or supersedes) and state.status in _ENDS_BY_FAILURE:
         return [] if state.status == request.status else [f"{request.status} not told: {state.status} came first"]
     if not report_end(known.client, request, deadline=known.deadline, state=state, supersedes=supersedes):
         return [f"{request.status} not told: the run was cancelled in the tracker"]
     return []
+
+
+def _is_of_another(
+    theirs: dict[str, Any], entry: Entry, request: UpdateStatusRequest, last: dict[str, Any], state: RunState
+) -> bool:
+    """Whether the end on record is that of an earlier launch; or, if the last attempt has succeeded, of one before.
+
+    The success of an attempt is that of all its ranks, also of one that was stopped before it was connected.
+    """
+    if theirs.get("launch", entry.launch) != entry.launch:
+        return True
+    if request.status != "COMPLETED" or entry.key != last.get("key"):
+        return False
+    came_after = last.get("after_failure")
+    is_before = came_after is not None and came_after == {name: theirs.get(name) for name in ("reason", "rank", "host")}
+    return is_before or (state.status == "TERMINATED" and theirs.get("attempt") != entry.key)
 
 
 def _is_superseded(request: UpdateStatusRequest, known: _Known, state: RunState, last: str) -> bool:

@@ -151,9 +151,16 @@ OFFLINE = (
     Mutant(
         "stop-outlives-success",
         "client/offline/replay.py",
-        before="    supersedes = was_stopped and",
-        after="    supersedes = False and",
+        before='    return is_before or (state.status == "TERMINATED" and theirs.get("attempt") != entry.key)',
+        after="    return is_before",
         breaks="The success of the last attempt supersedes that a rank of an earlier one was stopped.",
+    ),
+    Mutant(
+        "failure-outlives-success",
+        "client/offline/replay.py",
+        before="    is_before = came_after is not None and",
+        after="    is_before = False and",
+        breaks="The success of the last attempt supersedes the failure that it came after.",
     ),
     Mutant(
         "taken-back-counts",
