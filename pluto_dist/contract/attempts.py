@@ -25,13 +25,14 @@ CLOCK_SECONDS = 2.0  # by which times may differ that two hosts told by the trac
 MOST_GPUS = 64  # whose UUIDs a record has
 
 
-def key(started: float) -> str:
-    """A key that no other attempt has, and that shows when it started (seconds since 1970).
+def key(started: float, host: str) -> str:
+    """A key that no other attempt has, and that shows when it started (seconds since 1970) by the clock of ``host``.
 
-    >>> key(0.0)[:25]
-    '1970-01-01T00:00:00.000Z '
+    >>> key(0.0, "node-a")[:29]
+    '1970-01-01T00:00:00.000Z 6657'
     """
-    return f"{_iso(started, 'milliseconds')} {secrets.token_hex(2)}"
+    clock = hashlib.sha256(host.encode()).hexdigest()[:4]
+    return f"{_iso(started, 'milliseconds')} {clock}{secrets.token_hex(2)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,28 +105,33 @@ def is_late(earlier: Mapping[str, Any], key: str, made: Mapping[str, Any], *, is
     """Whether ``made``, the record of ``key``, is of an attempt before the last one in ``earlier``.
 
     A launch that was offline saw no record, so what is not on record of it is put in order by the times of their
-    starts; attempts of one launch by their keys if one host's clock told both, else only if they began
+    starts; attempts of one launch by their keys if the clock of one host told both, else only if they began
     :data:`CLOCK_SECONDS` apart. A launch that is alive comes last.
 
     >>> first, now, then = (f"2026-11-28T09:00:{seconds}Z" for seconds in ("00", "10", "11"))
-    >>> first, then = ({"number": 1, "launch": "b", "start": at, "hosts": ["x"]} for at in (first, then))
-    >>> def late(last, launch, host="x", is_alive=False):
-    ...     made = {"launch": launch, "start": now, "hosts": [host]}
-    ...     return is_late({last["start"]: last}, now, made, is_alive=is_alive)
+    >>> first, then = ({"number": 1, "launch": "b", "start": at} for at in (first, then))
+    >>> def late(last, launch, clock="aaaa", is_alive=False):
+    ...     made = {"launch": launch, "start": now}
+    ...     return is_late({f"{last['start']} aaaa0001": last}, f"{now} {clock}0002", made, is_alive=is_alive)
     >>> late(then, "a"), late(then, "a", is_alive=True), late(first, "a")
     (True, False, False)
-    >>> late(then, "b"), late(then, "b", host="y"), late(first, "b")
+    >>> late(then, "b"), late(then, "b", clock="bbbb"), late(first, "b")
     (True, False, False)
     """
     last, mine = newest(earlier), str(made.get("launch"))
     if last is None:
         return False
-    if last.get("launch") == mine and _hosts(last)[:1] == _hosts(made)[:1]:
+    if last.get("launch") == mine and _clock(last["key"]) == _clock(key):
         return str(last["key"]) > key
     if last.get("launch") == mine:
         then, now = _start(last), _start(made)
         return then is not None and now is not None and then > now + CLOCK_SECONDS
     return not is_alive and (has_launch(earlier, mine) or str(last.get("start")) > str(made.get("start")))
+
+
+def _clock(key: str) -> str:
+    """Names the host whose clock told a key; all that earlier versions made have one name."""
+    return key.partition(" ")[2][:-4]
 
 
 def has_gone_on(records: Mapping[str, Any], *, launch: str | None = None, key: str | None = None) -> bool:

@@ -70,7 +70,7 @@ class CreationContext:
         return cls(
             context.agreed,
             launch=membership.token,
-            key=channel.attempt_key(attempts.key(time.time())),
+            key=channel.attempt_key(attempts.key(time.time(), context.plan.host)),
             hosts=in_order(membership.nodes()),
             prior=channel.prior_attempt(),
             failure=membership.last_failure(),

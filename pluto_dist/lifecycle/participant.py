@@ -265,7 +265,7 @@ class Participant:
         if not waits:  # else the heartbeats go on until the other ranks are done, for the run is alive
             self._stop_thread(STOP_SECONDS if status == "COMPLETED" else HURRY_SECONDS)
         status, failure = begun
-        if status == "FAILED" and failure is not None:
+        if status == "FAILED" and failure is not None and not self.is_supervised:
             self._tell_next_attempt(failure)  # another node's launcher may have a restart left
         outcome = self._outcome() or outcome or self._refusal()
         recorded = self._is_wanted() if outcome is None else is_recorded(self.plan, outcome)

@@ -145,5 +145,5 @@ def creation_of(context: RankContext, process: Callable[[], Process] | None = No
     except ExchangeError as error:
         logger.debug("what the other ranks know is not recorded: %s", error)
         return CreationContext(
-            context.agreed, membership.token, attempts.key(time.time()), (plan.host,), None, None, document
+            context.agreed, membership.token, attempts.key(time.time(), plan.host), (plan.host,), None, None, document
         )

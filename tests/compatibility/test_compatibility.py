@@ -438,7 +438,7 @@ def keys_and_shapes(values: Mapping[str, str]) -> dict[str, Any]:
 def normal(text: str, token: str) -> str:
     """``text`` with placeholders for the launch's token, nonces and attempt keys."""
     text = text.replace(token, "<token>")
-    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z [0-9a-f]{4}", "<attempt>", text)
+    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z [0-9a-f]{4,8}", "<attempt>", text)
     return re.sub(r"\b[0-9a-f]{16}\b", "<nonce>", text)
 
 

@@ -70,7 +70,7 @@ class Launch:
 
     def join(self) -> CreateRunResponse:
         """Create the run or continue it, and live in it from then on."""
-        key = attempts.key(time.time())
+        key = attempts.key(time.time(), "node-a")
         creation = CreationContext(
             self.context.agreed, self.context.membership.token, key, (self.plan.host,), None, None, None
         )

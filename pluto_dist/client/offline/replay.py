@@ -87,8 +87,7 @@ def replay(
         AuthenticationError, UnexpectedAnswerError, TrackerUnavailableError: the rest stays where it is.
     """
     known = _Known(queue.name, client, deadline, pause, is_alive=launch is not None)
-    known.attempt = attempt
-    sent, notes = 0, []
+    known.attempt, sent, notes = attempt, 0, []
     entries = [(entry, file) for entry, file in queue.entries() if launch in (None, entry.launch)]
     ends = [entry for entry, _ in entries if entry.kind == "status"]
     ended = {entry.launch for entry in ends}

@@ -129,8 +129,8 @@ GIVEN_UP = (
     Mutant(
         "a-given-up-attach-is-forgotten",
         "lifecycle/shutdown.py",
-        before="        if self.channel.has_given_up:\n",
-        after="        if False:\n",
+        before="            if self.is_connected and self.channel.has_given_up:\n",
+        after="            if False:\n",
         breaks="The end waits for an attach that its sender has given up, and that may be on its way.",
     ),
     Mutant(
