@@ -60,7 +60,7 @@ def test_a_later_attempt_records_what_changed(change, told):
 def test_records_of_two_owners_stand_side_by_side():
     """Two live rank 0s have keys of their own; one of the two is the newest, the same for all who ask."""
     first = {key(0.0, "node-a"): made({})}
-    both = first | {key(60.0): made(first), key(60.0): made(first)}
+    both = first | {key(60.0, "node-a"): made(first), key(60.0, "node-a"): made(first)}
     assert len(both) == 3
     last = newest(both)
     assert last is not None
