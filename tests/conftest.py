@@ -14,8 +14,12 @@ from hosted import columns
 from pluto_dist.server import LocalServer
 
 # Without time limits: the first text that hypothesis makes takes seconds.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
+settings.register_profile("some", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=40)
+settings.register_profile("many", settings.get_profile("some"), max_examples=600)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("some" if config.option.markexpr == "not exhaustive" else "many")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -98,9 +98,8 @@ def test_a_plain_init_on_every_rank(with_sdk: Callable[..., Job], tracker: Track
     print(ended(run))
 
 
-@pytest.mark.parametrize(
-    "run_id", [*(pytest.param(each, marks=pytest.mark.exhaustive) for each in ("123", "job-7")), "HAN-1"]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("run_id", ["123", "job-7", "HAN-1"])
 def test_ids_as_the_user_gave_them(with_sdk: Callable[..., Job], tracker: Tracker, run_id: str):
     """Digits and a display id lead the SDK to the run that they lead this package to."""
     body = {"runName": "r", "projectName": "handed", "externalId": "job-7"}

@@ -71,7 +71,14 @@ class Relay(BaseHTTPRequestHandler):
         """The tracker keeps a log; this need not."""
 
 
-@pytest.fixture(params=["before create", pytest.param("before publish", marks=pytest.mark.exhaustive), "after"])
+MOMENTS = [
+    pytest.param("before create", marks=pytest.mark.exhaustive),
+    pytest.param("before publish", marks=pytest.mark.exhaustive),
+    "after",
+]
+
+
+@pytest.fixture(params=MOMENTS)
 def killer(request: pytest.FixtureRequest, tracker: Tracker, tmp_path: Path) -> Iterator[Killer]:
     server = Killer(tracker, request.param)
     Relay.pids = tmp_path / "pid-of-rank-0"

@@ -219,6 +219,7 @@ def check_steps(tracker, job: Job, launches: int = 1) -> None:
         assert (run["status"], len(run["config"]["pluto_dist"]["attempts"])) == ("COMPLETED", launches)
 
 
+@pytest.mark.exhaustive
 def test_steps_that_resume(tracker, user):
     """With resume, two torchruns one after the other in a batch script are two steps of the job: two runs."""
     job = user.batch(user.torchrun_step(), user.torchrun_step(), environ=RESUME)

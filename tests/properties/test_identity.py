@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pluto_dist.contract.run_ref import Reference, reference
@@ -19,7 +19,6 @@ from pluto_dist.environments.topology import Topology
 from pluto_dist.errors import LaunchError
 from pluto_dist.identity import TOKEN, Named, NeedsLaunchToken, decide
 
-CASES = settings(max_examples=600)
 WORDS = st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S", "Z")), min_size=1, max_size=20)
 NUMBERS = st.integers(1, 10**7).map(str)
 TOKENS = st.from_regex(TOKEN, fullmatch=True)
@@ -167,14 +166,12 @@ def spawned(draw: st.DrawFn) -> Launch:
 LAUNCHES = st.one_of(torchrun(), srun(), mpirun(), bare(), spawned())
 
 
-@CASES
 @given(launch=LAUNCHES, resume=st.sampled_from([None, True, False]), run_id=st.none() | WORDS)
 def test_law_1_and_2_all_ranks_of_all_attempts_decide_alike(launch, resume, run_id):
     """Every rank of a launch has the same decision, or the same error; restarts and other sizes do not change it."""
     assert len({repr(decision) for decision in launch.decisions(resume=resume, run_id=run_id)}) == 1
 
 
-@CASES
 @given(launch=LAUNCHES, tokens=st.lists(TOKENS, min_size=2, max_size=2, unique=True))
 def test_law_3_two_launches_alike_in_everything_are_two_runs(launch, tokens):
     """Without run_id and resume the same launch, started twice, has two ids: nothing that it was given is enough."""
@@ -183,7 +180,6 @@ def test_law_3_two_launches_alike_in_everything_are_two_runs(launch, tokens):
     assert len({decision.external_id(token) for token in tokens}) == 2
 
 
-@CASES
 @given(one=LAUNCHES, other=LAUNCHES)
 def test_law_3_resume_joins_only_what_names_one_job(one, other):
     """Under resume two launches share a run only if everything that names their jobs is the same."""
@@ -200,7 +196,6 @@ def test_law_3_resume_joins_only_what_names_one_job(one, other):
     assert (first.reference_of(1) == second.reference_of(1)) == (names(one) == names(other))
 
 
-@CASES
 @given(launch=LAUNCHES, resume=st.sampled_from([None, True]), token=TOKENS, nth=st.integers(1, 99))
 def test_law_4_generated_ids_look_like_no_other(launch, resume, token, nth):
     """An id that this package makes starts with a lower-case word, is short, printable, and no number or display id."""

@@ -774,7 +774,6 @@ def test_a_key_cannot_forge_a_line_of_the_log() -> None:
     assert encode({"a\n\x1b[31mERROR": math.nan}).losses[0].key == r"a\n\x1b[31mERROR"
 
 
-@settings(max_examples=700, deadline=None)
 @given(CONFIGS)
 def test_clean_json_is_left_alone(config: dict[str, Any]) -> None:
     """Encoding a value that the tracker stores unchanged changes nothing, loses nothing and shares nothing."""
@@ -785,7 +784,6 @@ def test_clean_json_is_left_alone(config: dict[str, Any]) -> None:
     check_storable(encoded)
 
 
-@settings(max_examples=500, deadline=None)
 @given(st.integers() | st.integers(2**52, 2**54) | st.floats() | st.decimals() | st.fractions() | st.complex_numbers())
 def test_a_number_is_exact_or_a_text(number: Any) -> None:
     """A number that is stored as a number equals it; every other one is a text."""
@@ -799,7 +797,6 @@ def test_a_number_is_exact_or_a_text(number: Any) -> None:
         assert stored == number and float(stored) == stored
 
 
-@settings(max_examples=500, deadline=None)
 @given(st.dictionaries(st.text(st.characters(), max_size=8), st.text(st.characters(), max_size=8), max_size=8))
 def test_any_text_is_storable(config: dict[str, str]) -> None:
     """Any Python string is accepted, as key and as value; no entry is lost."""
@@ -858,7 +855,7 @@ def tie(value: Any) -> Any:
     return value
 
 
-@settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.dictionaries(ODD_KEYS | st.sampled_from(["pluto_dist", "__proto__"]), ODD, max_size=4), st.booleans())
 def test_any_object_becomes_storable_json(config: dict[Any, Any], tied: bool) -> None:
     """No object makes encoding raise; the tracker stores the result, and encoding it again loses nothing."""
@@ -870,7 +867,6 @@ def test_any_object_becomes_storable_json(config: dict[Any, Any], tied: bool) ->
     assert encode(config).value == encoded.value
 
 
-@settings(max_examples=300, deadline=None)
 @given(CONFIGS)
 def test_the_argument_is_never_changed(config: dict[str, Any]) -> None:
     """Encoding only reads, and a change of its result does not change the argument."""
@@ -882,7 +878,6 @@ def test_the_argument_is_never_changed(config: dict[str, Any]) -> None:
     assert config == before
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.sets(st.integers() | st.text(max_size=3) | st.booleans() | st.none(), max_size=8))
 def test_a_set_has_one_order(values: set[Any]) -> None:
     """Equal sets give equal lists, however they were made."""
