@@ -34,6 +34,9 @@ def one_run(finished: Finished) -> Iterator[str]:
         return  # a restart of a world of one knows its launch by its node's disk
     if any(len({*launch.odd, *launch.absent}) == launch.world_size for launch in finished.schedule.launches):
         return  # all ranks that call init() name another run
+    guesses = {who.rsplit(" rank", 1)[0] for _, who, _, text in finished.messages if "its run and this one" in text}
+    if len(guesses) > 1:
+        return  # in two attempts only one node called init() in time, not the same one, and a warning said so
     if len(runs) > 1:
         yield f"{len(runs)} runs: {', '.join(str(run['external_id']) for run in runs)}"
 
