@@ -111,6 +111,8 @@ def test_a_framework(jobs, tracker, name, how):
     assert "may be a secret" not in job.output
     assert all(job.output.count(f"run {run['displayId']} (") <= 1 for run in runs), "told twice"
     # The training's side.
-    assert job.returncode == without.returncode
+    codes = {job.returncode, without.returncode}
+    # DeepSpeed passes on the worker's code, and one whose peer is gone is aborted by gloo (SIGABRT) now and then.
+    assert len(codes) == 1 or (how == "raises" and codes == {1, 256 - signal.SIGABRT})
     assert said(job, how, way) == said(without, how, way)
     assert ("rank 1 fails" in job.output) == ("rank 1 fails" in without.output)
