@@ -37,8 +37,11 @@ def is_recorded(plan: Plan, outcome: Outcome) -> bool:
 
 
 def report_begin(context: RankContext) -> None:
-    """Report that this rank is about to create the run; a rank that is killed before the answer leaves this report."""
-    if is_supervised(context.plan):
+    """Report that this rank is about to create the run, unless another rank has reported that it is settled.
+
+    A rank that is killed before the answer leaves this report.
+    """
+    if is_supervised(context.plan) and _settled(context) is None:
         report, state = _report(context, None, owns=True), context.membership.node_state
         worker_reports.report_owner(state, report, context.plan.topology.rank)
         worker_reports.report_run(state, report)
@@ -56,16 +59,22 @@ def report_run(context: RankContext, outcome: Outcome, *, owns: bool, is_late: b
     plan, membership = context.plan, context.membership
     if not is_supervised(plan):
         return
-    told = worker_reports.read_run(membership.node_state)
-    is_told = told is not None and told.is_settled and _attempt_of(told) == (_nonce(context), plan.nth)
+    told = _settled(context)
     if not is_recorded(plan, outcome):
-        if is_told and told is not None:  # as offline, and refused since: the launcher ends nothing
+        if told is not None:  # as offline, and refused since: the launcher ends nothing
             worker_reports.report_run(membership.node_state, dataclasses.replace(told, is_settled=False))
         return
     report = _report(context, outcome, owns=owns)
     worker_reports.report_owner(membership.node_state, report, plan.topology.rank)
-    if not is_told or owns or (membership.is_node_leader and not is_late):
+    if told is None or owns or (membership.is_node_leader and not is_late):
         worker_reports.report_run(membership.node_state, report)
+
+
+def _settled(context: RankContext) -> RunReport | None:
+    """What a rank of this node has reported of the run of this attempt, if that is settled."""
+    told = worker_reports.read_run(context.membership.node_state)
+    mine = _nonce(context), context.plan.nth
+    return told if told is not None and told.is_settled and (told.nonce, told.nth) == mine else None
 
 
 def _report(context: RankContext, outcome: Outcome | None, *, owns: bool) -> RunReport:
@@ -92,10 +101,6 @@ def _report(context: RankContext, outcome: Outcome | None, *, owns: bool) -> Run
 
 def _nonce(context: RankContext) -> str:
     return node_state.attempt_nonce(context.plan.context)
-
-
-def _attempt_of(report: RunReport) -> tuple[str, int]:
-    return report.nonce, report.nth
 
 
 def report_end(plan: Plan, membership: Membership, status: str, failure: Failure) -> None:
