@@ -269,7 +269,7 @@ class Participant:
             self._tell_next_attempt(failure)  # another node's launcher may have a restart left
         outcome = self._outcome() or outcome or self._refusal()
         recorded = self._is_wanted() if outcome is None else is_recorded(self.plan, outcome)
-        if outcome is None and self._waits_for_grant():
+        if outcome is None and self._waits_for_grant(status):
             recorded = False
         context = self._context or (self._kept_alone() if recorded else None)
         if context is not None and recorded:
@@ -356,12 +356,17 @@ class Participant:
             return None
         return published if published is not None and published.kind == "error" else None
 
-    def _waits_for_grant(self) -> bool:
-        """Whether it is not known yet if another launch is alive in the run; what is kept of this one is set aside."""
+    def _waits_for_grant(self, status: str) -> bool:
+        """Whether it is not known yet if another launch is alive in the run; what is kept of this one is set aside.
+
+        A launch that has failed waits no longer.
+        """
         context = self._context
         try:
             if context is None or not context.channel.waits:
                 return False
+            if status != "COMPLETED":
+                context.channel.claim("failure")
         except ExchangeError:
             return False
         context.outbox.set_aside("it has ended before it was known whether another launch is alive in the run")

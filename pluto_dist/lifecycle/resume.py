@@ -50,7 +50,7 @@ def await_grant(context: RankContext, client: TrackerClient, found: RunState) ->
     def pause(seconds: float) -> None:
         if channel.outcome(seconds) is not None:
             raise TrackerUnavailableError(f"this rank need not wait any longer for run {found.display_id}")
-        if context.stop.is_set():
+        if context.stop.is_set() or channel.claimed("failure"):
             raise RunInUseError(
                 f"resume: this launch ends before it is known whether another one is alive in run "
                 f"{found.display_id or found.run_id}; nothing of it goes there."
