@@ -159,7 +159,13 @@ class Supervisor:
             outbox.enqueue(end)
             if client is not None:
                 outbox.flush(client, time.monotonic() + FLUSH_SECONDS)
-            if not run.is_settled and not outbox.holds_create():  # it was never created
+            if client is not None and not run.is_settled:  # a create may be on its way whose sender was stopped
+                time.sleep(SETTLE_SECONDS)
+                if not outbox.check():
+                    outbox.enqueue(end)
+                outbox.flush(client, time.monotonic() + FLUSH_SECONDS)
+            is_refused = outbox.was_set_aside() and not run.run_id
+            if (is_refused or not run.is_settled) and not outbox.holds_create():  # it was never created
                 outbox.retract()
         except (TrackerUnavailableError, UnexpectedAnswerError) as error:
             outbox.enqueue(end)

@@ -19,6 +19,7 @@ from pluto_dist.contract import attempts, claims, hardware
 from pluto_dist.contract.failure import Failure
 from pluto_dist.contract.run_ref import resume_request
 from pluto_dist.contract.run_requests import (
+    PRECEDENCE,
     CreateRunRequest,
     CreateRunResponse,
     RunState,
@@ -180,7 +181,8 @@ def _yield_to_twin(
 ) -> None:
     """Leave the run to another launch of the job that created it at the same time, and remove this one's record.
 
-    If the run is new (``known`` is ``None``), the other launch created it; else the one with the later key leaves.
+    If the run is new (``known`` is ``None``), the other launch created it; else the one with the later key leaves. A
+    run that the other launch has ended by then is gone on with.
     """
     state = client.details(answer.run_id, deadline=plan.deadline)
     records = {} if state is None else attempts.recorded(state.config)
@@ -193,10 +195,18 @@ def _yield_to_twin(
         and record.get("launch") != creation.launch
         and (known is None or key < creation.key)
     }
+    if known is None and _was_woken(plan, client, answer.run_id):
+        return
     if state is not None and (last := attempts.newest(others)):
         taken_back = json.dumps({"pluto_dist": {attempts.FIELD: {creation.key: None}}})
         client.update_config(UpdateConfigRequest(answer.run_id, taken_back), deadline=plan.deadline)
         raise in_use(state, host_of(last))
+
+
+def _was_woken(plan: Plan, client: TrackerClient, run_id: int) -> bool:
+    """Whether the run had ended, and is RUNNING since."""
+    events = client.status_history(run_id, deadline=plan.deadline)
+    return bool(events) and events[-1].to_status == "RUNNING" and events[-1].from_status in PRECEDENCE
 
 
 def _record_in_existing(

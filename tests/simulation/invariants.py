@@ -186,6 +186,8 @@ def the_key_is_secret(finished: Finished) -> Iterator[str]:
 
 def a_cancel_stays(finished: Finished) -> Iterator[str]:
     """A run that was cancelled in the tracker stays cancelled."""
+    if _came_after_a_cancel(finished):
+        return
     for run in finished.tracker.runs():
         if run["status"] != "CANCELLED":
             changes = finished.tracker.changes(run["id"])

@@ -98,6 +98,10 @@ class Outbox:
         """Whether what is kept of this launch begins with the create-run request, by whatever process."""
         return any(entry.kind == "create" and entry.launch == self.launch for entry, _ in self._queue.entries())
 
+    def was_set_aside(self) -> bool:
+        """Whether requests of this launch were set aside, by whatever process: the run was refused."""
+        return self._queue.has_set_aside(self.launch)
+
     def retract(self) -> None:
         """Remove the one request that this process kept, since the tracker has it from another rank."""
         with suppress(OSError), self._queue.locked(0):  # a sender that holds it sends the request again, to no effect

@@ -61,6 +61,14 @@ class RunQueue:
         """Whether requests of a launch, named by its token, wait."""
         return any(entry.launch == launch for entry, _ in self.entries())
 
+    def has_set_aside(self, launch: str) -> bool:
+        """Whether requests of a launch were set aside."""
+        for file in () if self.folder is None else _files(self.folder / SET_ASIDE):
+            with suppress(ValueError, OSError):  # what cannot be read was set aside for that
+                if _read(file).launch == launch:
+                    return True
+        return False
+
     def entries(self) -> list[tuple[Entry, Path | None]]:
         """The entries in the order in which they are to be sent, each with its file; other files are set aside."""
         found: dict[int, tuple[Entry, Path | None]] = {id(entry): (entry, None) for entry in self._memory}

@@ -254,7 +254,7 @@ def _continue(
         told = _lacking(
             _numbered(request, entry.key, _with_hardware(mine, request, state, entry.key)), _kept(state.config)
         )
-    elif known.attempt in records or attempts.is_late(records, entry.key, mine, is_alive=known.is_alive):
+    elif known.attempt in records or _is_late(entry, known, records, mine):
         known.is_over = True
         told = _lacking(_numbered(request, entry.key, {**mine, "number": attempts.LATE}), _kept(state.config))
         notes = ["the run has gone on with a later attempt: this one is added to it"]
@@ -268,6 +268,11 @@ def _continue(
     if told:
         known.client.update_config(UpdateConfigRequest(state.run_id, json.dumps(told)), deadline=known.deadline)
     return notes
+
+
+def _is_late(entry: Entry, known: _Known, records: dict[str, Any], mine: dict[str, Any]) -> bool:
+    """Whether another attempt has gone on with the run; the one that is alive is the last, whatever clocks say."""
+    return entry.key != known.attempt and attempts.is_late(records, entry.key, mine, is_alive=known.is_alive)
 
 
 def _external_id(entry: Entry) -> str | None:
@@ -334,7 +339,7 @@ def _end(entry: Entry, request: UpdateStatusRequest, known: _Known, state: RunSt
         if not attempts.has_launch(records, entry.launch):
             raise RequestRefusedError("the run knows nothing of this launch", 404)
         return [f"{request.status} not told: a later launch has gone on with the run"]
-    if last and entry.key and entry.key != last["key"] and _is_superseded(request, known, state, last["key"]):
+    if last and _is_superseded(entry, request, known, state, last["key"]):
         return [f"{request.status} not told: a later attempt of the launch has gone on with the run"]
     mine = _document(request.status_metadata)
     theirs = state.status_metadata if Failure.of_status(state.status_metadata) is not None else None
@@ -363,13 +368,17 @@ def _is_of_another(
     return is_before or (state.status == "TERMINATED" and theirs.get("attempt") != entry.key)
 
 
-def _is_superseded(request: UpdateStatusRequest, known: _Known, state: RunState, last: str) -> bool:
+def _is_superseded(entry: Entry, request: UpdateStatusRequest, known: _Known, state: RunState, last: str) -> bool:
     """Whether the launch has gone on with the attempt ``last``, whose end counts.
 
-    Ranks that were not connected have keys of their own for one attempt: that one of them was stopped tells less than
-    that another one failed.
+    Ranks that were not connected have keys of their own for one attempt, or none: that one of them was stopped tells
+    less than that another one failed, or that all of an attempt have succeeded: then there is none after it.
     """
     ends = {known.ended.get(last), state.status} & set(PRECEDENCE)
+    if request.status == "TERMINATED" and "COMPLETED" in ends:
+        return True
+    if entry.key in ("", last):
+        return False
     return known.is_alive or bool(ends - {"TERMINATED"} if request.status == "FAILED" else ends)
 
 

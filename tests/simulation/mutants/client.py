@@ -172,8 +172,8 @@ OFFLINE = (
     Mutant(
         "late-launch-counts",
         "client/offline/replay.py",
-        before="    elif known.attempt in records or attempts",
-        after="    elif False and attempts",
+        before="    elif known.attempt in records or _is_late(",
+        after="    elif False and _is_late(",
         breaks="What comes late, of a launch before the last one, neither wakes the run nor ends it.",
     ),
     Mutant(
