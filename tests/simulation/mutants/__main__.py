@@ -21,7 +21,9 @@ def main() -> int:
         description="Simulate the package with one small fault at a time, and as it is; print what is found.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="of mutants; default: all, and 'unchanged'")
-    parser.add_argument("--seeds", type=_seeds, default=range(1000), metavar="A:B", help="default: 0:1000")
+    parser.add_argument(
+        "--seeds", type=_seeds, default=range(1000), metavar="A:B", help="of each profile; default: 0:1000"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="mutants at a time")
     parser.add_argument("--list", action="store_true", help="list the mutants, and what each of them changes")
     given = parser.parse_args()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simulation.mutants.mutant import UNCHANGED, Mutant, copy_package
+from simulation.schedule import PROFILES
 
 TESTS = Path(__file__).parents[2]
 CHUNK = 100  # seeds that one process simulates
@@ -24,12 +25,14 @@ class Result:
 
     Attributes:
         seed: the first seed with a violation; ``None`` if there is none.
+        profile: from which that schedule is drawn.
         violation: the invariant, and what was wrong.
         trouble: why the simulator came to no end, if it did not.
     """
 
     mutant: Mutant
     seed: int | None = None
+    profile: str = ""
     violation: str = ""
     trouble: str = ""
 
@@ -40,29 +43,37 @@ class Result:
 
     def row(self) -> str:
         """The row of a Markdown table."""
-        found = "not found" if self.seed is None else str(self.seed)
+        found = "not found" if self.seed is None else f"{self.seed}, {self.profile}"
         cells = (self.mutant.name, self.mutant.breaks, found, self.trouble or self.violation)
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def simulate(mutant: Mutant, seeds: range) -> Result:
-    """Simulate ``seeds`` with the mutant, to the first violation that the package as it is does not have there."""
+    """Simulate ``seeds`` with the mutant, to the first violation that the package as it is does not have there.
+
+    Each hundred seeds are drawn from every profile, the one after the other.
+    """
     with tempfile.TemporaryDirectory(prefix="pluto-dist-mutant-") as folder:
         faulty, sound = Path(folder, "faulty"), Path(folder, "sound")
         copy_package(faulty, mutant)
         copy_package(sound, UNCHANGED)
-        start = seeds.start
-        while start < seeds.stop:
-            chunk = range(start, min(start + CHUNK, seeds.stop))
-            result = _chunk(mutant, faulty, chunk)
-            if result.trouble:
-                return result
-            if result.seed is None:
-                start = chunk.stop
-            elif mutant is UNCHANGED or _chunk(UNCHANGED, sound, range(result.seed, result.seed + 1)).is_right:
-                return result
-            else:
-                start = result.seed + 1
+        for start in range(seeds.start, seeds.stop, CHUNK):
+            for profile in PROFILES:
+                result = _first(mutant, faulty, sound, range(start, min(start + CHUNK, seeds.stop)), profile)
+                if result.trouble or result.seed is not None:
+                    return result
+    return Result(mutant)
+
+
+def _first(mutant: Mutant, faulty: Path, sound: Path, seeds: range, profile: str) -> Result:
+    """The first violation that the package as it is does not have there."""
+    while seeds:
+        result = _chunk(mutant, faulty, seeds, profile)
+        if result.trouble or result.seed is None or mutant is UNCHANGED:
+            return result
+        if _chunk(UNCHANGED, sound, range(result.seed, result.seed + 1), profile).is_right:
+            return result
+        seeds = range(result.seed + 1, seeds.stop)
     return Result(mutant)
 
 
@@ -80,15 +91,15 @@ def python(folder: Path, *arguments: str, seconds: float = LIMIT) -> subprocess.
     )
 
 
-def _chunk(mutant: Mutant, folder: Path, seeds: range) -> Result:
+def _chunk(mutant: Mutant, folder: Path, seeds: range, profile: str) -> Result:
     chosen = f"{seeds.start}:{seeds.stop}"
     try:
-        done = python(folder, "-m", "simulation", "--seeds", chosen, "--first")
+        done = python(folder, "-m", "simulation", "--seeds", chosen, "--first", "--profile", profile)
     except subprocess.TimeoutExpired:
         return Result(mutant, trouble=f"seeds {chosen} had no end within {LIMIT:.0f} s")
     if done.returncode == 0:
         return Result(mutant)
     if done.returncode == 1 and (found := _VIOLATION.search(done.stdout)):
-        return Result(mutant, int(found[1]), found[2])
+        return Result(mutant, int(found[1]), profile, found[2])
     said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
     return Result(mutant, trouble=f"seeds {chosen} ended with exit code {done.returncode}: {said[-1]}")
