@@ -19,7 +19,7 @@ from pluto_dist import environments, identity, log
 from pluto_dist.environments import single_process
 from pluto_dist.environments.context import LaunchContext
 from pluto_dist.environments.launch_environ import as_launched
-from pluto_dist.environments.process_facts import ProcessFacts, gather
+from pluto_dist.environments.process_facts import ProcessFacts, gather, hydra_job
 from pluto_dist.errors import AuthenticationError, ExchangeError, PlutoDistError, received
 from pluto_dist.inventory.gpu import torch_device
 from pluto_dist.lifecycle import announce
@@ -296,6 +296,7 @@ class ProcessState:
         command_line: the options of `pluto-dist run` or ``python -m pluto_dist``, on top of those of every ``init()``.
         is_opened_for_script: whether the run was opened before the first line of a script, whose ``init()`` adds to it.
         session: the connection to the other ranks.
+        job: of several that Hydra runs in this process, the number of that which began the run.
         pid: of this process.
     """
 
@@ -306,19 +307,20 @@ class ProcessState:
     command_line: Arguments = field(default_factory=Arguments)
     is_opened_for_script: bool = False
     session: Session = field(default_factory=Session)
+    job: int | None = None
     pid: int = field(default_factory=os.getpid)
 
     @property
     def open_run(self) -> Run | None:
-        """The run that another ``init()`` returns; one whose ``with`` block failed is ended first."""
-        if self.run is not None and self.run.failed:
+        """The run that another ``init()`` returns; one whose ``with`` block failed, or Hydra's job, is ended first."""
+        if self.run is not None and (self.run.failed or hydra_job() != self.job):
             self.run.on_end(Ending())
         return None if self.run is None or self.run.finished else self.run
 
     def begin_run(self, arguments: Arguments) -> None:
         """Count another run, begun with ``arguments``."""
         self.runs += 1
-        self.arguments = arguments
+        self.arguments, self.job = arguments, hydra_job()
 
 
 _process = ProcessState()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -178,3 +179,12 @@ def stat_of(pid: int) -> tuple[int, str]:
     """Parent and start time (in clock ticks since boot) of process ``pid``."""
     fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     return int(fields[1]), fields[19]
+
+
+def hydra_job() -> int | None:
+    """The number of Hydra's job, of several that it runs one after the other in this process (``--multirun``)."""
+    module = sys.modules.get("hydra.core.hydra_config")
+    if module is None or not module.HydraConfig.initialized():
+        return None
+    number = sys.modules["omegaconf"].OmegaConf.select(module.HydraConfig.get(), "job.num", throw_on_missing=False)
+    return number if isinstance(number, int) else None

@@ -80,7 +80,7 @@ def said(job: Job, how: str, way: Way) -> list[str]:
     An exception of rank 1 and a signal interrupt the other ranks at any of their lines.
     """
     lines = [line for line in job.output.splitlines() if not _LEFT_OUT.search(line)]
-    steps = r"rank \d+ trains" if how == "raises" else r"rank \d+ (trains|is done)"
+    steps = r"rank 1 trains" if how == "raises" else r"rank \d+ (trains|is done)"
     of_ranks = sorted(found[0] for line in lines if (found := re.search(steps, line)))
     whole = how == "succeeds" and not way.is_chatty
     return [*of_ranks, *sorted({_VARIES.sub("N", line).strip() for line in lines} if whole else ())]

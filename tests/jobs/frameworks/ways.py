@@ -53,7 +53,8 @@ OURS = (
 
 WAYS = {
     # The default suite tries one of each kind: a parent that is rank 0 and starts other ranks (Lightning), functions
-    # in forked children without an agent (debug_launcher) and with torch's (notebook_launcher), and trials of a sweep.
+    # in forked children without an agent (debug_launcher) and with torch's (notebook_launcher), trials of a sweep, and
+    # jobs one after the other in one process (Hydra).
     # All else is exhaustive: torchrun starts it, or it is one of these again.
     "lightning, own launcher": Way("lightning", "lightning_ddp.py", (*OWN, "ddp", "top"), in_ci=("stops",)),
     "lightning, own launcher, init() in a hook": Way("lightning", "lightning_ddp.py", (*OWN, "ddp", "hook")),
@@ -114,6 +115,7 @@ WAYS = {
         ranks=2,
         runs=2,
         ends={"succeeds": COMPLETED},
+        in_ci=("succeeds",),
     ),
     "hydra, torchrun": Way("hydra", "hydra_main.py", (*TORCHRUN, "+lr=1", "hydra.run.dir={reports}/out")),
     "torchx": Way(
