@@ -276,10 +276,9 @@ class Run:
         if participant is None or (participant.is_supervised and participant.settled.done()):
             return  # the launcher knows of the run
         failure = None if participant.is_supervised else Failure(SIGTERM, self.plan.host, self.rank)
-        if self._finished:
-            participant.end("TERMINATED", failure)  # while finish() waits, or after it
-        else:
-            self._end("TERMINATED", failure)
+        participant.end("TERMINATED", failure)  # also while finish() waits, or after it
+        if not self._finished:
+            self._release()  # only now: if the main thread ends meanwhile, its exit hooks wait for this one
 
     def abandon(self) -> None:
         """Take no part in a run that could not be joined."""

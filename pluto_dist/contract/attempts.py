@@ -31,7 +31,7 @@ def key(started: float, host: str) -> str:
     >>> key(0.0, "node-a")[:29]
     '1970-01-01T00:00:00.000Z 6657'
     """
-    clock = hashlib.sha256(host.encode()).hexdigest()[:4]
+    clock = hashlib.sha256(host.encode(errors="surrogateescape")).hexdigest()[:4]
     return f"{_iso(started, 'milliseconds')} {clock}{secrets.token_hex(2)}"
 
 

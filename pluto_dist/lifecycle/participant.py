@@ -39,7 +39,7 @@ from pluto_dist.lifecycle.inventory_report import publish_inventory, sources_of
 from pluto_dist.lifecycle.node_signs import signs_of_life
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.lifecycle.recovery import recover
-from pluto_dist.lifecycle.shutdown import HURRY_SECONDS, ShutdownStep, status_deadline
+from pluto_dist.lifecycle.shutdown import END_SECONDS, HURRY_SECONDS, ShutdownStep, status_deadline
 from pluto_dist.lifecycle.supervision import is_recorded, is_supervised, report_end, report_run
 from pluto_dist.lifecycle.unsettled import UnsettledRun, creation_of
 from pluto_dist.log import logger
@@ -96,7 +96,8 @@ class Participant:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._ending: tuple[str, Failure | None] | None = None  # how this rank ends, once it does
-        self._is_hurried = self._is_over = self._is_reporter = False
+        self._is_hurried = self._is_reporter = False
+        self._over, self._ender = threading.Event(), threading.main_thread()
         self._thread = threading.Thread(target=self._run, name="pluto_dist run", daemon=True)
         self._thread.start()
 
@@ -258,7 +259,11 @@ class Participant:
             status: COMPLETED (which waits for the other ranks), FAILED or TERMINATED.
             failure: goes into the run's statusMetadata.
         """
-        if os.getpid() != self._pid or (begun := self._begin_end(status, failure)) is None:
+        if os.getpid() != self._pid:
+            return
+        if (begun := self._begin_end(status, failure)) is None:
+            if threading.main_thread() is not self._ender:
+                self._over.wait(END_SECONDS)  # the process may end once this returns, and the other thread with it
             return
         outcome = self._last_outcome(status)
         waits = status == "COMPLETED" and self._is_owner and outcome is not None and outcome.answer is not None
@@ -276,11 +281,11 @@ class Participant:
             self._end_run(context, outcome, status, failure)
         elif self._channel is not None and hosts_a_store():
             self._step(self._channel).is_mine_to_report(status, in_tracker=True)
-        if self._channel is not None and hosts_a_store() and not self._is_reporter and status == "COMPLETED":
-            self._step(self._channel).await_others(status)  # who reports it asks the store that ends with this process
+        if self._channel is not None and hosts_a_store() and not self._is_reporter:
+            self._step(self._channel).await_reporter(status)
         if not self._stop.is_set():
             self._stop_thread(HURRY_SECONDS)
-        self._is_over = True
+        self._over.set()
         self._disconnect()
 
     def _begin_end(self, status: str, failure: Failure | None) -> tuple[str, Failure | None] | None:
@@ -289,9 +294,9 @@ class Participant:
             failure = dataclasses.replace(failure, at_ms=now_ms())
         with self._lock:
             if self._ending is None:
-                self._ending = status, failure
+                self._ending, self._ender = (status, failure), threading.current_thread()
                 return self._ending
-            if self._is_over or self._is_hurried or status != "TERMINATED":
+            if self._over.is_set() or self._is_hurried or status != "TERMINATED":
                 return None
             self._is_hurried = True
             if self._ending[0] == "COMPLETED":
@@ -387,7 +392,7 @@ class Participant:
             self._stop_thread(HURRY_SECONDS)
             if failure is not None:
                 self._tell_next_attempt(failure)
-            self._is_over = True
+            self._over.set()
             self._disconnect()
 
     def _tell_next_attempt(self, failure: Failure) -> None:

@@ -88,6 +88,18 @@ class ShutdownStep:
             time.sleep(GIVEN_UP_SECONDS)
         return True
 
+    def await_reporter(self, status: str) -> None:
+        """Wait, bounded, in the process that hosts the ranks' store, for the rank that reports the end and asks it."""
+        if status == "COMPLETED":
+            self.await_others(status)
+            return
+        until = time.monotonic() + HURRY_SECONDS
+        try:
+            while not self.channel.claimed("reported") and time.monotonic() < until:
+                time.sleep(0.02)
+        except ExchangeError as error:
+            logger.debug("the store that this process hosts cannot be asked: %s", error)
+
     def report(self, client: TrackerClient | None, outbox: Outbox, request: UpdateStatusRequest) -> None:
         """Report the end to the tracker, or keep the report if that does not answer; and close ``client``."""
         deadline = status_deadline()  # of all that is asked and told: a launcher's patience is short
@@ -115,10 +127,19 @@ class ShutdownStep:
         except TrackerError as error:
             logger.warning("the run's end (%s) was not taken by the tracker: %s", request.status, error)
         finally:
+            self._tell_store()
             if client is not None:
                 client.close()
         if outbox.has_pending and outbox.trouble and outbox.folder is not None:  # else that was logged at the start
             logger.warning("the run's end (%s) is lost: neither the tracker nor the disk took it", request.status)
+
+    def _tell_store(self) -> None:
+        """Let the process that hosts the store end."""
+        try:
+            if self.is_connected:
+                self.channel.claim("reported")
+        except ExchangeError as error:
+            logger.debug("the store has ended: %s", error)
 
     def _all_left(self) -> bool:
         """Wait, bounded, until the other ranks are done; False if one of them failed."""
