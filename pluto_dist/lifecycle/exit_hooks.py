@@ -169,8 +169,11 @@ def _before_quit(_: object, code: object = None) -> None:
 def _before_os_exit(*arguments: object, **named: object) -> None:
     status = (*arguments, *named.values())
     if len(status) == 1 and isinstance(status[0], int):
+        ending = Ending.of_exit(status[0], sys.exc_info()[1], f"os._exit({status[0]})")
+        if ending.error is None and _exited is not None and _exited.exitcode == ending.exitcode:
+            ending = _exited  # multiprocessing ends its children so, with the code of a sys.exit() before
         for hooks in list(_armed):
-            hooks.on_os_exit(Ending.of_exit(status[0], sys.exc_info()[1], f"os._exit({status[0]})"))
+            hooks.on_os_exit(ending)
 
 
 def _wrap_exits() -> None:

@@ -48,7 +48,7 @@ class Ending:
             ending = cls.of_exit(error.code, cause, "")
             is_alone = ending.status == "FAILED" and ending.error is None
             return replace(ending, error=error) if is_alone else ending
-        return cls("TERMINATED" if isinstance(error, KeyboardInterrupt) else "FAILED", error)
+        return cls("TERMINATED" if _is_stop(error) else "FAILED", error)
 
     @classmethod
     def of_exit(cls, code: object, handled: BaseException | None, reason: str) -> Ending:
@@ -74,13 +74,20 @@ class Ending:
 UNKNOWN = Ending("TERMINATED", reason=WITHOUT_A_WORD)
 
 
+def _is_stop(error: BaseException) -> bool:
+    """Whether ``error`` says that this process was told to stop: ctrl-C, or what torch's agent raises at a signal."""
+    kind = type(error)
+    is_signal = kind.__name__ == "SignalException" and kind.__module__.startswith("torch.distributed.elastic.")
+    return is_signal or isinstance(error, KeyboardInterrupt)
+
+
 def _is_interrupt(error: BaseException | None) -> bool:
-    """Whether ctrl-C is behind ``error``, as behind click's Abort."""
+    """Whether a stop is behind ``error``, as ctrl-C behind click's Abort."""
     for _ in range(10):
-        if error is None or isinstance(error, KeyboardInterrupt):
+        if error is None or _is_stop(error):
             break
         error = error.__cause__ or error.__context__
-    return isinstance(error, KeyboardInterrupt)
+    return error is not None and _is_stop(error)
 
 
 def outermost_frame() -> FrameType | None:

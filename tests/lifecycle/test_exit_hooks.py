@@ -52,6 +52,15 @@ WAYS = {
     "os._exit(4)": ("os._exit(4)", FAILED + "os._exit(4) 4"),
     "os._exit(status=4)": ("os._exit(status=4)", FAILED + "os._exit(4) 4"),
     "os._exit(1) in except": ("try:\n    1 / 0\nexcept ZeroDivisionError:\n    os._exit(1)", RAISED + "1"),
+    "os._exit() with the code of a sys.exit() before": (
+        "try:\n    sys.exit(3)\nexcept SystemExit:\n    pass\nos._exit(3)",
+        FAILED + "SystemExit: 3 3",
+    ),
+    "what torch's agent raises at a signal": (
+        "from torch.distributed.elastic.multiprocessing.api import SignalException\n"
+        "raise SignalException('got 15', 15)",
+        "TERMINATED SignalException: got 15 None",
+    ),
     "os._exit(4) in a thread": (
         "threading.Thread(target=os._exit, args=(4,)).start()\ntime.sleep(60)",
         FAILED + "os._exit(4) 4",
