@@ -127,14 +127,15 @@ class ShutdownStep:
         except TrackerError as error:
             logger.warning("the run's end (%s) was not taken by the tracker: %s", request.status, error)
         finally:
-            self._tell_store()
+            if request.status != "COMPLETED":
+                self._release_host()
             if client is not None:
                 client.close()
         if outbox.has_pending and outbox.trouble and outbox.folder is not None:  # else that was logged at the start
             logger.warning("the run's end (%s) is lost: neither the tracker nor the disk took it", request.status)
 
-    def _tell_store(self) -> None:
-        """Let the process that hosts the store end."""
+    def _release_host(self) -> None:
+        """Let the process that hosts the store end, which waits for the report of a failure."""
         try:
             if self.is_connected:
                 self.channel.claim("reported")
