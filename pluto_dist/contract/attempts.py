@@ -21,6 +21,9 @@ from typing import Any
 
 FIELD = "attempts"
 LATE = 0  # the number of an attempt whose record came after those of later launches
+DATE_SECONDS = (
+    1.0  # in which the tracker's clock is read: launches that began within one are in the order of their replay
+)
 CLOCK_SECONDS = 2.0  # by which times may differ that two hosts told by the tracker's clock
 MOST_GPUS = 64  # whose UUIDs a record has
 
@@ -123,10 +126,11 @@ def is_late(earlier: Mapping[str, Any], key: str, made: Mapping[str, Any], *, is
         return False
     if last.get("launch") == mine and _clock(last["key"]) == _clock(key):
         return str(last["key"]) > key
+    then, now = _start(last), _start(made)
+    seconds = 0.0 if then is None or now is None else then - now  # by which the last one began later
     if last.get("launch") == mine:
-        then, now = _start(last), _start(made)
-        return then is not None and now is not None and then > now + CLOCK_SECONDS
-    return not is_alive and (has_launch(earlier, mine) or str(last.get("start")) > str(made.get("start")))
+        return seconds > CLOCK_SECONDS
+    return not is_alive and (has_launch(earlier, mine) or seconds > DATE_SECONDS)
 
 
 def _clock(key: str) -> str:
