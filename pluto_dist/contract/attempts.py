@@ -21,9 +21,7 @@ from typing import Any
 
 FIELD = "attempts"
 LATE = 0  # the number of an attempt whose record came after those of later launches
-DATE_SECONDS = (
-    1.0  # in which the tracker's clock is read: launches that began within one are in the order of their replay
-)
+DATE_SECONDS = 1.0  # of the tracker's clock as it is read; launches that began within it are in order of their replay
 CLOCK_SECONDS = 2.0  # by which times may differ that two hosts told by the tracker's clock
 MOST_GPUS = 64  # whose UUIDs a record has
 
