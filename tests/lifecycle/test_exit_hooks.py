@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lifecycle.scripts import run_script
+
 SCRIPT = """
 import os, sys, threading, time
 sys.excepthook = lambda *what: print("EARLIER HOOK", flush=True)
@@ -70,16 +72,7 @@ WAYS = {
 
 
 def run(folder: Path, body: str) -> subprocess.CompletedProcess[str]:
-    (folder / "script.py").write_text("from sys import exit as exits\n" + SCRIPT + body + "\n")
-    return subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=folder,
-        env={"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return run_script(folder, f"from sys import exit as exits\n{SCRIPT}{body}\n")
 
 
 @pytest.mark.parametrize(("body", "told"), WAYS.values(), ids=WAYS)
@@ -119,16 +112,7 @@ print("OVER", flush=True)
 def test_a_thread_of_ray_train(tmp_path, body, told):
     """The end of the function that trains is the worker's, told before anyone sees that its thread is over."""
     script = SCRIPT.replace("\n", "\n    ")
-    (tmp_path / "job.py").write_text(RAY.format(script=script, body=body))
-    done = subprocess.run(
-        [sys.executable, "job.py"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = run_script(tmp_path, RAY.format(script=script, body=body))
     ending, over = done.stdout.splitlines()
     assert ending.startswith(f"ENDING {told}"), done.stderr
     assert over == "OVER"
@@ -161,16 +145,7 @@ if __name__ == "__main__":
 def test_a_child_of_multiprocessing(tmp_path, method, body, told, code):
     """A child that runs no atexit functions, and whose exception multiprocessing catches, ends like any process."""
     script = SCRIPT.replace("\n", "\n    ")
-    (tmp_path / "job.py").write_text(CHILD.format(script=script, method=method, body=body))
-    done = subprocess.run(
-        [sys.executable, "job.py"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = run_script(tmp_path, CHILD.format(script=script, method=method, body=body))
     assert done.stdout.splitlines() == [f"ENDING {told}", f"CODE {code}"], done.stderr
 
 

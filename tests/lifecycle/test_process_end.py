@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
+from lifecycle.scripts import run_script
 from pluto_dist.lifecycle.process_end import WITHOUT_A_WORD, Ending, ending_here, handled_exception
 
 SCRIPT = """
@@ -54,16 +53,7 @@ WHOLE = {
 @pytest.mark.parametrize(("body", "exited", "seen"), WHOLE.values(), ids=WHOLE)
 def test_the_end_of_a_process(tmp_path, body, exited, seen, as_module):
     """The outermost frame says whether the process ended by an exception, whoever replaced the hooks."""
-    (tmp_path / "script.py").write_text(SCRIPT.replace("EXITED", exited) + body + "\n")
-    done = subprocess.run(
-        [sys.executable, *(["-m", "script"] if as_module else ["script.py"])],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = run_script(tmp_path, SCRIPT.replace("EXITED", exited) + body + "\n", as_module=as_module)
     assert done.stdout.splitlines()[-1] == f"ENDING {seen}", done.stderr
 
 
