@@ -109,12 +109,12 @@ def is_late(earlier: Mapping[str, Any], key: str, made: Mapping[str, Any], *, is
     starts; attempts of one launch by their keys if the clock of one host told both, else only if they began
     :data:`CLOCK_SECONDS` apart. A launch that is alive comes last.
 
-    >>> first, now, then = (f"2026-11-28T09:00:{seconds}Z" for seconds in ("00", "10", "11"))
-    >>> first, then = ({"number": 1, "launch": "b", "start": at} for at in (first, then))
+    >>> first, now, then, later = (f"2026-11-28T09:00:{seconds}Z" for seconds in ("00", "10", "11", "12"))
+    >>> first, then, later = ({"number": 1, "launch": "b", "start": at} for at in (first, then, later))
     >>> def late(last, launch, clock="aaaa", is_alive=False):
     ...     made = {"launch": launch, "start": now}
     ...     return is_late({f"{last['start']} aaaa0001": last}, f"{now} {clock}0002", made, is_alive=is_alive)
-    >>> late(then, "a"), late(then, "a", is_alive=True), late(first, "a")
+    >>> late(later, "a"), late(later, "a", is_alive=True), late(then, "a")
     (True, False, False)
     >>> late(then, "b"), late(then, "b", clock="bbbb"), late(first, "b")
     (True, False, False)
