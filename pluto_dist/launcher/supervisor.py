@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pluto_dist.background import start_thread
 from pluto_dist.client.claims import answer_claims
 from pluto_dist.client.ending import report_end
 from pluto_dist.client.heartbeats import HeartbeatSender
@@ -65,8 +66,9 @@ class Supervisor:
         self._folder, self._new_client, self._spool, self._on_cancel = folder, client, spool, on_cancel
         self._heartbeat = heartbeat
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="pluto_dist supervisor", daemon=True)
-        self._thread.start()
+        self._thread = start_thread(self._watch, "pluto_dist supervisor")
+        if self._thread is None:
+            logger.warning("no thread can be started on this node: its launcher sends no heartbeat and sees no cancel")
 
     def _watch(self) -> None:
         client, turn = self._new_client(), 0
@@ -132,7 +134,8 @@ class Supervisor:
             The failure on record, which may be another node's; ``failure`` if there is no run.
         """
         self._stop.set()
-        self._thread.join(2 * self._heartbeat)
+        if self._thread is not None:
+            self._thread.join(2 * self._heartbeat)
         client = self._new_client()
         try:
             self._read_reports(client)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from simulation.invariants import sentence, violations
-from simulation.schedule import PROFILES, Schedule, draw
+from simulation.schedule import PROFILES, SPELLS, Schedule, draw
 from simulation.shrink import shrunk
 from simulation.simulate import Finished, Simulator
 
@@ -138,7 +138,7 @@ def _described(schedule: Schedule) -> list[str]:
         lines.append(f"fault: {fault.what} of {who}, {when}")
     for begin, end, what, part in schedule.weather:
         lines.append(f"from {begin:.1f} to {end:.1f} s, {part:.0%} of the requests: {what}")
-    for name in ("cuts", "cancels", "syncs", "clocks", "disk", "threadless", "shared_spool", "limit"):
+    for name in (*SPELLS, "shared_spool", "limit"):
         if value := getattr(schedule, name):
             lines.append(f"{name}: {value}")
     return lines

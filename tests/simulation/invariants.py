@@ -13,10 +13,11 @@ from typing import Any
 
 from pluto_dist.contract import attempts
 from pluto_dist.lifecycle.shutdown import JOIN_GRACE
-from simulation.jobs import Part
-from simulation.kernel import Process
+from simulation.jobs import Part, part_key
+from simulation.kernel import EPOCH, Process
+from simulation.schedule import Fault
 from simulation.simulate import Finished
-from simulation.tracker import CREATED, KEY
+from simulation.tracker import CREATED, KEY, Seen
 
 Invariant = Callable[[Finished], Iterator[str]]
 ENDED = ("COMPLETED", "FAILED", "TERMINATED", "CANCELLED")
@@ -24,6 +25,7 @@ REFUSALS = ("RunInUseError", "RunCancelledError", "RunExistsError", "RunIdMismat
 SET_ASIDE = "what was kept is set aside"
 _HEARTBEAT = 12.0  # seconds within which the owner sees a cancel
 _SLACK = 1.0  # seconds of latency that a bound does not count
+_LATENCY = 0.1  # seconds from the call of init() to the moment that its record has as its start
 _FINISH = {"COMPLETED": 45.0, "else": 30.0}  # beyond the timeout
 
 
@@ -122,7 +124,10 @@ def launches_do_not_overlap(finished: Finished) -> Iterator[str]:
 
 def nothing_is_dropped(finished: Finished) -> Iterator[str]:
     """A job whose ``init()`` returned is in the tracker, once all that was kept is sent."""
-    if finished.schedule.disk or finished.tracker.runs() or any("not kept" in text for *_, text in finished.messages):
+    lost = ("not kept", "going on without a run")
+    if finished.schedule.disk or finished.tracker.runs():
+        return
+    if any(words in text for *_, text in finished.messages for words in lost):
         return
     for part in finished.job.parts:
         launch = f"L{part.launch}."
@@ -229,6 +234,47 @@ def a_refusal_changes_nothing(finished: Finished) -> Iterator[str]:
                 yield f"{seen.who}: {seen.method} {seen.path} at {seen.at:.1f} s"
 
 
+def a_job_alone_is_never_refused(finished: Finished) -> Iterator[str]:
+    """A job of one launch, however often it is restarted, is not refused its own run."""
+    if len(finished.schedule.launches) > 1 or finished.schedule.cancels or finished.schedule.launches[0].odd:
+        return
+    for part in finished.job.parts:
+        if part.error in REFUSALS:
+            yield f"rank {part.rank} in attempt {part.attempt}: {part.error}"
+
+
+def a_cancelled_run_is_refused(finished: Finished) -> Iterator[str]:
+    """A launch, or a restart, that begins after a person's cancel does not set the run to RUNNING."""
+    for run in finished.tracker.runs():
+        for cancelled, after in itertools.pairwise(finished.tracker.changes(run["id"])):
+            if cancelled["to_status"] == "CANCELLED" and after["to_status"] == "RUNNING":
+                since, until = (each["at"] / 1000 - EPOCH for each in (cancelled, after))
+                for part in finished.job.parts:
+                    began_after = [other.began for other in _by_attempt(finished)[part.launch, part.attempt]]
+                    is_late = min((began for began in began_after if began is not None), default=0.0) > since
+                    if is_late and any(_is_create_at(seen, part, until) for seen in finished.tracker.requests):
+                        yield f"{part.process.name} sets run {run['id']} to RUNNING at {until:.1f} s"
+
+
+def nothing_comes_after_the_end(finished: Finished) -> Iterator[str]:
+    """No rank of an attempt creates, or attaches to, its run once the attempt's success is on record."""
+    for (launch, attempt), parts in _by_attempt(finished).items():
+        names = {part.process.name for part in parts}
+        mine = [seen for seen in finished.tracker.requests if seen.who in names and seen.status == 200]
+        ends = [seen.at for seen in mine if seen.path.endswith("status/update") and _is_success(seen)]
+        for seen in mine:
+            if ends and seen.path == CREATED and seen.sent > ends[0]:
+                yield f"{seen.who} comes at {seen.sent:.1f} s; launch {launch}, attempt {attempt} ended {ends[0]:.1f} s"
+
+
+def _is_success(seen: Seen) -> bool:
+    return seen.body.get("status") == "COMPLETED"
+
+
+def _is_create_at(seen: Seen, part: Part, at: float) -> bool:
+    return seen.who == part.process.name and seen.path == CREATED and abs(seen.at - at) < 0.01
+
+
 def _is_change(path: str, body: dict[str, Any]) -> bool:
     if path.endswith("config/update"):
         section = json.loads(body["config"]).get("pluto_dist", {})
@@ -279,6 +325,9 @@ INVARIANTS: tuple[Invariant, ...] = (
     the_end_is_bounded,
     nobody_hangs,
     a_cancel_stays,
+    a_cancelled_run_is_refused,
+    a_job_alone_is_never_refused,
+    nothing_comes_after_the_end,
     a_success_waits_for_all,
     a_refusal_changes_nothing,
     attaches_keep_their_rate,
@@ -315,8 +364,10 @@ def _expected(finished: Finished) -> tuple[set[str] | None, str]:
     begin = _lifetime(finished, last)[0]
     allowed: set[str] = {"CANCELLED"} if finished.schedule.cancels else set()
     reasons = []
-    for number in admitted:  # of launches that were offline beside each other any may count as the last
-        if number == last or _lifetime(finished, number)[1] > begin:
+    # Of launches that were offline beside each other, or began within what a clock is read to, any counts as the last.
+    for number in admitted:
+        began, ended = _lifetime(finished, number)
+        if number == last or ended > begin or began > begin - attempts.DATE_SECONDS - _LATENCY:
             expected, why = _expected_of(finished, number)
             if expected is None:
                 return None, ""
@@ -430,6 +481,7 @@ def _life(finished: Finished, number: int) -> tuple[int, float, float] | None:
         return None
     begin = min(part.settled_at for part in parts)
     is_frozen = any(fault.what == "freeze" and fault.launch == number for fault in finished.schedule.faults)
+    is_frozen |= bool(finished.schedule.frozen)
     is_late = any(seconds > JOIN_GRACE for _, seconds in finished.schedule.launches[number].late)
     if begin == math.inf or is_frozen or is_late:
         return None
@@ -444,8 +496,13 @@ def _ended_at(finished: Finished, part: Part) -> float:
 
 
 def _ran_free(finished: Finished, part: Part) -> bool:
-    """Whether nothing stopped the process, or one that it asks."""
-    return not any(fault.what == "freeze" and fault.launch == part.launch for fault in finished.schedule.faults)
+    """Whether nothing stopped the process itself: what it asks may be stopped."""
+    own = any(fault.what == "freeze" and part_key(part) == _key(fault) for fault in finished.schedule.faults)
+    return not own and not any(part.process.host.name == f"host-{host}" for *_, host in finished.schedule.frozen)
+
+
+def _key(fault: Fault) -> tuple[int, int, int]:
+    return fault.launch, fault.attempt, fault.rank
 
 
 def _by_attempt(finished: Finished) -> dict[tuple[int, int], list[Part]]:

@@ -31,7 +31,7 @@ class Host:
     folder: str = ""
     clock: Callable[[float], float] = lambda now: now
     disk_fails: Callable[[str], int | None] = lambda call: None
-    has_threads: bool = True
+    has_threads: Callable[[], bool] = lambda: True
 
 
 @dataclass(eq=False)

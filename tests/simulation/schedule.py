@@ -90,11 +90,14 @@ class Schedule:
         faults: of processes.
         weather: what requests meet: (from, to, what, part of them).
         cuts: hosts that do not reach the tracker: (from, to, number of the host).
+        partitions: hosts that do not reach the stores of other hosts, nor these its own: (from, to, number of the host,
+            how). "drop": a call waits until it is over; "reset": it fails at once.
+        frozen: SIGSTOP of all processes of a host: (from, to, number of the host).
         cancels: when a person cancels the run.
         syncs: when ``pluto-dist sync`` runs, and on which host.
         clocks: by how much a host's wall clock is wrong, by number of the host; a second number is a step at 20 s.
         disk: (from, to, number of the host): no call of the disk succeeds.
-        threadless: hosts where no thread can be started.
+        threadless: hosts where no thread can be started: (from, to, number of the host).
         shared_spool: whether the hosts share the folder of kept requests.
         limit: whether the organization is at its limit.
     """
@@ -105,11 +108,13 @@ class Schedule:
     faults: tuple[Fault, ...] = ()
     weather: tuple[tuple[float, float, str, float], ...] = ()
     cuts: tuple[tuple[float, float, int], ...] = ()
+    partitions: tuple[tuple[float, float, int, str], ...] = ()
+    frozen: tuple[tuple[float, float, int], ...] = ()
     cancels: tuple[float, ...] = ()
     syncs: tuple[tuple[float, int], ...] = ()
     clocks: tuple[tuple[int, float, float], ...] = ()
     disk: tuple[tuple[float, float, int], ...] = ()
-    threadless: tuple[int, ...] = ()
+    threadless: tuple[tuple[float, float, int], ...] = ()
     shared_spool: bool = False
     limit: bool = False
 
@@ -132,6 +137,7 @@ PROFILES = {
     "short": Profile("short", timeouts=(0.5, 1.0, 3.0, 10.0), heartbeats=(0.5, 1.0, 3.0)),
 }
 _LAUNCHERS: tuple[Launcher, ...] = ("torchrun", "elastic", "supervised", "srun", "bare", "single")
+SPELLS = ("cuts", "partitions", "frozen", "cancels", "syncs", "clocks", "disk", "threadless")  # of a schedule
 WEATHERS = ("refuse", "stall", "429", "500", "500 after", "garbage", "cut", "late", "twice")
 
 
@@ -168,7 +174,8 @@ def draw(seed: int, profile: Profile) -> Schedule:
         shared_spool=chance.random() < 0.3,
         limit=chance.random() < 0.02,
     )
-    return _with_rarities(schedule, random.Random(f"rarities {profile.name} {seed}"), start + 60)
+    schedule = _with_rarities(schedule, random.Random(f"rarities {profile.name} {seed}"), start + 60)
+    return _with_broken_hosts(schedule, random.Random(f"hosts {profile.name} {seed}"), start + 60)
 
 
 def _with_rarities(schedule: Schedule, chance: random.Random, length: float) -> Schedule:
@@ -184,6 +191,23 @@ def _with_rarities(schedule: Schedule, chance: random.Random, length: float) -> 
     begin = chance.choice((0.0, chance.uniform(0, length)))
     disk = ((begin, begin + chance.uniform(1, length), chance.randrange(3)),) if chance.random() < 0.05 else ()
     return replace(schedule, launches=tuple(launches), disk=disk)
+
+
+def _with_broken_hosts(schedule: Schedule, chance: random.Random, length: float) -> Schedule:
+    """The schedule with what befalls all of a host: it is cut off from the stores, is frozen, or has no threads."""
+
+    def spells(often: float) -> tuple[tuple[float, float, int], ...]:
+        if chance.random() > often:
+            return ()
+        begin = chance.choice((0.0, chance.uniform(0, 8), chance.uniform(0, length)))
+        return ((begin, begin + chance.choice((chance.uniform(0.2, 8), chance.uniform(8, 200))), chance.randrange(3)),)
+
+    return replace(
+        schedule,
+        partitions=tuple((*spell, chance.choice(("drop", "reset"))) for spell in spells(0.04)),
+        frozen=spells(0.04),
+        threadless=spells(0.02),
+    )
 
 
 def _identity(

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from simulation.schedule import Fault, Launch, Schedule
+from simulation.schedule import SPELLS, Fault, Launch, Schedule
 
 TRIES = 400  # schedules that a shrink may run
 
@@ -31,7 +31,7 @@ def _smaller(schedule: Schedule) -> Iterator[Schedule]:
     for number in range(len(schedule.launches)):
         if len(schedule.launches) > 1:
             yield _without_launch(schedule, number)
-    for name in ("faults", "weather", "cuts", "cancels", "syncs", "clocks", "disk", "threadless"):
+    for name in ("faults", "weather", *SPELLS):
         things: tuple[Any, ...] = getattr(schedule, name)
         for index in range(len(things)):
             yield dataclasses.replace(schedule, **{name: things[:index] + things[index + 1 :]})

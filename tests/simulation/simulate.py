@@ -90,6 +90,7 @@ class Simulator:
                 network = Network(world, tracker, weather)
                 network.cut_hosts = [(begin, end, f"host-{host}") for begin, end, host in schedule.cuts]
                 stores = Stores(world)
+                stores.partitions = [(begin, end, f"host-{host}", how) for begin, end, host, how in schedule.partitions]
                 job = Job(world, hosts, stores, schedule.launches, schedule.faults)
                 finished = Finished(schedule, world, tracker, job)
                 stack.enter_context(stdlib.installed(world, schedule.seed))
@@ -108,7 +109,10 @@ class Simulator:
             own = folder / f"host-{number}"
             for each in (own, own / "tmp"):
                 each.mkdir(mode=0o700, parents=True)
-            host = Host(f"host-{number}", str(own), has_threads=number not in schedule.threadless)
+            host = Host(f"host-{number}", str(own))
+            lacks = [(begin, end) for begin, end, which in schedule.threadless if which == number]
+            if lacks:
+                host.has_threads = lambda lacks=lacks: not any(begin <= world.now < end for begin, end in lacks)  # type: ignore[misc]
             wrong = [(by, step) for which, by, step in schedule.clocks if which == number]
             if wrong:
                 (by, step) = wrong[0]
@@ -168,6 +172,8 @@ class Simulator:
             world.at(when, lambda: _cancel(world, tracker))
         for when, host in schedule.syncs:
             world.at(when, lambda host=host: _start_sync(world, job.hosts[host]))  # type: ignore[misc]
+        for begin, end, host in schedule.frozen:
+            world.at(begin, lambda host=job.hosts[host], seconds=end - begin: _freeze(world, host, seconds))  # type: ignore[misc]
         last = max(launch.start for launch in schedule.launches)
         stalled = max((end for _, end, what, _ in schedule.weather if what == "late"), default=0.0)
         end = last
@@ -182,8 +188,10 @@ class Simulator:
         # Everything is well again; what was kept is sent.
         network.weather.spells.clear()
         network.cut_hosts.clear()
+        finished.job.stores.partitions.clear()
         for host in job.hosts:
             host.disk_fails = lambda call: None
+            host.has_threads = lambda: True
         tracker.facts.at_limit = False
         finished.before_sync = {run["id"]: run["status"] for run in tracker.runs()}
         finished.kept_before = len(_left(job))
@@ -195,6 +203,12 @@ class Simulator:
                 break
         finished.after_sync = {run["id"]: run["status"] for run in tracker.runs()}
         finished.left, finished.set_aside = _left(job), _left(job, "set-aside/*")
+
+
+def _freeze(world: World, host: Host, seconds: float) -> None:
+    for process in world.processes:
+        if process.host is host and process.is_alive:
+            world.freeze(process, seconds)
 
 
 def _cancel(world: World, tracker: Tracker) -> None:

@@ -187,7 +187,7 @@ class Thread:
     def start(self) -> None:
         assert self._world.task is not None
         process = self._world.task.process
-        if not process.host.has_threads:
+        if not process.host.has_threads():
             raise RuntimeError("can't start new thread")
         self._task = self._world.spawn(process, self.name, self._call)
 

@@ -60,6 +60,7 @@ class Seen:
     path: str
     body: dict[str, Any]
     status: int
+    sent: float = 0.0
 
 
 class Application:
@@ -124,8 +125,9 @@ class Tracker:
         body: bytes,
         done: Callable[[Reply], None],
         who: str = "",
+        sent: float = 0.0,
     ) -> None:
-        """Handle a request of ``who``; ``done`` is called with the answer."""
+        """Handle a request that ``who`` sent; ``done`` is called with the answer."""
         path, _, query = target.partition("?")
         encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         encoded += [(b"host", b"tracker"), (b"content-length", b"%d" % len(body))]
@@ -161,8 +163,8 @@ class Tracker:
                 tuple((name.decode(), value.decode("latin-1")) for name, value in start["headers"]),
                 b"".join(parts),
             )
-            sent = json.loads(body) if body[:1] == b"{" else {}
-            self.requests.append(Seen(self.world.now, who, method, path, sent, reply.status))
+            asked = json.loads(body) if body[:1] == b"{" else {}
+            self.requests.append(Seen(self.world.now, who, method, path, asked, reply.status, sent))
             done(reply)
 
         self._step(self._app(scope, receive, send), finished)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 
 from pluto_dist.errors import ExchangeError, NoSharedRunError
+from pluto_dist.rendezvous.connect import CONNECT_SECONDS
 from pluto_dist.rendezvous.store import LocalStore
 from simulation.kernel import EPOCH, Process, World
 from simulation.tracker import PY_PORT, WEB_PORT, Reply, Tracker
@@ -81,10 +83,10 @@ class Network:
             what = "unreachable"
         if what != "fair":
             world.tell(process.name, f"{method} {target[:60]}: {what}")
-        wake = world.waker()
+        wake, sent = world.waker(), world.now
 
         def execute(answered: Callable[[Reply], None]) -> None:
-            self.tracker.handle(method, target, port, headers, body, answered, process.name)
+            self.tracker.handle(method, target, port, headers, body, answered, process.name, sent)
 
         def answer_with(found: Reply) -> None:
             world.tell(process.name, f"{method} {target[:60]} {_shown(body)} -> {found.status}")
@@ -182,8 +184,8 @@ class StoreServer:
 class StoreClient:
     """A rank's client of a store, in place of ``rendezvous.store.TorchStore``."""
 
-    def __init__(self, world: World, server: StoreServer, is_cut: Callable[[], bool] = lambda: False) -> None:
-        self._world, self._server, self._is_cut = world, server, is_cut
+    def __init__(self, world: World, server: StoreServer, partition: Callable[[], tuple[float, str] | None]) -> None:
+        self._world, self._server, self._partition = world, server, partition
         self._is_closed = False
 
     def compare_set(self, key: str, expected: str, desired: str) -> str:
@@ -246,8 +248,13 @@ class StoreClient:
         latency = 0.0002 + chance.expovariate(3000.0) + (chance.uniform(0, 0.2) if chance.random() < 0.01 else 0.0)
 
         def arrive() -> None:
+            if partition := self._partition():
+                over, how = partition
+                world.at(over, arrive) if how == "drop" else wake(None)
+                return
+
             def serve() -> None:
-                if server.is_up and not self._is_cut():
+                if server.is_up:
                     found = apply(server.values)
                     world.after(latency / 2, lambda: wake((found,)))
                 else:
@@ -263,11 +270,23 @@ class StoreClient:
 
 
 class Stores:
-    """The stores that can be reached, by address."""
+    """The stores that can be reached, by address.
+
+    Attributes:
+        partitions: (from, to, name of the host, "drop" or "reset").
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.servers: dict[tuple[str, int], StoreServer] = {}
+        self.partitions: list[tuple[float, float, str, str]] = []
+
+    def _partition(self, one: str, other: str) -> tuple[float, str] | None:
+        """Until when two hosts do not reach each other, and how that shows; ``None`` if they do."""
+        for begin, end, name, how in self.partitions:
+            if begin <= self.world.now < end and one != other and name in (one, other):
+                return end, how
+        return None
 
     def connect(self, context: Any, folder: Any, slot: str, *, deadline: float, stop: Any = None) -> Any:
         """``rendezvous.connect.connect``, by the addresses that the launch gives."""
@@ -287,8 +306,12 @@ class Stores:
         while True:
             world.operation("connect")
             server = self.servers.get(address)
-            if server is not None and server.is_up:
-                client = StoreClient(world, server)
+            partition = self._partition(process.host.name, address[0])
+            if partition and partition[1] == "drop" and context.store_address is not None:
+                self.world.sleep(max(1.0, min(CONNECT_SECONDS, deadline - time.monotonic())))
+                raise ExchangeError(f"the ranks' shared store did not answer at {address}: timed out")
+            if server is not None and server.is_up and not partition:
+                client = StoreClient(world, server, partial(self._partition, process.host.name, address[0]))
                 if context.store_address is not None or self._has_seat(client, context, slot):
                     return client
             elif context.store_address is not None:

@@ -105,7 +105,7 @@ def replay(
 
 def _refused(queue: RunQueue, entry: Entry, file: Path | None, error: RequestRefusedError) -> list[str]:
     """What is said of a request that was refused: it is set aside, or stays if what it follows is kept elsewhere."""
-    if error.status == 404 and entry.kind != "create":
+    if error.status == 404 and entry.kind != "create" and not queue.has_set_aside(entry.launch):
         return [f"{entry.kind} kept: {error}; what begins it is kept elsewhere"]
     if file is not None:
         queue.set_aside(file, error)
