@@ -111,7 +111,7 @@ def begin(arguments: Arguments, process: ProcessState, environ: Mapping[str, str
             logger.warning("a run is open: init() returns it, and ignores %s", ", ".join(changed))
         return run
     process.begin_run(arguments)
-    participant = None
+    participant = run = None
     try:
         facts = _gather_facts(arguments, environ, process)
         plan = _decide(facts, nth=process.runs, started=started)
@@ -130,6 +130,10 @@ def begin(arguments: Arguments, process: ProcessState, environ: Mapping[str, str
         if participant is not None:
             participant.abandon()
         run = Run(_decide(_no_facts(), nth=process.runs, started=started), None)
+    except BaseException as error:  # ctrl-C, say: the script may handle it, and go on
+        if run is not None:
+            run.on_end(Ending.of_exception(error))
+        raise
     process.run = run
     run.export_to_sdk()
     return run

@@ -25,6 +25,7 @@ from pluto_dist.lifecycle.node_signs import NodeWatch, silence_limit
 from pluto_dist.lifecycle.shutdown import status_deadline
 from pluto_dist.lifecycle.supervision import is_supervised
 from pluto_dist.log import logger
+from pluto_dist.rendezvous.store_thread import ANSWER_SECONDS, answers_within
 
 _SLICE = 0.5  # how often the owner looks for late nodes
 
@@ -56,16 +57,17 @@ class Heartbeat:
         looking = late.expected
         while not context.stop.wait(max(0.0, min(_SLICE if looking else math.inf, due - time.monotonic()))):
             try:
-                if time.monotonic() >= due:
-                    due = time.monotonic() + context.plan.settings.heartbeat
-                    self._send()
-                    if (changed := watch.look()) is not None:
-                        self._add_to_record({hardware.SILENT: changed})
-                if looking and late.look():
-                    self._add_to_record(lacking(context, context.channel.recorded_key(), self._state()))
-                looking = late.expected
+                with answers_within(ANSWER_SECONDS):  # the run's heartbeats go on, whatever becomes of the store
+                    if time.monotonic() >= due:
+                        due = time.monotonic() + context.plan.settings.heartbeat
+                        self._send()
+                        if (changed := watch.look()) is not None:
+                            self._add_to_record({hardware.SILENT: changed})
+                    if looking and late.look():
+                        self._add_to_record(lacking(context, context.channel.recorded_key(), self._state()))
+                    looking = late.expected
             except ExchangeError:
-                looking = False  # the store ended with its agent; the run and its heartbeats go on
+                looking = False  # until the store answers; if it ended with its agent, the run goes on without it
             except TrackerError as error:
                 logger.debug("a heartbeat was not taken: %s", error)
 

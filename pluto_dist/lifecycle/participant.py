@@ -49,6 +49,7 @@ from pluto_dist.rendezvous.membership import Membership
 from pluto_dist.rendezvous.messages import AgreedId, Outcome
 from pluto_dist.rendezvous.run_channel import RunChannel
 from pluto_dist.rendezvous.session import Session
+from pluto_dist.rendezvous.store_thread import ANSWER_SECONDS, HURRIED_SECONDS, answers_within
 
 TOKEN_SECONDS = 5.0  # how long a node without state waits for one that has the launch's token
 INVENTORY_SECONDS = 2.0  # how long a process that ends waits for its probes
@@ -127,7 +128,8 @@ class Participant:
 
     def keep(self) -> bool:
         """Keep the run on disk while it is not settled; whether this rank knows that it, or another rank, does so."""
-        self._unsettled.keep(self._context, self._describing)
+        with answers_within(HURRIED_SECONDS):
+            self._unsettled.keep(self._context, self._describing)
         return self._unsettled.context is not None or self._outcome() is not None
 
     # The thread.
@@ -265,11 +267,15 @@ class Participant:
             if threading.main_thread() is not self._ender:
                 self._over.wait(END_SECONDS)  # the process may end once this returns, and the other thread with it
             return
-        outcome = self._last_outcome(status)
-        waits = status == "COMPLETED" and self._is_owner and outcome is not None and outcome.answer is not None
+        with answers_within(ANSWER_SECONDS if status == "COMPLETED" else HURRIED_SECONDS):
+            self._end(status, *begun)
+
+    def _end(self, asked: str, status: str, failure: Failure | None) -> None:
+        """The steps of the end that was asked for; an interrupt of another one goes through them as that one."""
+        outcome = self._last_outcome(asked)
+        waits = asked == "COMPLETED" and self._is_owner and outcome is not None and outcome.answer is not None
         if not waits:  # else the heartbeats go on until the other ranks are done, for the run is alive
-            self._stop_thread(STOP_SECONDS if status == "COMPLETED" else HURRY_SECONDS)
-        status, failure = begun
+            self._stop_thread(STOP_SECONDS if asked == "COMPLETED" else HURRY_SECONDS)
         if status == "FAILED" and failure is not None and not self.is_supervised:
             self._tell_next_attempt(failure)  # another node's launcher may have a restart left
         outcome = self._outcome() or outcome or self._refusal()
@@ -391,7 +397,8 @@ class Participant:
         if os.getpid() == self._pid and self._begin_end("ABANDONED", None) is not None:
             self._stop_thread(HURRY_SECONDS)
             if failure is not None:
-                self._tell_next_attempt(failure)
+                with answers_within(HURRIED_SECONDS):
+                    self._tell_next_attempt(failure)
             self._over.set()
             self._disconnect()
 

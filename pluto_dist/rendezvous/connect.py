@@ -26,6 +26,7 @@ from pluto_dist.errors import ExchangeError, NoSharedRunError
 from pluto_dist.rendezvous.file_store import FileStore
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.store import LocalStore, Store, TorchStore
+from pluto_dist.rendezvous.store_thread import StoreThread
 from pluto_dist.rendezvous.torch_guard import torch_call
 from pluto_dist.serialization.text import parse_digits
 
@@ -67,11 +68,11 @@ def connect(
     if context.parent_store is not None:
         return FileStore.open(context.parent_store)
     if context.store_address is not None:
-        return TorchStore(_client(*context.store_address, deadline), topology.world_size)
+        return TorchStore(_client(*context.store_address, deadline), topology.world_size, StoreThread(stop))
     if topology.world_size == 1:
         return (FileStore.create() if context.launcher == "single" else None) or LocalStore()
     if process_group() is not None and context.hosted_address not in _hosted:
-        return TorchStore(_beside_default(deadline), topology.world_size)
+        return TorchStore(_beside_default(deadline), topology.world_size, StoreThread(stop))
     if context.hosted_address is not None:
         return _connect_to_rank_zero(lambda: context.hosted_address, context, slot, deadline, stop)
     if context.is_on_one_node and folder.is_persistent:
@@ -121,7 +122,7 @@ def _connect_to_rank_zero(
     while not stop.is_set():
         found = address()
         if found is not None and _listens(*found, deadline):
-            store = TorchStore(_client(*found, deadline), context.topology.world_size)
+            store = TorchStore(_client(*found, deadline), context.topology.world_size, StoreThread(stop))
             if _take_slot(store, context, slot):
                 return store
             store.close()

@@ -6,6 +6,7 @@ import secrets
 import threading
 
 from pluto_dist.environments.context import LaunchContext
+from pluto_dist.errors import ExchangeError
 from pluto_dist.rendezvous import node_state
 from pluto_dist.rendezvous.connect import connect
 from pluto_dist.rendezvous.file_store import FileStore
@@ -34,12 +35,16 @@ class Session:
             stop: ends the wait for ranks that are not there yet.
 
         Raises:
-            LaunchError: the ranks share no store, or it does not answer.
+            LaunchError: the ranks share no store, or it does not answer; or ``stop`` is set.
         """
         folder = node_state.find(context)
         kept = self._membership if self._context == context else None
         own = kept.store if kept is not None and isinstance(kept.store, (LocalStore, FileStore)) else None
         store = own or connect(context, folder, self._slot, deadline=deadline, stop=stop)
+        if stop.is_set():  # connected too late to begin a run
+            if own is None:
+                store.close()
+            raise ExchangeError("this rank's part in the run is over")
         if kept is None or not kept.continues_on(store):
             kept = Membership(store, _member(context, host), _kept_state(context, folder), self._fresh_token)
         self._membership, self._context = kept, context

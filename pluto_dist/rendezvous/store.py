@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pluto_dist.errors import ExchangeError
+from pluto_dist.rendezvous.store_thread import StoreThread
 from pluto_dist.rendezvous.torch_guard import torch_call
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 PREFIX = "pluto_dist"
 _BATCH = 100  # keys in one request
+# torch.distributed.DistError and all below it; the others come of an answer that is none, which C++ takes for lengths.
+_FAILURES = (RuntimeError, ValueError, IndexError, OverflowError, MemoryError)
 
 
 class Store(Protocol):
@@ -89,9 +92,11 @@ class TorchStore:
     Args:
         store: the client to use.
         world_size: number of ranks that may poll at once; the more there are, the less often each of them polls.
+        thread: calls torch; without one the caller's own thread does.
     """
 
-    def __init__(self, store: torch.distributed.Store, world_size: int) -> None:
+    def __init__(self, store: torch.distributed.Store, world_size: int, thread: StoreThread | None = None) -> None:
+        self._thread = thread
         with torch_call():
             import torch.distributed as dist
 
@@ -121,7 +126,7 @@ class TorchStore:
             time.sleep(min(self._pause, left))
             self._pause = min(self._pause * 1.5, self._longest_pause)
         value: bytes = self._call("get", key)
-        return value.decode(errors="replace")
+        return value.decode(errors="replace") or None  # nothing here is set to ""
 
     def get_all(self, keys: Sequence[str]) -> list[str | None]:
         found: list[str | None] = []
@@ -138,13 +143,17 @@ class TorchStore:
 
     def close(self) -> None:
         self._store = None  # torch closes the connection when the last reference goes
+        if self._thread is not None:
+            self._thread.close()
 
     def _call(self, method: str, *arguments: Any) -> Any:
         store = self._store
         if store is None:
             raise ExchangeError("this rank has left the store that the ranks share")
         try:
+            if self._thread is not None:
+                return self._thread.call(getattr(store, method), *arguments)
             with torch_call():
                 return getattr(store, method)(*arguments)
-        except RuntimeError as error:  # torch.distributed.DistError and all below it
+        except _FAILURES as error:
             raise ExchangeError(f"the store that the ranks share is gone: {error}") from error

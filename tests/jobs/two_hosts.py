@@ -63,17 +63,17 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
     hosts = [Host(name, f"{NETWORK}.{n}", f"pd-{tag}-{n}") for n, name in enumerate(NAMES, start=1)]
     try:
         for host in hosts:
-            _ip("netns", "add", host.namespace)
+            ip("netns", "add", host.namespace)
             etc = Path("/etc/netns", host.namespace)  # ip netns exec mounts these over /etc
             etc.mkdir(parents=True)
             lines = ["127.0.0.1 localhost", *(f"{other.address} {other.name}" for other in hosts)]
             (etc / "hosts").write_text("\n".join(lines) + "\n")
         first, second = (host.namespace for host in hosts)
-        _ip("link", "add", "cable", "netns", first, "type", "veth", "peer", "name", "cable", "netns", second)
+        ip("link", "add", "cable", "netns", first, "type", "veth", "peer", "name", "cable", "netns", second)
         for host in hosts:
-            _ip("-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", "cable")
+            ip("-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", "cable")
             for device in ("cable", "lo"):
-                _ip("-n", host.namespace, "link", "set", device, "up")
+                ip("-n", host.namespace, "link", "set", device, "up")
         yield hosts[0], hosts[1]
     finally:
         for host in hosts:
@@ -103,5 +103,6 @@ def _remove(host: Host) -> None:
     shutil.rmtree(Path("/etc/netns", host.namespace), ignore_errors=True)
 
 
-def _ip(*arguments: str) -> None:
+def ip(*arguments: str) -> None:
+    """Run iproute2's command."""
     subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=10)

@@ -1,0 +1,99 @@
+"""The host of the ranks' store is frozen, cut off or answers nonsense: nobody on another host waits for it for long.
+
+Each moment of a job's life with each fault; the last test compares with the same job without this package. The rows
+are shown by ``pytest -rP``.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+from store_host import FAULTS, TIMEOUT, Moment, Played, StoreHost, store_host
+from two_hosts import ask
+
+pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(1800)]
+
+MOMENTS = (
+    Moment("before init"),
+    *(Moment("in init", message=number) for number in (1, 2, 4, 8, 16)),
+    Moment("in init", "is stopped", 8, signal.SIGINT),
+    Moment("in init", "is stopped", 8, signal.SIGTERM),
+    Moment("in init", "goes on", 8, signal.SIGINT),
+    Moment("before update_config"),
+    Moment("in training"),
+    Moment("in training", "is stopped", signal=signal.SIGINT),
+    Moment("in training", "is stopped", signal=signal.SIGTERM),
+    Moment("before the end"),
+    Moment("in finish", message=1),
+    Moment("in finish", message=3),
+    Moment("in finish", message=1, signal=signal.SIGINT),
+    Moment("in finish", message=1, signal=signal.SIGTERM),
+    Moment("after finish"),
+    *(Moment("before the end", way) for way in ("ends", "raises", "raises in with", "sys.exit(3)", "os._exit(4)")),
+)
+FINISH_SECONDS = 5.0  # the longest that finish(), or the end of the process, takes past what the tracker needs
+SLACK = 1.5  # of a machine that is busy
+
+
+@pytest.fixture
+def storage(hosts, tracker_on_host, tmp_path) -> Iterator[StoreHost]:
+    with store_host(hosts, tmp_path, tracker_on_host) as made:
+        yield made
+
+
+def check(storage: StoreHost, moment: Moment, fault: str, rank: int) -> str:
+    """What of the bounds does not hold; "" if all do. Its row is printed."""
+    played = storage.play(moment, fault, rank=rank)
+    runs = ask(storage.hosts[0], storage.environ, f"/api/runs/list?projectName={played.project}").get("runs", [])
+    statuses = " ".join(run["status"] for run in runs)
+    waits = [played.seconds.get(name, 0.0) for name in ("init", "init again", "update_config", "finish", "exit")]
+    shown = " | ".join(f"{seconds:.1f}" for seconds in waits)
+    print(f"ROW | {moment} | {fault} | {rank} | {shown} | {played.code} | {statuses}", flush=True)
+    return broken(played, moment, fault)
+
+
+def broken(played: Played, moment: Moment, fault: str) -> str:
+    """Which call took longer than it may, or how else the process ended than by its script."""
+    end = FINISH_SECONDS
+    if fault == "zeros" or moment.place == "after finish":  # the store answers: the other rank is not done
+        end += TIMEOUT
+    limits = {"init": TIMEOUT, "init again": TIMEOUT, "update_config": 1.0, "finish": end, "exit": end}
+    late = [
+        f"{name} {played.seconds[name]:.1f} s" for name in limits if played.seconds.get(name, 0) > limits[name] + SLACK
+    ]
+    codes = {"raises": 1, "raises in with": 1, "sys.exit(3)": 3, "os._exit(4)": 4}
+    code = codes.get(moment.way, 0)
+    if moment.signal is not None and moment.way != "goes on":
+        code = -moment.signal
+    wrong = [] if played.code == code else [f"exit code {played.code}, not {code}: {played.output[-2000:]}"]
+    return f"{moment}, {fault}: {', '.join(late + wrong)}" if late or wrong else ""
+
+
+def test_no_call_waits_for_the_stores_host(storage):
+    """One of each: frozen in finish(), cut off before an exception, and an interrupted init() that is called again."""
+    cases = (
+        (Moment("in finish", message=1), "frozen", 0),
+        (Moment("before the end", "raises"), "cut off", 1),
+        (Moment("in init", "goes on", 8, signal.SIGINT), "frozen", 0),
+    )
+    assert [wrong for moment, fault, rank in cases if (wrong := check(storage, moment, fault, rank))] == []
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_no_call_waits_at_any_moment(storage, fault, rank):
+    """Every moment; rank 0 owns the run, rank 1 follows."""
+    assert [wrong for moment in MOMENTS if (wrong := check(storage, moment, fault, rank))] == []
+
+
+@pytest.mark.exhaustive
+def test_the_same_without_this_package(storage):
+    """A plain client of the store, which does nothing when it ends: how long the process takes for that."""
+    for moment in MOMENTS:
+        if moment.place not in ("in init", "in finish", "before init"):
+            played = storage.play(moment, "frozen", plain=True)
+            print(f"ROW | without this package | {moment} | {played.seconds['exit']:.1f} | {played.code}", flush=True)
+            assert played.seconds["exit"] < SLACK, moment
