@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from pluto_dist.background import start_thread
@@ -39,24 +40,26 @@ ANSWER_SECONDS = 3.0  # how long the training, or its success, waits for an answ
 HURRIED_SECONDS = 1.0  # the same of what is interrupted, fails or is over
 _SLICE = 0.1  # how often a caller that waits checks whether to give up; a call takes some 0.1 ms
 
-_limit = threading.local()
+_limit: ContextVar[float] = ContextVar("seconds", default=math.inf)
 
 
 @contextmanager
 def answers_within(seconds: float) -> Iterator[None]:
     """A block whose calls of a store raise ExchangeError once that has not answered anybody for ``seconds``."""
-    before = _seconds()
-    _limit.seconds = min(before, seconds)
+    before = _limit.set(min(_limit.get(), seconds))
     try:
         yield
     finally:
-        _limit.seconds = before
+        _limit.reset(before)
 
 
-def _seconds() -> float:
-    """The limit of the block in which the current thread is."""
-    seconds: float = getattr(_limit, "seconds", math.inf)
-    return seconds
+def patience(stop: threading.Event) -> float:
+    """How many seconds the current thread waits for a store; ``stop`` is set when this rank's part in the run is over.
+
+    >>> patience(threading.Event())
+    inf
+    """
+    return min(_limit.get(), HURRIED_SECONDS if stop.is_set() else math.inf)
 
 
 class StoreThread:
@@ -68,8 +71,7 @@ class StoreThread:
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None]
-        self._calls = queue.SimpleQueue()
+        self._calls: queue.Queue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None] = queue.Queue()
         self._began: float | None = None  # the call in progress
         self._is_closed = False
         self._thread = start_thread(self._work, "pluto_dist store")
@@ -90,7 +92,7 @@ class StoreThread:
             except FutureTimeoutError:
                 if future.done():  # by now, or it was the function that raised this
                     continue
-                if self._is_closed or (silent := self._silence()) > self._patience():
+                if self._is_closed or (silent := self._silence()) > patience(self._stop):
                     future.cancel()  # else it would be made once the store answers again
                     what = "is closed" if self._is_closed else f"has not answered for {silent:.1f} s"
                     raise ExchangeError(f"the store that the ranks share {what}") from None
@@ -104,9 +106,6 @@ class StoreThread:
         """How long the call in progress has lasted."""
         began = self._began
         return 0.0 if began is None else time.monotonic() - began
-
-    def _patience(self) -> float:
-        return min(_seconds(), HURRIED_SECONDS if self._stop.is_set() else math.inf)
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:

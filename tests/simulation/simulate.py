@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import requests
+
 import pluto_dist.run as run_module
 from pluto_dist import api
 from pluto_dist.client import tracker_client
@@ -143,6 +145,7 @@ class Simulator:
         replaced: list[tuple[Any, str, Any]] = [
             (api, "gather", lambda environ, group, began_alone: ProcessFacts(group)),
             (tracker_client, "DeadlineAdapter", Adapter),
+            (requests.sessions, "get_environ_proxies", lambda url, no_proxy=None: {}),  # there is none
             (session, "connect", stores.connect),
             (participant, "hosts_a_store", stores.hosts_a_store),
             (participant, "describe", lambda sources: Process),

@@ -7,6 +7,7 @@ its sender has died or has given up.
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,9 +24,11 @@ from urllib3 import HTTPResponse
 from pluto_dist.errors import ExchangeError, NoSharedRunError
 from pluto_dist.rendezvous.connect import CONNECT_SECONDS
 from pluto_dist.rendezvous.store import LocalStore
+from pluto_dist.rendezvous.store_thread import patience
 from simulation.kernel import EPOCH, Process, World
 from simulation.tracker import PY_PORT, WEB_PORT, Reply, Tracker
 
+GIVE_UP_EVERY = 0.1  # seconds between two looks whether a call of a store is to be given up
 GARBAGE = Reply(200, (("Content-Type", "text/html"),), b"<html>Welcome to the captive portal</html>")
 
 
@@ -184,9 +187,17 @@ class StoreServer:
 class StoreClient:
     """A rank's client of a store, in place of ``rendezvous.store.TorchStore``."""
 
-    def __init__(self, world: World, server: StoreServer, partition: Callable[[], tuple[float, str] | None]) -> None:
+    def __init__(
+        self,
+        world: World,
+        server: StoreServer,
+        partition: Callable[[], tuple[float, str] | None],
+        stop: threading.Event,
+    ) -> None:
         self._world, self._server, self._partition = world, server, partition
+        self._stop = stop
         self._is_closed = False
+        self._in_progress: list[float] = []  # when the calls began that have no answer yet
 
     def compare_set(self, key: str, expected: str, desired: str) -> str:
         def apply(values: dict[str, str]) -> str:
@@ -239,11 +250,17 @@ class StoreClient:
         self._is_closed = True
 
     def _call(self, apply: Callable[[dict[str, str]], Any]) -> Any:
-        world, server = self._world, self._server
         if self._is_closed:
             raise ExchangeError("this rank has left the store that the ranks share")
+        world, server = self._world, self._server
         world.operation("store")
-        wake = world.waker()
+        answers: list[Any] = []
+        wakers = [world.waker()]
+
+        def wake(answer: Any) -> None:
+            answers.append(answer)
+            wakers[-1]()
+
         chance = world.random
         latency = 0.0002 + chance.expovariate(3000.0) + (chance.uniform(0, 0.2) if chance.random() < 0.01 else 0.0)
 
@@ -263,10 +280,26 @@ class StoreClient:
             server.when_served(serve)
 
         world.after(latency / 2, arrive)
-        answer = world.block()
+        answer = self._await(answers, wakers)
         if answer is None:
             raise ExchangeError("the store that the ranks share is gone: Connection reset by peer")
         return answer[0]
+
+    def _await(self, answers: list[Any], wakers: list[Callable[..., None]]) -> Any:
+        """The answer; as ``rendezvous.store_thread.StoreThread`` gives up a store that is silent."""
+        world = self._world
+        self._in_progress.append(world.now)
+        began = world.now
+        try:
+            while True:
+                world.block(GIVE_UP_EVERY)
+                if answers:
+                    return answers[0]
+                if self._is_closed or world.now - min(self._in_progress) > patience(self._stop):
+                    raise ExchangeError("the store that the ranks share has not answered")
+                wakers.append(world.waker())
+        finally:
+            self._in_progress.remove(began)
 
 
 class Stores:
@@ -311,7 +344,8 @@ class Stores:
                 self.world.sleep(max(1.0, min(CONNECT_SECONDS, deadline - time.monotonic())))
                 raise ExchangeError(f"the ranks' shared store did not answer at {address}: timed out")
             if server is not None and server.is_up and not partition:
-                client = StoreClient(world, server, partial(self._partition, process.host.name, address[0]))
+                reach = partial(self._partition, process.host.name, address[0])
+                client = StoreClient(world, server, reach, stop or threading.Event())
                 if context.store_address is not None or self._has_seat(client, context, slot):
                     return client
             elif context.store_address is not None:
