@@ -200,7 +200,8 @@ def a_cancel_stays(finished: Finished) -> Iterator[str]:
                 # An attach that comes before the owner has seen the cancel at a heartbeat revives the run; the hosted
                 # tracker cancels it again.
                 is_seen = finished.tracker.is_hosted or after["at"] > cancelled["at"] + 1000 * _HEARTBEAT
-                is_seen &= not any(_is_held_back(finished, cancel, math.inf) for cancel in finished.schedule.cancels)
+                moments = (*finished.schedule.cancels, after["at"] / 1000 - EPOCH)
+                is_seen &= not any(_is_held_back(finished, moment, math.inf) for moment in moments)
                 if cancelled["to_status"] == "CANCELLED" and is_seen:
                     yield f"run {run['id']} is {run['status']}"
                     break
