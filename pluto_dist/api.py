@@ -15,7 +15,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from pluto_dist import environments, identity, log
+from pluto_dist import background, environments, identity, log
 from pluto_dist.environments import single_process
 from pluto_dist.environments.context import LaunchContext
 from pluto_dist.environments.launch_environ import as_launched
@@ -124,7 +124,9 @@ def begin(arguments: Arguments, process: ProcessState, environ: Mapping[str, str
         logger.warning("going on without a tracker: %s", error)
         facts = _gather_facts(Arguments(mode="offline"), {}, process)
         run = Run(_decide(facts, nth=process.runs, started=started), None)
-    except Exception as error:  # noqa: BLE001  # border: no thread or file to be had, or a fault of ours, ends no training
+    except Exception as error:  # border: no thread or file to be had, or a fault of ours, ends no training
+        if background.is_scripts_own(error):
+            raise
         logger.warning("going on without a run: %s: %s", type(error).__name__, error)
         logger.debug("init() failed", exc_info=True)
         if participant is not None:
@@ -266,11 +268,13 @@ def _await_outcome(plan: Plan, participant: Participant, *, wait: bool) -> Outco
         if wait:
             return participant.settled.result(timeout=left)
         participant.agreed.result(timeout=left)
+        participant.is_awaited = False
         participant.keep()
         participant.settled.add_done_callback(
             lambda settled: announce.report_outcome_late(plan, settled, participant.trouble)
         )
     except FutureTimeoutError:
+        participant.is_awaited = False
         kept, waited = _kept(plan, participant), plan.settings.timeout
         told = "init() took longer than %.3g s; going on%s, the run may still come"
         announce.warn_once_per_node(plan, told, waited, kept)

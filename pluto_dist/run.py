@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, get_args
 from urllib.parse import urlsplit
 
+from pluto_dist.background import border, is_scripts_own
 from pluto_dist.contract.failure import Failure
 from pluto_dist.contract.run_requests import CreateRunRequest, CreateRunResponse
 from pluto_dist.environments.context import LaunchContext
@@ -168,7 +169,8 @@ class Run:
                 logger.warning("config: %s", line)
         document = json.dumps(encoded.value)
         if self._participant is not None and self.is_leader and not self._finished:
-            self._participant.update_config(document)
+            with border("a change of the config is lost"):
+                self._participant.update_config(document)
 
     def amend(self, config: dict[str, Any], tags: tuple[str, ...]) -> None:
         """Add what a script passed to its ``init()`` to the run that was opened before its first line; on rank 0.
@@ -179,10 +181,11 @@ class Run:
         """
         if self._participant is None or self._finished or not self.is_leader:
             return
-        if config:
-            self._participant.update_config(json.dumps(config))
-        if set(tags) - set(self.plan.request.tags or ()):
-            self._participant.set_tags(tags)
+        with border("the config and tags of the script's init() are lost"):
+            if config:
+                self._participant.update_config(json.dumps(config))
+            if set(tags) - set(self.plan.request.tags or ()):
+                self._participant.set_tags(tags)
 
     def attach_sdk(self, **arguments: Any) -> Any:
         """A ``pluto`` run of the official SDK in this run, set up for one rank of many.
@@ -212,8 +215,9 @@ class Run:
 
     def export_to_sdk(self) -> None:
         """Write this run's id to the SDK's variables, for a plain ``pluto.init()`` here or in a child process."""
-        if self._participant is not None and self._exported is None and (run_id := self.run_id) is not None:
-            self._exported = sdk.export(run_id, self.project, self._participant.as_parent(run_id))
+        with border("a plain pluto.init() does not find this run"):
+            if self._participant is not None and self._exported is None and (run_id := self.run_id) is not None:
+                self._exported = sdk.export(run_id, self.project, self._participant.as_parent(run_id))
 
     def finish(self, status: Status | None = None, *, exit_code: int | None = None) -> None:
         """End the run: COMPLETED, or as the exception says that is in flight where this is called.
@@ -262,9 +266,10 @@ class Run:
         if ending.status == "COMPLETED" and self._caught is not None:
             self._conclude(self._caught)
         elif ending.status == "FAILED" and self._restarts_left:
-            self._release()
-            self._participant.abandon(self._failure_of(ending))
-            self._stop_listening()
+            with border("the next attempt does not know why this one failed"):
+                self._release()
+                self._participant.abandon(self._failure_of(ending))
+                self._stop_listening()
         elif ending.status != "FAILED" and self._termination is not None and self._termination.was_called:
             self._conclude(Ending("TERMINATED", None, SIGTERM))
         else:
@@ -283,9 +288,10 @@ class Run:
     def abandon(self) -> None:
         """Take no part in a run that could not be joined."""
         if self._participant is not None and not self._finished:
-            self._release()
-            self._participant.abandon()
-            self._stop_listening()
+            with border("this rank may be waited for"):
+                self._release()
+                self._participant.abandon()
+                self._stop_listening()
 
     @property
     def _restarts_left(self) -> bool:
@@ -303,12 +309,15 @@ class Run:
         return failure if ending.exitcode is None else dataclasses.replace(failure, exitcode=ending.exitcode)
 
     def _end(self, status: str, failure: Failure | None = None) -> None:
-        if self._participant is not None and not self._finished:
+        if self._participant is None or self._finished:
+            return
+        with border(f"the run's end ({status}) may be lost"):
             self._release()
             try:
                 self._participant.end(status, failure)
-            except BaseException as error:  # ctrl-C while it waits, or what a script's signal handler raises
-                self._participant.end("TERMINATED", self._failure_of(Ending.of_exception(error)))
+            except BaseException as error:
+                if is_scripts_own(error):  # ctrl-C while it waits, or what a signal handler raises
+                    self._participant.end("TERMINATED", self._failure_of(Ending.of_exception(error)))
                 raise
             finally:
                 self._stop_listening()

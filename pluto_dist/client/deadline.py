@@ -18,7 +18,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import PoolManager
 
-from pluto_dist.background import started
+from pluto_dist.background import start_timer
 
 
 class DeadlineAdapter(HTTPAdapter):
@@ -36,9 +36,8 @@ class DeadlineAdapter(HTTPAdapter):
             TimeoutError: they were shut down; an answer that was cut off may look like a short one.
         """
         is_cut = threading.Event()
-        timer = threading.Timer(max(0.0, seconds), self._cut, (is_cut,))
-        timer.name, timer.daemon = "pluto_dist deadline", True
-        started(timer)  # if not, the timeout between two bytes must do
+        lost = "a tracker that answers byte by byte may delay its requests"  # the timeout between two bytes must do
+        timer = start_timer(max(0.0, seconds), self._cut, "pluto_dist deadline", is_cut, lost=lost)
         try:
             yield
         finally:

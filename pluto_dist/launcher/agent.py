@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from pluto_dist.background import start_timer
 from pluto_dist.client import tracker_client
 from pluto_dist.contract.failure import Failure, now_ms
 from pluto_dist.environments.process_facts import process_name
@@ -145,9 +145,8 @@ def _hand_down(name: str, value: str) -> None:
 def _stop_this_job() -> None:
     """End the agent as by SIGTERM, whose handler stops the workers; by force if it does not."""
     os.kill(os.getpid(), signal.SIGTERM)
-    force = threading.Timer(FORCE_SECONDS, _force)
-    force.daemon = True
-    force.start()
+    lost = "workers that do not stop are not killed"
+    start_timer(FORCE_SECONDS, _force, "pluto_dist force", lost=lost)
 
 
 def _force() -> None:

@@ -66,9 +66,8 @@ class Supervisor:
         self._folder, self._new_client, self._spool, self._on_cancel = folder, client, spool, on_cancel
         self._heartbeat = heartbeat
         self._stop = threading.Event()
-        self._thread = start_thread(self._watch, "pluto_dist supervisor")
-        if self._thread is None:
-            logger.warning("no thread can be started on this node: its launcher sends no heartbeat and sees no cancel")
+        lost = "the launcher sends no more heartbeats, and a cancel in the tracker does not stop the job"
+        self._thread = start_thread(self._watch, "pluto_dist supervisor", lost=lost)
 
     def _watch(self) -> None:
         client, turn = self._new_client(), 0

@@ -15,10 +15,10 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from types import CodeType, TracebackType
 from typing import Any, Protocol
 
+from pluto_dist.background import start_thread
 from pluto_dist.lifecycle.process_end import (
     Ending,
     ending_here,
@@ -109,9 +109,9 @@ class ExitHooks:
     def on_os_exit(self, ending: Ending) -> None:
         """This process is about to end by ``os._exit``, perhaps in a signal handler, which may hold any lock."""
         if os.getpid() == self._pid:
-            thread = threading.Thread(target=self._listener.on_end, args=(ending,), name="pluto_dist end", daemon=True)
-            with suppress(RuntimeError):  # no thread can be started
-                thread.start()
+            lost = "the end of the run is not reported"
+            thread = start_thread(self._listener.on_end, "pluto_dist end", ending, lost=lost)
+            if thread is not None:
                 thread.join(_OS_EXIT_SECONDS)
 
 

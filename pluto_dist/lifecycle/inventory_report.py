@@ -61,7 +61,8 @@ def publish_inventory(membership: Membership, agreed: Future[AgreedId], plan: Pl
         if _publishes(plan):
             membership.publish_view(_view(plan).to_json())
         return None
-    return start_thread(_collect_and_publish, "pluto_dist inventory", membership, agreed, plan)
+    lost = "the hardware of this node is not recorded"
+    return start_thread(_collect_and_publish, "pluto_dist inventory", membership, agreed, plan, lost=lost)
 
 
 def _collect_and_publish(membership: Membership, agreed: Future[AgreedId], plan: Plan) -> None:

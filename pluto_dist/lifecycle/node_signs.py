@@ -49,7 +49,8 @@ def signs_of_life(context: RankContext) -> Iterator[None]:
         yield
         return
     over = threading.Event()
-    thread = start_thread(_give_signs, "pluto_dist signs of life", context, over)
+    lost = "this node gives no more signs of life, and is recorded as silent"
+    thread = start_thread(_give_signs, "pluto_dist signs of life", context, over, lost=lost)
     try:
         yield
     finally:

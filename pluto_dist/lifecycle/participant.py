@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 
+from pluto_dist.background import new_thread
 from pluto_dist.client import tracker_client
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.failure import Failure, now_ms
@@ -73,6 +74,7 @@ class Participant:
         late: the outcome that replaced it, if the run began offline and was recovered.
         attached: the tracker's answer to this rank's own attach, once there is one.
         has_told: whether ``init()`` has logged on some rank where the run is kept, if it is not in the tracker.
+        is_awaited: whether ``init()`` waits for the outcome, and logs why there is none.
     """
 
     def __init__(self, plan: Plan, session: Session) -> None:
@@ -81,7 +83,7 @@ class Participant:
         self.settled: Future[Outcome] = Future()
         self.late: Outcome | None = None
         self.attached: CreateRunResponse | None = None
-        self.has_told = False
+        self.has_told, self.is_awaited = False, True
         self._session = session
         self._client = self._new_client()
         self._membership: Membership | None = None
@@ -99,7 +101,7 @@ class Participant:
         self._ending: tuple[str, Failure | None] | None = None  # how this rank ends, once it does
         self._is_hurried = self._is_reporter = False
         self._over, self._ender = threading.Event(), threading.main_thread()
-        self._thread = threading.Thread(target=self._run, name="pluto_dist run", daemon=True)
+        self._thread = new_thread(self._run, "pluto_dist run", lost="this rank sends no more requests until its end")
         self._thread.start()
 
     @property
@@ -144,9 +146,12 @@ class Participant:
             self._fail(error)
         except PlutoDistError as error:
             self._fail(error)
-        except Exception as error:  # noqa: BLE001  # border: a bug in this thread must not leave init() waiting
-            logger.debug("the run's thread failed", exc_info=True)
+        except Exception as error:  # border: a fault in this thread must not leave init() waiting
+            is_reported = self.is_awaited and not self.settled.done()  # by init(), which must not wait on
             self._fail(ExchangeError(f"pluto_dist failed on this rank: {type(error).__name__}: {error}"))
+            if not is_reported:
+                raise
+            logger.debug("the run's thread failed", exc_info=True)
         finally:
             if self._client is not None:
                 self._client.close()

@@ -21,8 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from pluto_dist.background import start_thread
-from pluto_dist.log import logger
+from pluto_dist.background import report, start_thread
 
 
 class SignalListener(Protocol):
@@ -50,10 +49,10 @@ class TerminationHook:
         try:
             reader, writer = self._pipe = os.pipe()
         except OSError as error:  # no file is to be had
-            logger.debug("SIGTERM will not end the run: %s", error)
+            report(error, _LOST)
             return
         os.set_blocking(writer, False)
-        self._thread = start_thread(self._listen, "pluto_dist SIGTERM", reader, writer)
+        self._thread = start_thread(self._listen, "pluto_dist SIGTERM", reader, writer, lost=_LOST)
         if self._thread is None:
             self._pipe = None
             os.close(reader)
@@ -174,6 +173,7 @@ def _in_child() -> None:
             os.close(pipe[0])
 
 
+_LOST = "the run is not ended by SIGTERM"
 _HANDLED_SECONDS = 20.0  # how long the main thread waits for the listener; torchrun gives it 30
 _LISTENER_SECONDS = 0.5  # how long the main thread waits for the listener to end
 _MAIN_THREAD_SECONDS = 0.5  # how long the listener waits for the main thread to die

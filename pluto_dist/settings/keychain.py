@@ -33,7 +33,7 @@ def stored_key(timeout: float = SECONDS) -> str | None:
     if importlib.util.find_spec("keyring") is None:
         return None
     found: list[str] = []
-    thread = start_thread(_read, "pluto_dist keychain", found)
+    thread = start_thread(_read, "pluto_dist keychain", found, lost="the keychain is not read")
     if thread is not None:
         thread.join(timeout)
     return found[0] if found else None

@@ -16,7 +16,7 @@ from typing import Any
 import requests
 
 import pluto_dist.run as run_module
-from pluto_dist import api
+from pluto_dist import api, background
 from pluto_dist.client import tracker_client
 from pluto_dist.client.offline import entry, queue
 from pluto_dist.client.offline.sync import sync
@@ -155,6 +155,7 @@ class Simulator:
             (run_module, "ExitHooks", ExitHooks),
             (run_module, "TerminationHook", TerminationHook),
             (run_module.sdk, "export", lambda run_id, project, parent: None),
+            (background, "report", _reported(world)),
             (entry, "_last_at", 0),
             (entry, "_clock", stdlib.Lock(world)),
         ]
@@ -208,10 +209,22 @@ class Simulator:
         finished.left, finished.set_aside = _left(job), _left(job, "set-aside/*")
 
 
+<<<<<<< HEAD
 def _freeze(world: World, host: Host, seconds: float) -> None:
     for process in world.processes:
         if process.host is host and process.is_alive:
             world.freeze(process, seconds)
+=======
+def _reported(world: World) -> Callable[[Exception, str], None]:
+    """What the package does with an exception that none expects: a finding, unless the system has no thread to give."""
+
+    def report(error: Exception, lost: str) -> None:
+        logger.warning("%s: %s", lost, error)
+        if world.task is not None and str(error) != "can't start new thread":
+            world.died(world.task, error)
+
+    return report
+>>>>>>> 575d5dc (One place for an exception that none expects: in every background thread, in finish() and update_config())
 
 
 def _cancel(world: World, tracker: Tracker) -> None:

@@ -11,16 +11,16 @@ import os
 import re
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from pluto_dist.background import start_thread
 from pluto_dist.inventory import redaction
 from pluto_dist.inventory.records import Git
-from pluto_dist.inventory.safe_read import attempt, value_or_none
+from pluto_dist.inventory.safe_read import value_or_none
 from pluto_dist.serialization.text import record_text
 
 SECONDS = 5.0  # how long git may take
@@ -105,11 +105,10 @@ def start_status(start: Path, environ: Mapping[str, str], seconds: float = SECON
     def work() -> None:
         results.append(_checked(unchecked, inherited, until))
 
-    thread = threading.Thread(target=work, name="pluto-dist-git", daemon=True)
-    _, failure = attempt(thread.start)
+    thread = start_thread(work, "pluto-dist-git", lost="whether the work tree is clean is not recorded")
 
     def wait(latest: float) -> Git:
-        if failure is None:
+        if thread is not None:
             thread.join(max(0.0, latest - time.monotonic()))
         return results[0] if results else unchecked
 
