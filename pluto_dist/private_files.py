@@ -111,7 +111,8 @@ def _draft(folder: Path, content: bytes, *, durable: bool) -> Iterator[Path]:
                 os.fsync(descriptor)
         yield draft
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # removed later, see `remove_stale_drafts`
+            draft.unlink(missing_ok=True)
 
 
 def remove_stale_drafts(folder: Path) -> None:
@@ -153,10 +154,21 @@ def lock(file: Path, until: float) -> int | None:
             continue
         except OSError:
             return descriptor  # this filesystem has no locks
-        with suppress(OSError):
-            if file.lstat().st_ino == os.fstat(descriptor).st_ino:
-                return descriptor
+        if _is_same(file, descriptor):
+            return descriptor
         unlock(descriptor)  # a lock on a file that another process has removed since
+        if time.monotonic() > until:
+            return None
+
+
+def _is_same(file: Path, descriptor: int) -> bool:
+    """Whether the open ``descriptor`` is that of ``file``; True on a disk that has failed meanwhile."""
+    try:
+        return file.lstat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def unlock(descriptor: int) -> None:
@@ -167,7 +179,8 @@ def unlock(descriptor: int) -> None:
         _held.discard(descriptor)
         with suppress(OSError):  # this filesystem has no locks
             fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
+        with suppress(OSError):  # it is closed, whatever a disk that has failed answers
+            os.close(descriptor)
 
 
 def _close_in_child() -> None:

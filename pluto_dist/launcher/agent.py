@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from pluto_dist.background import start_timer
+from pluto_dist.background import report, start_timer
 from pluto_dist.client import tracker_client
 from pluto_dist.contract.failure import Failure, now_ms
 from pluto_dist.environments.process_facts import process_name
@@ -127,14 +127,22 @@ def _time_of(failure: ProcessFailure) -> int:
 @contextmanager
 def _folder(tracker: str) -> Iterator[NodeState]:
     """A private folder for this node's workers, which they find in their environment, with our tracker's origin."""
-    path = Path(tempfile.mkdtemp(prefix="pluto_dist-launch-"))
+    try:
+        path = Path(tempfile.mkdtemp(prefix="pluto_dist-launch-"))
+    except OSError as error:
+        report(
+            error, "no temporary folder, so the workers report the run's end as under torchrun, and the launcher none"
+        )
+        yield NodeState(None)
+        return
     _hand_down(FOLDER_VARIABLE, str(path))
     _hand_down(SUPERVISOR_VARIABLE, process_name(os.getpid()))
     _hand_down(TRACKER_VARIABLE, tracker)
     try:
         yield NodeState(path)
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # ignore_errors ignores most
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _hand_down(name: str, value: str) -> None:

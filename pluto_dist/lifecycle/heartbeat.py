@@ -23,7 +23,7 @@ from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.inventory_gather import LateNodes, lacking
 from pluto_dist.lifecycle.node_signs import NodeWatch, silence_limit
 from pluto_dist.lifecycle.shutdown import status_deadline
-from pluto_dist.lifecycle.supervision import is_supervised
+from pluto_dist.lifecycle.supervision import is_supervised, launcher_sends_heartbeats
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.store_thread import ANSWER_SECONDS, answers_within
 
@@ -91,7 +91,7 @@ class Heartbeat:
 
     def _send(self) -> None:
         context, outbox = self._context, self._context.outbox
-        if not is_supervised(context.plan):  # else the launcher sends them
+        if not launcher_sends_heartbeats(context):
             status = self._sender.send(self._run_id, deadline=status_deadline())
             if status == "CANCELLED" and not self._cancelled:
                 self._cancelled = True

@@ -41,7 +41,7 @@ from pluto_dist.lifecycle.node_signs import signs_of_life
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.lifecycle.recovery import recover
 from pluto_dist.lifecycle.shutdown import END_SECONDS, HURRY_SECONDS, ShutdownStep, status_deadline
-from pluto_dist.lifecycle.supervision import is_recorded, is_supervised, report_end, report_run
+from pluto_dist.lifecycle.supervision import is_recorded, is_supervised, launcher_knows, report_end, report_run
 from pluto_dist.lifecycle.unsettled import UnsettledRun, creation_of
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.connect import hosts_a_store
@@ -112,7 +112,8 @@ class Participant:
     @property
     def is_supervised(self) -> bool:
         """Whether `pluto-dist run` is above this rank, and ends the run."""
-        return is_supervised(self.plan)
+        context = self._context
+        return is_supervised(self.plan) if context is None else launcher_knows(context, owns=self._is_owner)
 
     @property
     def trouble(self) -> str:
@@ -329,9 +330,9 @@ class Participant:
             enqueue_create(plan, creation_of(context, self._describing), context.outbox)
         elif outcome is None and not (mine or supervised) and (kept := self._unsettled.outbox) and kept.holds_create():
             kept.enqueue(request)  # nobody may be left to report it
-        if supervised:
-            if mine and outcome is None:
-                report_run(context, Outcome("offline"), owns=True, is_late=True)
+        if supervised and mine and outcome is None:
+            report_run(context, Outcome("offline"), owns=True, is_late=True)
+        if supervised and launcher_knows(context, owns=self._is_owner):
             if status == "COMPLETED":
                 step.await_given_up()  # the launcher ends the run as soon as its workers have ended
             if failure is not None and self._membership is not None:

@@ -27,6 +27,25 @@ def is_supervised(plan: Plan) -> bool:
     return is_known and node_state.is_supervised(plan.context)
 
 
+def launcher_knows(context: RankContext, *, owns: bool) -> bool:
+    """Whether `pluto-dist run` is above this rank, and has the report of its run, so that it ends the run.
+
+    The folder of the reports may be lost, full or read-only; then the ranks do themselves what they do under torchrun.
+
+    Args:
+        context: this rank.
+        owns: whether this rank owns the run, which the launcher must know.
+    """
+    told = _reported(context) if is_supervised(context.plan) else None
+    return told is not None and (told.owns or not owns)
+
+
+def launcher_sends_heartbeats(context: RankContext) -> bool:
+    """Whether the launcher above this rank knows the tracker's number of the run, and so sends its heartbeats."""
+    told = _reported(context) if is_supervised(context.plan) else None
+    return told is not None and told.run_id != 0
+
+
 def _stays_offline(plan: Plan) -> bool:
     return plan.settings.mode != "online" or plan.settings.api_key is None
 
@@ -72,9 +91,15 @@ def report_run(context: RankContext, outcome: Outcome, *, owns: bool, is_late: b
 
 def _settled(context: RankContext) -> RunReport | None:
     """What a rank of this node has reported of the run of this attempt, if that is settled."""
+    told = _reported(context)
+    return told if told is not None and told.is_settled else None
+
+
+def _reported(context: RankContext) -> RunReport | None:
+    """What a rank of this node has reported of the run of this attempt."""
     told = worker_reports.read_run(context.membership.node_state)
     mine = _nonce(context), context.plan.nth
-    return told if told is not None and told.is_settled and (told.nonce, told.nth) == mine else None
+    return told if told is not None and (told.nonce, told.nth) == mine else None
 
 
 def _report(context: RankContext, outcome: Outcome | None, *, owns: bool) -> RunReport:

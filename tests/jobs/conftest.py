@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from typing import Any
 import pytest
 import requests
 from cluster import RENDEZVOUS
+from forked import PROCESSES, Table, zygote
 from running import FORWARDED, Recorded, Torchrun, Tracker
 from two_hosts import Host, two_hosts, why_not
 
 from hosted.columns import TrackerClass
 from hosted.tracker import HostedTracker
+from pluto_dist.server import LocalServer
 from pluto_dist.server.api_keys import mint
 
 
@@ -75,6 +78,16 @@ def recording_proxy(tracker: Tracker) -> Iterator[Callable[[], list[Recorded]]]:
     server.server_close()
     thread.join(10)
     forward.close()
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[Table]:
+    """Runs small jobs in forked children of processes that have imported torch."""
+    with LocalServer() as server, ExitStack() as stack:
+        made = Table(Tracker(server), tmp_path)
+        for _ in range(PROCESSES):
+            made.zygotes.put(stack.enter_context(zygote(server.environ())))
+        yield made
 
 
 @pytest.fixture

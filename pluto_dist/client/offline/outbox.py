@@ -6,6 +6,7 @@ another and none is lost with the process. While the tracker answers, nothing he
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -45,6 +46,7 @@ class Outbox:
         self.name = name
         self.launch, self._resumes = launch, resumes
         self._queue = RunQueue(root, name)
+        self._has_warned = False
         self._has_pending = False  # later requests must not overtake what is kept
         self._last: Entry | None = None
         self._sending = threading.Lock()
@@ -197,8 +199,9 @@ class Outbox:
         return replay(self._queue, client, deadline=deadline, launch=self.launch, attempt=self.attempt, pause=pause)
 
     def _tell_warnings(self) -> None:
-        for warning in self._queue.warnings:
-            logger.warning("%s", warning)
+        for warning in self._queue.warnings:  # a disk that fails once fails for each file, again and again
+            logger.log(logging.DEBUG if self._has_warned else logging.WARNING, "%s", warning)
+            self._has_warned = True
         self._queue.warnings.clear()
 
     def _send(

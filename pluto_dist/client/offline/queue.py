@@ -16,12 +16,14 @@ from urllib.parse import quote
 from pluto_dist import private_files
 from pluto_dist.client.offline.entry import Entry, in_order
 from pluto_dist.contract.run_ref import RunName
+from pluto_dist.private_files import NotPrivateError
 
 SPOOL_LIMIT = 256 << 20  # bytes; beyond it only creates and ends are kept, up to twice as much
 FILE_LIMIT = 64 << 20  # bytes
 SET_ASIDE = "set-aside"
 LOCK = ".lock"
 _NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_OF_THE_FILE = (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM)  # a link, a socket, another user's
 
 
 class RunQueue:
@@ -80,9 +82,10 @@ class RunQueue:
             except FileNotFoundError:
                 continue  # sent by another process meanwhile
             except (ValueError, OSError) as error:
-                if isinstance(error, OSError) and error.errno in _NO_RESOURCES:
-                    continue  # the request is as it should be: for a later time, or for `pluto-dist sync`
-                self.set_aside(file, error)
+                if isinstance(error, ValueError | NotPrivateError) or error.errno in _OF_THE_FILE:
+                    self.set_aside(file, error)
+                elif error.errno not in _NO_RESOURCES:  # the request may be as it should be, and is for a later time
+                    self.warnings.append(f"{file} cannot be read ({error.strerror}), and stays for `pluto-dist sync`")
             else:
                 found[id(entry)] = (entry, file)
         return [found[id(entry)] for entry in in_order([entry for entry, _ in found.values()])]
@@ -108,19 +111,17 @@ class RunQueue:
     @contextmanager
     def locked(self, seconds: float) -> Iterator[bool]:
         """Hold the lock of the run, which one sender at a time has; whether it was free within ``seconds``."""
-        if self.folder is None or not self.folder.is_dir():
-            yield True
-            return
+        descriptor, is_mine = None, True
         try:
-            descriptor = private_files.lock(self.folder / LOCK, time.monotonic() + seconds)
-        except OSError as error:
-            if error.errno not in _NO_RESOURCES:
-                raise
-            descriptor = None  # what is kept stays
+            if self.folder is not None and self.folder.is_dir():
+                descriptor = private_files.lock(self.folder / LOCK, time.monotonic() + seconds)
+                is_mine = descriptor is not None
+        except OSError as error:  # no lock can be made here: every sender has it, as on a filesystem without locks
+            is_mine = error.errno not in _NO_RESOURCES  # else what is kept stays
         try:
-            yield descriptor is not None
+            yield is_mine
         finally:
-            if descriptor is not None:
+            if descriptor is not None and self.folder is not None:
                 self._tidy(self.folder)
                 private_files.unlock(descriptor)
 
