@@ -74,7 +74,9 @@ class StoreThread:
         self._calls: queue.Queue[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]] | None] = queue.Queue()
         self._began: float | None = None  # the call in progress
         self._is_closed = False
-        self._thread = start_thread(self._work, "pluto_dist store")
+        self._thread = start_thread(
+            self._work, "pluto_dist store", lost="calls of the store that the ranks share have no bound"
+        )
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What ``function(*arguments)`` returns or raises.

@@ -209,12 +209,12 @@ class Simulator:
         finished.left, finished.set_aside = _left(job), _left(job, "set-aside/*")
 
 
-<<<<<<< HEAD
 def _freeze(world: World, host: Host, seconds: float) -> None:
     for process in world.processes:
         if process.host is host and process.is_alive:
             world.freeze(process, seconds)
-=======
+
+
 def _reported(world: World) -> Callable[[Exception, str], None]:
     """What the package does with an exception that none expects: a finding, unless the system has no thread to give."""
 
@@ -224,7 +224,6 @@ def _reported(world: World) -> Callable[[Exception, str], None]:
             world.died(world.task, error)
 
     return report
->>>>>>> 575d5dc (One place for an exception that none expects: in every background thread, in finish() and update_config())
 
 
 def _cancel(world: World, tracker: Tracker) -> None:
