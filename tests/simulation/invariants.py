@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pluto_dist.contract import attempts
+from pluto_dist.lifecycle.participant import INVENTORY_SECONDS
 from pluto_dist.lifecycle.shutdown import JOIN_GRACE
 from simulation.jobs import Part, part_key
 from simulation.kernel import EPOCH, Process
@@ -62,7 +63,8 @@ def init_is_bounded(finished: Finished) -> Iterator[str]:
         if part.began is None or not _ran_free(finished, part):
             continue
         end = part.returned if part.returned is not None else part.signalled or _ended_at(finished, part)
-        if end - part.began > part.timeout + _SLACK:
+        probes = 0.0 if part.error is None else INVENTORY_SECONDS  # which are waited for: the process may end now
+        if end - part.began > part.timeout + probes + _SLACK:
             waited = f"{end - part.began:.1f} s with a timeout of {part.timeout} s"
             yield f"rank {part.rank} of launch {part.launch}: {waited}"
 
@@ -260,6 +262,8 @@ def a_cancelled_run_is_refused(finished: Finished) -> Iterator[str]:
 def nothing_comes_after_the_end(finished: Finished) -> Iterator[str]:
     """No rank of an attempt creates, or attaches to, its run once the attempt's success is on record."""
     for (launch, attempt), parts in _by_attempt(finished).items():
+        if finished.schedule.partitions or not all(_ran_free(finished, part) for part in parts):
+            continue  # a rank that finds no store of the others any more goes on alone
         names = {part.process.name for part in parts}
         mine = [seen for seen in finished.tracker.requests if seen.who in names and seen.status == 200]
         ends = [seen.at for seen in mine if seen.path.endswith("status/update") and _is_success(seen)]

@@ -251,6 +251,7 @@ def _continue(
     """
     records, notes = attempts.recorded(state.config), []
     if records.get(entry.key) is not None:
+        known.is_over = known.is_over or _was_ended(state, entry.launch)
         told = _lacking(
             _numbered(request, entry.key, _with_hardware(mine, request, state, entry.key)), _kept(state.config)
         )
@@ -273,6 +274,12 @@ def _continue(
 def _is_late(entry: Entry, known: _Known, records: dict[str, Any], mine: dict[str, Any]) -> bool:
     """Whether another attempt has gone on with the run; the one that is alive is the last, whatever clocks say."""
     return entry.key != known.attempt and attempts.is_late(records, entry.key, mine, is_alive=known.is_alive)
+
+
+def _was_ended(state: RunState, launch: str) -> bool:
+    """Whether ranks have ended the run after ``launch`` came to it: not a monitor, nor the launch before."""
+    theirs = state.status_metadata if isinstance(state.status_metadata, dict) else {}
+    return state.status == "COMPLETED" or (state.status in PRECEDENCE and theirs.get("launch") == launch)
 
 
 def _external_id(entry: Entry) -> str | None:
