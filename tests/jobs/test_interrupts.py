@@ -27,6 +27,22 @@ print("joined", flush=True)
 run.finish()
 print("finished", flush=True)
 """
+HANDLED = """
+import os, threading, time
+import torch.distributed
+import pluto_dist, pluto_dist.api
+print("ready", flush=True)
+try:
+    run = pluto_dist.init(project="interrupted", timeout=60)
+except KeyboardInterrupt:
+    began = time.monotonic()
+while any(thread.name.startswith("pluto_dist") for thread in threading.enumerate()):
+    time.sleep(0.05)
+print(f"alone after {time.monotonic() - began:.1f} s", flush=True)
+run = pluto_dist.init(project="interrupted", timeout=2)
+run.finish()
+print("finished", flush=True)
+"""
 WORKER = {
     "TORCHELASTIC_RUN_ID": "none",
     "TORCHELASTIC_RESTART_COUNT": "0",
@@ -106,11 +122,13 @@ WAITS: dict[str, Callable[[], object]] = {
 }
 
 
-def interrupted(environ: dict[str, str], number: signal.Signals, after: str) -> tuple[float, int, str]:
+def interrupted(
+    environ: dict[str, str], number: signal.Signals, after: str, script: str = RANK
+) -> tuple[float, int, str]:
     """A rank that waits after it said ``after``: seconds from the signal to its end, exit code, output."""
     base = {name: value for name, value in os.environ.items() if not name.startswith("PLUTO_")}
     process = subprocess.Popen(
-        [sys.executable, "-c", RANK],
+        [sys.executable, "-c", script],
         env=base | {"RES_OPTIONS": "attempts:0", "PLUTO_API_KEY": "k", "PLUTO_URL_API": "http://127.0.0.1:9"} | environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -141,6 +159,19 @@ def test_a_signal_ends_init(wait, number):
     assert code == -number
     assert "joined" not in output
     assert ("KeyboardInterrupt" in output) == (number == signal.SIGINT)
+
+
+def test_an_interrupted_init_leaves_nobody_behind(tracker):
+    """A script that handles ctrl-C in init() goes on without a thread of that, and its next run is another one.
+
+    The thread waits for the other node, and would create the run after some seconds.
+    """
+    with agents_store() as environ:
+        place = environ | tracker.environ() | {"RANK": "0", "GROUP_RANK": "0", "GROUP_WORLD_SIZE": "2"}
+        _, code, output = interrupted(place, signal.SIGINT, after="ready", script=HANDLED)
+    assert code == 0, output
+    assert float(output.partition("alone after ")[2].split()[0]) < 3, output
+    assert [run["status"] for run in tracker.runs("interrupted")] == ["TERMINATED", "COMPLETED"]
 
 
 def test_a_signal_ends_finish(tracker):
