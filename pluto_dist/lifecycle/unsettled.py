@@ -144,6 +144,5 @@ def creation_of(context: RankContext, process: Callable[[], Process] | None = No
         return CreationContext.of(context, document)
     except ExchangeError as error:
         logger.debug("what the other ranks know is not recorded: %s", error)
-        return CreationContext(
-            context.agreed, membership.token, attempts.key(time.time(), plan.host), (plan.host,), None, None, document
-        )
+        key = context.outbox.attempt or attempts.key(time.time(), plan.host)  # that of the create that it has sent
+        return CreationContext(context.agreed, membership.token, key, (plan.host,), None, None, document)

@@ -178,6 +178,18 @@ class Moment:
     message: int = 0
     signal: signal.Signals | None = None
 
+    @property
+    def code(self) -> int:
+        """The process's exit code."""
+        if self.signal is not None and self.way != "goes on":
+            return -self.signal
+        return {"raises": 1, "raises in with": 1, "sys.exit(3)": 3, "os._exit(4)": 4}.get(self.way, 0)
+
+    @property
+    def status(self) -> str:
+        """What the run is in the end."""
+        return "TERMINATED" if self.signal is not None else "FAILED" if self.code else "COMPLETED"
+
     def __str__(self) -> str:
         message = f", message {self.message}" if self.message else ""
         return f"{self.place}{message}: {self.way if self.signal is None else f'{self.signal.name}, {self.way}'}"

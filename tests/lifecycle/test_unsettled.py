@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from lifecycle.ranks import context_of, member_of, plan_of
 from pluto_dist.client.offline import queue
 from pluto_dist.client.offline.entry import Entry
+from pluto_dist.errors import ExchangeError
 from pluto_dist.lifecycle.plan import Plan
-from pluto_dist.lifecycle.unsettled import UnsettledRun, alone
+from pluto_dist.lifecycle.unsettled import UnsettledRun, alone, creation_of
 from pluto_dist.rendezvous.session import Session
 from pluto_dist.rendezvous.store import LocalStore
 
@@ -72,6 +74,26 @@ def test_a_node_that_cannot_know_the_id_keeps_nothing(tmp_path, node):
 
 def connected(plan: Plan, folder: Path, **more: Any) -> Any:
     return context_of(plan, member_of(LocalStore()), spool=plan.settings.spool, **more)
+
+
+def test_a_rank_that_loses_the_store_keeps_the_attempt_that_it_created(tmp_path):
+    """Its end would be that of an earlier attempt, if what it keeps were of another one than what the tracker has."""
+    plan, store = rank_of(tmp_path, 0), LostStore()
+    context = context_of(plan, member_of(store), spool=plan.settings.spool)
+    context.outbox.attempt = "the attempt"
+    store.is_lost = True
+    assert creation_of(context).key == "the attempt"
+
+
+class LostStore(LocalStore):
+    """A store that can be lost."""
+
+    is_lost = False
+
+    def get_all(self, keys: Sequence[str]) -> list[str | None]:
+        if self.is_lost:
+            raise ExchangeError("it is lost")
+        return super().get_all(keys)
 
 
 def test_the_ranks_that_are_connected_keep_it_once(tmp_path):
