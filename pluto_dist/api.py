@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pluto_dist import background, environments, identity, log
+from pluto_dist.contract.secret import Environ
 from pluto_dist.environments import single_process
 from pluto_dist.environments.context import LaunchContext
 from pluto_dist.environments.launch_environ import as_launched
@@ -97,12 +98,12 @@ def init(
         project, name, config, tags, run_id, resume, fork_run_id, fork_step, inherit_config, inherit_tags,
         logger_settings, created_at, updated_at, mode, timeout, on_error, metadata,
     )  # fmt: skip
-    return begin(arguments, current_process(), as_launched(dict(os.environ)), wait=wait)
+    return begin(arguments, current_process(), as_launched(Environ(os.environ)), wait=wait)
 
 
 def begin(arguments: Arguments, process: ProcessState, environ: Mapping[str, str], *, wait: bool = True) -> Run:
     """:func:`init`, for a process whose state and environment are given; returns and raises the same."""
-    started = time.monotonic()
+    started, environ = time.monotonic(), Environ(environ)
     if (run := process.open_run) is not None:
         if process.is_opened_for_script:
             process.is_opened_for_script = False

@@ -51,7 +51,7 @@ class Run:
         self._finished = participant is None
         self._caught: Ending | None = None
         self._exported: sdk.Exported | None = None
-        self._sdk: list[Any] = []
+        self._sdk: list[sdk.Attached] = []
         self._hooks = None if participant is None else ExitHooks(self)
         # With restarts left SIGTERM is not the end. From here on a signal may call `on_sigterm`.
         listens = participant is not None and not self._restarts_left
@@ -207,11 +207,11 @@ class Run:
         if participant is None or self._finished or self._answer is None or self.run_id is None:
             logger.warning("attach_sdk(): this run is %s, so there is none to attach to", self.mode)
             return None
-        op = sdk.attach(self.plan, self.run_id, samples=participant.is_node_leader, arguments=arguments)
-        self._sdk.append(op)
+        attached = sdk.attach(self.plan, self.run_id, samples=participant.is_node_leader, arguments=arguments)
+        self._sdk.append(attached)
         if self._hooks is not None:
             self._hooks.end_first()  # before the SDK's own exit function, which waits for no upload
-        return op
+        return attached.op()
 
     def export_to_sdk(self) -> None:
         """Write this run's id to the SDK's variables, for a plain ``pluto.init()`` here or in a child process."""
@@ -328,8 +328,8 @@ class Run:
             self._hooks.remove()
         if self._exported is not None:
             sdk.restore(self._exported)
-        for op in self._sdk:
-            sdk.release(op)
+        for attached in self._sdk:
+            attached.release()
 
     def _stop_listening(self) -> None:
         if self._termination is not None:

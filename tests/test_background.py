@@ -17,6 +17,7 @@ import pluto_dist
 from pluto_dist import background
 from pluto_dist.background import border, new_thread, start_thread, start_timer
 from pluto_dist.client.deadline import DeadlineAdapter
+from pluto_dist.contract.secret import Secret
 from pluto_dist.settings.keychain import stored_key
 
 OTHER_THREADS = {
@@ -54,7 +55,7 @@ def test_no_thread_to_be_had(caplog: pytest.LogCaptureFixture):
     """Nothing is raised; what needs a thread does without it, and one warning says what is lost."""
     assert start_thread(print, "pluto_dist test", lost="nothing is printed") is None
     start_timer(0.0, print, "pluto_dist test", lost="nothing is printed")
-    with DeadlineAdapter().within(5):
+    with DeadlineAdapter(Secret("mlps_k")).within(5):
         pass
     assert stored_key() is None
     told = [line for line in messages(caplog, logging.WARNING) if line.startswith("nothing is printed")]

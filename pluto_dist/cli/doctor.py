@@ -40,7 +40,7 @@ def doctor(*, offline: bool, timeout: float, as_json: bool, profile: str | None,
     if profile is not None:
         _write_profile(profile, timeout, keep_ids)
         return
-    report = examine(Machine(dict(os.environ), offline, timeout), CHECK_GROUPS)
+    report = examine(Machine(os.environ, offline, timeout), CHECK_GROUPS)
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
     elif sys.stdout.isatty():

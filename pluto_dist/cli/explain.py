@@ -6,11 +6,11 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
+from pluto_dist.contract.secret import Environ
 from pluto_dist.doctor.explain import Explanation
 from pluto_dist.doctor.explain import explain as explained
 from pluto_dist.errors import PlutoDistError
@@ -44,14 +44,14 @@ def explain(*, file: str | None, run_id: str | None, resume: bool | None, as_jso
     click.echo(json.dumps(told.to_json(), indent=2) if as_json else "\n".join(_lines(told)))
 
 
-def _environment(file: str | None) -> Mapping[str, str]:
+def _environment(file: str | None) -> Environ:
     if file is None:
-        return dict(os.environ)
+        return Environ(os.environ)
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise click.ClickException(f"the environment file {file} cannot be read: {error.strerror}") from error
-    return parse(text)
+    return Environ(parse(text))
 
 
 def parse(text: str) -> dict[str, str]:

@@ -111,7 +111,7 @@ def _details(run: Reference, project: str | None) -> Any:
     if why := impossible(run.value):
         raise click.ClickException(f"{run.value[:100]!r} {why}")
     try:
-        chosen = keychain.with_stored_key(settings.load(dict(os.environ), project=project))
+        chosen = keychain.with_stored_key(settings.load(os.environ, project=project))
         key = chosen.api_key
         if key is None:
             raise click.ClickException(f"no API key: set PLUTO_API_KEY to a key of {chosen.url_api}")

@@ -73,7 +73,7 @@ def own_options(**options: Any) -> list[str]:
 
 def _settings(*, project: str | None, run_id: str | None, resume: bool | None, offline: bool, **_: Any) -> Settings:
     mode = "offline" if offline else None
-    chosen = settings.load(dict(os.environ), project=project, run_id=run_id, resume=resume, mode=mode)
+    chosen = settings.load(os.environ, project=project, run_id=run_id, resume=resume, mode=mode)
     return keychain.with_stored_key(chosen) if chosen.mode == "online" else chosen
 
 

@@ -17,6 +17,7 @@ from pluto_dist.client.offline.sync import Synced
 from pluto_dist.client.offline.sync import sync as send
 from pluto_dist.client.tracker_client import TrackerClient, user_agent
 from pluto_dist.contract.run_requests import CreateRunRequest, UpdateStatusRequest
+from pluto_dist.contract.secret import Environ
 from pluto_dist.errors import ConfigurationError
 from pluto_dist.settings import keychain, settings
 
@@ -33,9 +34,9 @@ def sync(*, path: Path | None, to: str | None, dry_run: bool) -> None:
     Every run keeps its id, its times and its end. May be interrupted, repeated, and run on several machines at the
     same time. Exits with 1 where something is still kept.
     """
-    environ = dict(os.environ)
+    environ = Environ(os.environ)
     try:
-        chosen = settings.load({**environ, "PLUTO_URL_API": to} if to else environ)
+        chosen = settings.load(environ.changed({"PLUTO_URL_API": to}) if to else environ)
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from error
     waiting = _waiting(_spool(path, chosen))

@@ -156,4 +156,4 @@ def main(folder: str | None, modules: frozenset[str]) -> None:
     if isinstance(given, int):  # --help and --version
         sys.exit(given)
     target, options = given
-    runner.run(target, options, os.environ, runner.Start(folder, modules))
+    runner.run(target, options, os.environ.get("TORCHELASTIC_ERROR_FILE", ""), runner.Start(folder, modules))

@@ -1,7 +1,10 @@
-"""A requests adapter whose requests end by a deadline, however slowly the server answers.
+"""A requests adapter whose requests end by a deadline, however slowly the server answers, and carry the API key.
 
 requests' timeout starts again with every byte, so a server that sends one byte a second blocks its caller for ever.
 Here a timer shuts the connection down, if the system has a thread to give.
+
+The key is written with the last bytes of the request's head, straight to the socket: no session, request or header has
+it, and no frame of requests, urllib3 or http.client, whose tracebacks may be shown with local variables.
 """
 
 from __future__ import annotations
@@ -19,13 +22,44 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import PoolManager
 
 from pluto_dist.background import start_timer
+from pluto_dist.contract.secret import Secret
+
+
+class _KeyedConnection(HTTPConnection):
+    """A connection that adds the header with the key to each request, but not to a CONNECT of a proxy."""
+
+    key: Secret
+    connections: weakref.WeakSet[HTTPConnection]
+    _is_at_head = False
+
+    def connect(self) -> None:
+        self.connections.add(self)
+        super().connect()
+
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is None:
+            self.connect()  # a proxy may be asked for a tunnel
+        self._is_at_head = True
+        super().endheaders(*args, **kwargs)
+
+    def send(self, data: Any) -> None:
+        if self._is_at_head:  # the whole head, which ends in an empty line
+            self._is_at_head = False
+            self.sock.sendall(b"%sAuthorization: Bearer %s\r\n\r\n" % (data[:-2], self.key.reveal().encode()))
+        else:
+            super().send(data)
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """An adapter for one thread at a time, whose connections :meth:`within` can cut."""
+    """An adapter for one thread at a time, whose connections :meth:`within` can cut.
 
-    def __init__(self) -> None:
+    Args:
+        key: of the tracker.
+    """
+
+    def __init__(self, key: Secret) -> None:
         self._connections: weakref.WeakSet[HTTPConnection] = weakref.WeakSet()
+        self._key = key
         super().__init__()
 
     @contextmanager
@@ -55,17 +89,11 @@ class DeadlineAdapter(HTTPAdapter):
         return manager
 
     def _watch(self, manager: PoolManager) -> None:
-        connections = self._connections
+        class Plain(_KeyedConnection):
+            key, connections = self._key, self._connections
 
-        class Plain(HTTPConnection):
-            def connect(self) -> None:
-                connections.add(self)
-                super().connect()
-
-        class Encrypted(HTTPSConnection):
-            def connect(self) -> None:
-                connections.add(self)
-                super().connect()
+        class Encrypted(_KeyedConnection, HTTPSConnection):
+            key, connections = self._key, self._connections
 
         class PlainPool(HTTPConnectionPool):
             ConnectionCls = Plain

@@ -1,4 +1,4 @@
-"""Parts of an HTTP answer: the error in words, the date, when to try again, the target of a redirect.
+"""An HTTP answer without the API key, which a server may echo, and its parts: the error in words, the date, ...
 
 Pure, except that the clock of this machine is used if the answer has no date.
 """
@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import InvalidHeader
 from urllib3.util.retry import Retry
+
+from pluto_dist.contract.secret import Secret
 
 
 def redirected(url: str, location: str) -> str:
@@ -25,20 +28,38 @@ def redirected(url: str, location: str) -> str:
     return f"{origin(url)} redirects elsewhere; a redirected request would lose its body.\n{advice}"
 
 
-def date_of(response: requests.Response) -> float:
-    """The answer's date, seconds since 1970; this machine's clock if it has none."""
-    with suppress(ValueError, TypeError, OverflowError):  # no date, or no HTTP date
-        return (
-            parsedate_to_datetime(response.headers["Date"]).timestamp() if "Date" in response.headers else time.time()
-        )
-    return time.time()
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The parts of an answer that count, with the key masked."""
 
+    status: int
+    content: bytes
+    date_header: str
+    retry_header: str
+    location: str
 
-def retry_after(response: requests.Response) -> float:
-    try:
-        return max(0.0, Retry().parse_retry_after(response.headers.get("Retry-After", "0")))
-    except (InvalidHeader, ValueError, OverflowError):
-        return 0.0  # neither seconds nor a date: as good as none
+    @classmethod
+    def read(cls, response: requests.Response, limit: int, key: Secret) -> Answer:
+        """The answer, with at most ``limit`` bytes of its body."""
+
+        def header(name: str) -> str:
+            return key.masked(response.headers.get(name, ""))
+
+        content = key.masked_bytes(response.raw.read(limit, decode_content=True))
+        return cls(response.status_code, content, header("Date"), header("Retry-After"), header("Location"))
+
+    def date(self) -> float:
+        """Seconds since 1970; this machine's clock if the answer has no date."""
+        with suppress(ValueError, TypeError, OverflowError):  # no date, or no HTTP date
+            return parsedate_to_datetime(self.date_header).timestamp()
+        return time.time()
+
+    def retry_after(self) -> float:
+        """For how many seconds the server asks to be left alone."""
+        try:
+            return max(0.0, Retry().parse_retry_after(self.retry_header or "0"))
+        except (InvalidHeader, ValueError, OverflowError):
+            return 0.0  # neither seconds nor a date: as good as none
 
 
 def error_text(content: bytes) -> str:

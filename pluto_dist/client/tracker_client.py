@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
-from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError
 
 from pluto_dist.client import responses
@@ -40,7 +39,7 @@ from pluto_dist.contract.run_requests import (
     UpdateStatusRequest,
     UpdateTagsRequest,
 )
-from pluto_dist.contract.secret import Secret, is_header_word
+from pluto_dist.contract.secret import Secret
 from pluto_dist.contract.storable import body_of, storable_name
 from pluto_dist.contract.validation import ContractError, Json, Record
 from pluto_dist.errors import (
@@ -65,17 +64,6 @@ HEARTBEAT_PATH = "/api/runs/trigger"
 _LINE_BREAK = "\n"  # an f-string takes no backslash before Python 3.12
 
 
-class BearerAuth(AuthBase):
-    """The key, as a header of each request; set as an auth object, so that no ``~/.netrc`` replaces it."""
-
-    def __init__(self, key: Secret) -> None:
-        self._key = key
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._key.reveal()}"
-        return request
-
-
 class _Session(requests.Session):
     """A session that does not parse the target of a redirect."""
 
@@ -97,14 +85,14 @@ class TrackerClient:
     """
 
     def __init__(self, url_api: str, url_py: str, api_key: Secret, *, user_agent: str) -> None:
-        if not is_header_word(api_key.reveal()):
+        if not api_key.is_header_word():
             raise ConfigurationError("the API key must be one word of printable ASCII, as an HTTP header carries it")
         self._url_api, self._url_py, self._key = url_api, url_py, api_key
         self._session = _Session()
-        self._adapter = DeadlineAdapter()
+        self._adapter = DeadlineAdapter(api_key)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, self._adapter)
-        self._session.auth = BearerAuth(api_key)
+        self._session.auth = _as_it_is
         self._session.headers["User-Agent"] = user_agent
         self._stopped = threading.Event()
         self.server_time = 0.0  # the tracker's clock at its last answer, seconds since 1970; 0 before one
@@ -294,27 +282,28 @@ class TrackerClient:
                     method, url, json=body, timeout=seconds, allow_redirects=False, stream=True
                 ) as response,
             ):
-                content = response.raw.read(ANSWER_LIMIT + 1, decode_content=True)
+                answer = responses.Answer.read(response, ANSWER_LIMIT + 1, self._key)
         except (requests.RequestException, HTTPError, OSError) as error:
-            # requests translates urllib3's errors only until the body is read. The cause is not chained: it may
-            # show what the server echoed.
-            raise _TryAgainError(self._unreachable(url, error)) from None
-        return self._answer(url, response, content)
+            # requests translates urllib3's errors only until the body is read.
+            failure = self._unreachable(url, error)
+        else:
+            return self._read(url, answer)
+        raise _TryAgainError(failure)  # without the cause, which may show what the server echoed
 
-    def _answer(self, url: str, response: requests.Response, content: bytes) -> Any:
-        content = content.replace(self._key.reveal().encode(), b"***")
-        self.server_time = responses.date_of(response)
+    def _read(self, url: str, answer: responses.Answer) -> Any:
+        """What ``answer`` says; an error if it is one."""
+        self.server_time = answer.date()
         self.clock_offset = self.server_time - time.time()
-        status, text = response.status_code, responses.error_text(content)
+        status, text = answer.status, responses.error_text(answer.content)
         if 300 <= status < 400:
-            raise UnexpectedAnswerError(responses.redirected(url, self._masked(response.headers.get("Location", ""))))
+            raise UnexpectedAnswerError(responses.redirected(url, answer.location))
         if status == 401:
             raise AuthenticationError(
                 f"{responses.origin(url)} refused the API key (HTTP 401: {text}).\n"
                 "Set PLUTO_API_KEY to a key of that server; PLUTO_URL_API says which server is asked."
             )
         if status in _RETRIED:
-            after = responses.retry_after(response)
+            after = answer.retry_after()
             told = f"{responses.origin(url)} answered HTTP {status}: {text}\nIf it goes on, ask who runs that server."
             raise _TryAgainError(TrackerUnavailableError(told, after), after)
         if status == 400 and text.startswith(AT_LIMIT):
@@ -328,10 +317,10 @@ class TrackerClient:
             raise RequestRefusedError(
                 f"{responses.origin(url)} refused {path} (HTTP {status}): {text}\n{advice}", status
             )
-        if len(content) > ANSWER_LIMIT:
+        if len(answer.content) > ANSWER_LIMIT:
             raise UnexpectedAnswerError(f"{responses.origin(url)} answered more than {ANSWER_LIMIT} bytes")
         try:
-            return json.loads(content)
+            return json.loads(answer.content)
         except (ValueError, RecursionError) as error:
             raise UnexpectedAnswerError(
                 f"{responses.origin(url)} answered HTTP 200 with something that is not JSON: {text}\n"
@@ -341,15 +330,17 @@ class TrackerClient:
     def _unreachable(self, url: str, error: Exception) -> TrackerUnavailableError:
         cause = error.args[0] if error.args else error
         text = str(getattr(cause, "reason", cause)) or type(error).__name__
-        reason = self._masked(text).rpartition("): ")[2]  # without urllib3's "HTTPConnection(host=...): "
+        reason = self._key.masked(text).rpartition("): ")[2]  # without urllib3's "HTTPConnection(host=...): "
         variable = "PLUTO_URL_PY" if url == self._url_py + HEARTBEAT_PATH else "PLUTO_URL_API"
         return TrackerUnavailableError(
             f"{responses.origin(url)} cannot be reached ({reason[:300]}).\n"
             f"Check {variable}, and HTTPS_PROXY and NO_PROXY if there is a proxy."
         )
 
-    def _masked(self, text: str) -> str:
-        return text.replace(self._key.reveal(), "***")
+
+def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """The session's auth, so that it takes none from a ``~/.netrc``: the connection adds the key."""
+    return request
 
 
 def _backoff(tries: int) -> float:

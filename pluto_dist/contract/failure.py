@@ -111,7 +111,7 @@ class Failure(Record):
 
         def shown(lines: Iterable[str]) -> str:
             text = "".join(lines).strip()
-            return text if key is None else text.replace(key.reveal(), "***")
+            return text if key is None else key.masked(text)
 
         told = TracebackException.from_exception(error) if isinstance(error, BaseException) else error
 

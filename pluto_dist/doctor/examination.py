@@ -21,11 +21,8 @@ from pluto_dist.doctor.finding import (
     problem,
 )
 from pluto_dist.inventory.safe_read import attempt
-from pluto_dist.settings.settings import VARIABLES
 
 T = TypeVar("T")
-
-_KEY_VARIABLES = next(variable.names for variable in VARIABLES if variable.setting == "api_key")
 
 
 class DaemonCall(Generic[T]):
@@ -117,6 +114,6 @@ def _without_secrets(finding: Finding, machine: Machine) -> Finding:
 
 def _redacted(text: str, machine: Machine) -> str:
     """``text`` without the API key and passwords in URLs; a safeguard, since no check prints them."""
-    for key in filter(None, (machine.environ.get(name, "").strip() for name in _KEY_VARIABLES)):
-        text = text.replace(key, "***")
+    for key in machine.keys.values():
+        text = key.masked(text)
     return re.sub(r"://[^/@\s]*@", "://***@", text)

@@ -16,6 +16,7 @@ from typing import Any
 
 from pluto_dist import environments, identity
 from pluto_dist.client import rate_limit
+from pluto_dist.contract.secret import Environ
 from pluto_dist.doctor.finding import CheckGroup, Finding, Machine, ok, problem
 from pluto_dist.environments import scheduler_jobs
 from pluto_dist.environments.context import LaunchContext
@@ -95,6 +96,7 @@ def explain(environ: Mapping[str, str], *, run_id: str | None = None, resume: bo
         ConfigurationError: a setting cannot be used.
         LaunchError: the error that ``init()`` would raise.
     """
+    environ = Environ(environ)
     chosen = settings.load(environ, run_id=run_id, resume=resume)
     context = environments.detect(environ)
     decision = identity.decide(context, run_id=chosen.run_id, resume=chosen.resume)

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from pluto_dist.contract.secret import KEY_VARIABLES, Environ, Secret
+
 F = TypeVar("F")
 
 Verdict = Literal["ok", "warning", "problem", "not applicable"]
@@ -75,7 +77,7 @@ class Machine:
     """The input of a probe.
 
     Attributes:
-        environ: the environment of the future job.
+        environ: the environment of the future job; with the API key as a secret, whatever was given.
         offline: whether to skip requests to the tracker.
         timeout: seconds after which a probe is abandoned.
         root: the folder that contains /proc, /sys and /dev.
@@ -85,6 +87,15 @@ class Machine:
     offline: bool = False
     timeout: float = TIMEOUT
     root: Path = Path("/")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "environ", Environ(self.environ))
+
+    @property
+    def keys(self) -> dict[str, Secret]:
+        """The API key in each variable that has one."""
+        environ = Environ(self.environ)
+        return {name: key for name in KEY_VARIABLES if (key := environ.secret(name)) is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,8 +91,7 @@ def probe(machine: Machine) -> TrackerFacts:
 
 def _key(machine: Machine, chosen: Settings) -> tuple[Secret | None, str]:
     if chosen.api_key is not None:
-        names = next(variable.names for variable in settings.VARIABLES if variable.setting == "api_key")
-        return chosen.api_key, next(name for name in names if machine.environ.get(name))
+        return chosen.api_key, next(iter(machine.keys))
     stored = keychain.stored_key(min(keychain.SECONDS, machine.timeout * KEYCHAIN_SHARE))
     if stored is None:
         return None, ""

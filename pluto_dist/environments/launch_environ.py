@@ -6,28 +6,26 @@ is still where torchrun's agent said, and the kernel keeps what it said.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from pluto_dist.contract.secret import Environ
+from pluto_dist.environments.process_facts import variables_of
 
 _ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
 
 
-def as_launched(environ: Mapping[str, str]) -> Mapping[str, str]:
+def as_launched(environ: Environ) -> Environ:
     """``environ`` with the address of torchrun's store as torchrun gave it.
 
     A process that torchrun's agent did not start by a command has what its environment says.
     """
-    given = _given()
+    given = _given_variables()
     if "TORCHELASTIC_RUN_ID" not in given or given["TORCHELASTIC_RUN_ID"] != environ.get("TORCHELASTIC_RUN_ID"):
         return environ
-    return {**environ, **{name: given[name] for name in _ADDRESS if name in given}}
+    return environ.changed({name: given[name] for name in _ADDRESS if name in given})
 
 
-def _given() -> dict[str, str]:
-    """The variables that the kernel gave this process; none where it does not tell."""
+def _given_variables() -> dict[str, str]:
+    """What the kernel gave this process; nothing where it does not tell."""
     try:
-        lines = Path("/proc/self/environ").read_bytes().split(b"\0")
+        return variables_of("self", ("TORCHELASTIC_RUN_ID", *_ADDRESS))
     except OSError:
         return {}
-    pairs = (line.decode(errors="surrogateescape").partition("=") for line in lines)
-    return {name: value for name, _, value in pairs}

@@ -15,8 +15,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,10 +103,10 @@ def is_spawned(environ: Mapping[str, str]) -> bool:
     if multiprocessing.parent_process() is None:
         return False
     try:
-        given = Path("/proc/self/environ").read_bytes().split(b"\0")
+        given = variables_of("self", _SET_BY_ELASTIC_AGENT)
     except OSError:
         return True
-    return all(name not in environ or f"{name}={environ[name]}".encode() in given for name in _SET_BY_ELASTIC_AGENT)
+    return all(name not in environ or given.get(name) == environ[name] for name in _SET_BY_ELASTIC_AGENT)
 
 
 def _starts_ranks() -> bool:
@@ -173,6 +174,18 @@ def process_name(pid: int) -> str:
     with suppress(OSError, ValueError, IndexError):
         return f"{pid} {stat_of(pid)[1]}"
     return str(pid)
+
+
+def variables_of(pid: str, names: Iterable[str]) -> dict[str, str]:
+    """Those of the variables ``names`` that process ``pid`` ("self" for this one) was started with.
+
+    Raises:
+        OSError: no /proc, or another user's process.
+    """
+    wanted = b"|".join(re.escape(name.encode()) for name in names)
+    # No list of all variables: one of them is the API key, and a traceback may show the locals of this frame.
+    found = re.findall(rb"(?:\A|(?<=\0))(" + wanted + rb")=([^\0]*)", Path(f"/proc/{pid}/environ").read_bytes())
+    return {name.decode(): value.decode(errors="surrogateescape") for name, value in found}
 
 
 def stat_of(pid: int) -> tuple[int, str]:

@@ -68,7 +68,7 @@ class _Program:
     is_file: bool = False
 
 
-def run(target: Target, options: Mapping[str, Any], environ: Mapping[str, str], start: Start) -> None:
+def run(target: Target, options: Mapping[str, Any], error_file: str, start: Start) -> None:
     """Run ``target`` within the run that ``init(**options)`` joins.
 
     To be called last by the module that python was started with: its names are gone afterwards. Returns when the script
@@ -78,7 +78,7 @@ def run(target: Target, options: Mapping[str, Any], environ: Mapping[str, str], 
         target: what to run.
         options: arguments of ``init()``, on top of the script's own. If the script does not call it, errors of the
             tracker are warnings.
-        environ: the environment, for the error file of torch's agent.
+        error_file: where torch's agent looks for the error; "" for none.
         start: the state of the interpreter.
 
     Raises:
@@ -88,7 +88,7 @@ def run(target: Target, options: Mapping[str, Any], environ: Mapping[str, str], 
     _begin(options, opens=not _uses_package(target, start))
     namespace = _set_up(program, start)
     worker = os.getpid()  # a child that the script forks may return here too
-    caught = _Caught(lambda error: _write_error_file(error, environ if os.getpid() == worker else {}))
+    caught = _Caught(lambda error: _write_error_file(error, error_file if os.getpid() == worker else ""))
     with caught:
         program.execute(namespace)
     if os.getpid() == worker and not isinstance(caught.error, KeyboardInterrupt):
@@ -290,9 +290,8 @@ def _is_failure(error: BaseException) -> bool:
     return error.code & 0xFF != 0 if isinstance(error.code, int) else error.code is not None
 
 
-def _write_error_file(error: BaseException, environ: Mapping[str, str]) -> None:
+def _write_error_file(error: BaseException, file: str) -> None:
     """Write torch's error file, while ``error`` is being handled; one that the script wrote itself stays."""
-    file = environ.get("TORCHELASTIC_ERROR_FILE")
     if not file or isinstance(error, KeyboardInterrupt) or not _is_failure(error):
         return
     try:

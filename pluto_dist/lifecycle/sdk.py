@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +66,45 @@ def restore(exported: Exported) -> None:
                 os.environ[name] = before
 
 
-def attach(plan: Plan, run_id: str, *, samples: bool, arguments: dict[str, Any]) -> Any:
+class Attached:
+    """An SDK run, whose settings have the key: no variable of this package refers to it but through this.
+
+    Args:
+        op: what ``pluto.init()`` returned.
+    """
+
+    __slots__ = ("op",)
+
+    def __init__(self, op: Any) -> None:
+        self.op: Callable[[], Any] = lambda: op
+
+    def disable_end(self) -> Attached:
+        """Make the SDK's ``finish()``, also as its exit hook, close without ending the run."""
+        import atexit
+
+        atexit.unregister(self.op().finish)
+        self.op().finish = self.op().close
+        atexit.register(self.op().close)
+        return self
+
+    def release(self) -> None:
+        """Close the SDK run once its uploads are done, or after :data:`UPLOAD_SECONDS`.
+
+        In a job of several ranks the SDK itself does not wait; the rest goes on in its own process.
+        """
+        until = time.monotonic() + UPLOAD_SECONDS
+        while time.monotonic() < until and self._uploads() > 0:
+            time.sleep(0.1)
+        self.op().close()
+
+    def _uploads(self) -> int:
+        if getattr(self.op(), "_sync_manager", None) is None:
+            return 0
+        count: int = self.op()._sync_manager.get_pending_count()
+        return count
+
+
+def attach(plan: Plan, run_id: str, *, samples: bool, arguments: dict[str, Any]) -> Attached:
     """An SDK run in the run ``run_id``, set up for one rank of many.
 
     Args:
@@ -97,27 +135,4 @@ def attach(plan: Plan, run_id: str, *, samples: bool, arguments: dict[str, Any])
     defaults = {"project": plan.request.project_name, "dir": str(folder), "run_id": run_id, "resume": True}
     if "dir" not in given:
         folder.mkdir(parents=True, exist_ok=True)
-    op = pluto.init(settings=settings, **{**defaults, **given})
-    _disable_end(op)
-    return op
-
-
-def _disable_end(op: Any) -> None:
-    """Make ``op.finish()``, also as the SDK's exit hook, close without ending the run."""
-    import atexit
-
-    atexit.unregister(op.finish)
-    op.finish = op.close
-    atexit.register(op.close)
-
-
-def release(op: Any) -> None:
-    """Close an SDK run once its uploads are done, or after :data:`UPLOAD_SECONDS`.
-
-    In a job of several ranks the SDK itself does not wait; the rest goes on in its own process.
-    """
-    manager = getattr(op, "_sync_manager", None)
-    until = time.monotonic() + UPLOAD_SECONDS
-    while manager is not None and time.monotonic() < until and manager.get_pending_count() > 0:
-        time.sleep(0.1)
-    op.close()
+    return Attached(pluto.init(settings=settings, **{**defaults, **given})).disable_end()

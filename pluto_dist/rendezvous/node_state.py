@@ -25,7 +25,7 @@ from urllib.parse import quote, unquote
 
 from pluto_dist import private_files
 from pluto_dist.environments.context import LaunchContext
-from pluto_dist.environments.process_facts import process_name, stat_of
+from pluto_dist.environments.process_facts import process_name, stat_of, variables_of
 
 _PREFIX = ".pluto_dist_"
 _LIMIT = 8192
@@ -161,7 +161,7 @@ def _agent(marks: tuple[str, ...]) -> str | None:
 
 
 def _agent_pid(marks: tuple[str, ...]) -> int | None:
-    mine, pid = _variables("self"), os.getppid()
+    mine, pid = variables_of("self", marks), os.getppid()
     if any(mark in mine for mark in marks):  # else it was started without them, as by multiprocessing
         for _ in range(_GENERATIONS):
             if pid == 0 or _is_agent(pid, marks, mine):
@@ -172,13 +172,7 @@ def _agent_pid(marks: tuple[str, ...]) -> int | None:
 
 def _is_agent(pid: int, marks: tuple[str, ...], mine: dict[str, str]) -> bool:
     try:
-        theirs = _variables(str(pid))
+        theirs = variables_of(str(pid), marks)
     except PermissionError:
         return True  # another user's: a scheduler's daemon
     return any(theirs.get(mark) != mine.get(mark) for mark in marks)
-
-
-def _variables(pid: str) -> dict[str, str]:
-    """The environment that process ``pid`` was started with."""
-    lines = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
-    return {name: value for name, _, value in (line.partition("=") for line in lines)}

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pluto_dist.contract.run_ref import impossible, reference
-from pluto_dist.contract.secret import is_header_word
+from pluto_dist.contract.secret import Secret
 
 FAMILIES = ("argv", "env", "git", "gpu", "host", "network", "packages", "software")
 """The parts of the system metadata; each can be left out by its name."""
@@ -46,9 +46,9 @@ def url(value: str) -> str:
     return value.rstrip("/")
 
 
-def api_key(value: str) -> str:
-    key = value.strip()  # a secret mounted as a file ends in a line break
-    if not is_header_word(key):
+def api_key(value: Secret | str) -> Secret:
+    key = value if isinstance(value, Secret) else Secret(value)
+    if not key.is_header_word():
         raise ValueError("must be one word of printable ASCII, as an HTTP header carries it")
     return key
 

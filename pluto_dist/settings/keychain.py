@@ -10,6 +10,7 @@ import importlib.util
 from dataclasses import replace
 
 from pluto_dist.background import start_thread
+from pluto_dist.contract.secret import Secret
 from pluto_dist.log import logger
 from pluto_dist.settings import settings
 
@@ -28,24 +29,24 @@ def with_stored_key(chosen: settings.Settings) -> settings.Settings:
     return replace(chosen, api_key=settings.load({}, api_key=stored).api_key)
 
 
-def stored_key(timeout: float = SECONDS) -> str | None:
+def stored_key(timeout: float = SECONDS) -> Secret | None:
     """The stored key; ``None`` if there is none, or if reading it took longer than ``timeout`` seconds."""
     if importlib.util.find_spec("keyring") is None:
         return None
-    found: list[str] = []
+    found: list[Secret] = []
     thread = start_thread(_read, "pluto_dist keychain", found, lost="the keychain is not read")
     if thread is not None:
         thread.join(timeout)
     return found[0] if found else None
 
 
-def _read(found: list[str]) -> None:
+def _read(found: list[Secret]) -> None:
     try:
         import keyring
 
-        key = keyring.get_password(_SERVICE, _USER)
+        key = Secret(keyring.get_password(_SERVICE, _USER) or "")
     except Exception as error:  # noqa: BLE001  # border: any backend of keyring, and each raises its own errors
         logger.debug("the keychain cannot be read: %s", type(error).__name__)
         return
-    if key:
+    if key != Secret(""):
         found.append(key)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pluto_dist.contract.secret import Secret
+from pluto_dist.contract.secret import KEY_VARIABLES, Environ, Secret
 from pluto_dist.errors import ConfigurationError
 from pluto_dist.settings.converters import (
     FAMILIES,
@@ -90,13 +90,13 @@ class Variable:
 
     setting: str
     names: tuple[str, ...]
-    convert: Callable[[str], Any]
+    convert: Callable[[Any], Any]
     default: Any
     meaning: str
 
 
 VARIABLES: tuple[Variable, ...] = (
-    Variable("api_key", ("PLUTO_API_KEY", "MLOP_API_TOKEN"), api_key, None, "the tracker's key; without one, offline"),
+    Variable("api_key", KEY_VARIABLES, api_key, None, "the tracker's key; without one, offline"),
     Variable("url_api", ("PLUTO_URL_API", "MLOP_URL_API"), url, HOSTED_API, "address of the tracker's API"),
     Variable("url_app", ("PLUTO_URL_APP", "MLOP_URL_APP"), url, None, "address of its pages, if another"),
     Variable("url_py", ("PLUTO_URL_PY", "MLOP_URL_PY"), url, None, "address for heartbeats, if another"),
@@ -149,7 +149,7 @@ def load(environ: Mapping[str, str], **arguments: Any) -> Settings:
     Raises:
         ConfigurationError: lists every value that cannot be used, with its argument or variable.
     """
-    environ = without_sdk_exports(environ)
+    environ = without_sdk_exports(Environ(environ))
     values: dict[str, Any] = {}
     problems: list[str] = []
     for variable in VARIABLES:
@@ -165,8 +165,6 @@ def load(environ: Mapping[str, str], **arguments: Any) -> Settings:
         raise ConfigurationError(*problems)
     if values["metadata"] is None:
         values["metadata"] = frozenset(FAMILIES)
-    if values["api_key"] is not None:
-        values["api_key"] = Secret(values["api_key"])
     # The hosted tracker has one origin for each. Any other has one for all unless set otherwise: its key must never
     # be sent to the hosted tracker.
     hosted = values["url_api"] == HOSTED_API
@@ -175,21 +173,22 @@ def load(environ: Mapping[str, str], **arguments: Any) -> Settings:
     return Settings(**values, spool=spool_folder(environ, values["dir"]))
 
 
-def without_sdk_exports(environ: Mapping[str, str]) -> Mapping[str, str]:
+def without_sdk_exports(environ: Environ) -> Environ:
     """``environ`` without the variables that a run of this package exported for the SDK: they name that run.
 
-    >>> dict(without_sdk_exports({"PLUTO_RUN_ID": "a", SDK_EXPORTS: '{"PLUTO_RUN_ID": "a"}'}))
+    >>> exported = {SDK_EXPORTS: '{"PLUTO_RUN_ID": "a"}'}
+    >>> dict(without_sdk_exports(Environ({"PLUTO_RUN_ID": "a", **exported})))
     {}
-    >>> without_sdk_exports({"PLUTO_RUN_ID": "the user's", SDK_EXPORTS: '{"PLUTO_RUN_ID": "a"}'})["PLUTO_RUN_ID"]
-    "the user's"
+    >>> dict(without_sdk_exports(Environ({"PLUTO_RUN_ID": "the user's", **exported})))
+    {'PLUTO_RUN_ID': "the user's"}
     """
     if not (text := environ.get(SDK_EXPORTS)):
         return environ
     with suppress(ValueError):
         exported = json.loads(text)
         if isinstance(exported, dict):
-            kept = {name: value for name, value in environ.items() if exported.get(name) != value}
-            return {name: value for name, value in kept.items() if name != SDK_EXPORTS}
+            same = [name for name, value in environ.items() if exported.get(name) == value]
+            return environ.changed(dict.fromkeys([*same, SDK_EXPORTS]))
     return environ
 
 
@@ -217,16 +216,17 @@ def _shown(variable: Variable, given: Any) -> str:
     return repr(given)[:200]
 
 
-def _from_environment(environ: Mapping[str, str], variable: Variable) -> tuple[str, str | None]:
+def _from_environment(environ: Environ, variable: Variable) -> tuple[str, str | Secret | None]:
+    read: Callable[[str], str | Secret | None] = environ.secret if variable.names == KEY_VARIABLES else environ.get
     for name in variable.names:
-        if environ.get(name):  # an empty variable counts as unset, as in the SDK
-            return name, environ[name]
+        if given := read(name):  # an empty variable counts as unset, as in the SDK
+            return name, given
     return variable.names[0], None
 
 
 def _converted(variable: Variable, given: Any) -> Any:
-    if isinstance(given, Secret):
-        return given.reveal()
+    if variable.names == KEY_VARIABLES and isinstance(given, Secret):
+        return api_key(given)
     if variable.convert is boolean and isinstance(given, bool):
         return given
     if variable.convert is positive_number and isinstance(given, (int, float)) and not isinstance(given, bool):

@@ -9,9 +9,10 @@ import pytest
 
 AS_LAUNCHED = """
 import os, sys
+from pluto_dist.contract.secret import Environ
 from pluto_dist.environments.launch_environ import as_launched
 os.environ.update(eval(sys.argv[1]))
-print(as_launched(dict(os.environ)).get("MASTER_PORT"))
+print(as_launched(Environ(os.environ)).get("MASTER_PORT"))
 """
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
 

@@ -21,6 +21,7 @@ import requests
 from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 
+from pluto_dist.contract.secret import Secret
 from pluto_dist.errors import ExchangeError, NoSharedRunError
 from pluto_dist.rendezvous.connect import CONNECT_SECONDS
 from pluto_dist.rendezvous.store import LocalStore
@@ -133,6 +134,10 @@ class Adapter(BaseAdapter):
 
     network: Network
 
+    def __init__(self, key: Secret) -> None:
+        super().__init__()
+        self._key = key
+
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
         until = time.monotonic() + seconds
@@ -143,7 +148,8 @@ class Adapter(BaseAdapter):
     def send(self, request: requests.PreparedRequest, *args: Any, timeout: Any = None, **kwargs: Any) -> Any:
         body = request.body or b""
         body = body.encode() if isinstance(body, str) else body
-        found = self.network.send(request.method or "", request.url or "", dict(request.headers), body, timeout)
+        headers = {**request.headers, "Authorization": f"Bearer {self._key.reveal()}"}
+        found = self.network.send(request.method or "", request.url or "", headers, body, timeout)
         response = requests.Response()
         response.status_code, response.url, response.request = found.status, request.url or "", request
         response.headers.update(found.headers)

@@ -60,7 +60,7 @@ ONLINE = (
     Mutant(
         "own-clock-for-the-trackers",
         "client/tracker_client.py",
-        before="self.server_time = responses.date_of(response)",
+        before="self.server_time = answer.date()",
         after="self.server_time = time.time()",
         breaks="Whether another launch is alive does not depend on this machine's clock.",
     ),
@@ -68,11 +68,11 @@ ONLINE = (
         "headers-logged",
         "client/tracker_client.py",
         before="""\
-                content = response.raw.read(ANSWER_LIMIT + 1, decode_content=True)
+                answer = responses.Answer.read(response, ANSWER_LIMIT + 1, self._key)
 """,
         after="""\
-                content = response.raw.read(ANSWER_LIMIT + 1, decode_content=True)
-                logger.debug("%s was asked with %s", url, response.request.headers)
+                answer = responses.Answer.read(response, ANSWER_LIMIT + 1, self._key)
+                logger.debug("%s was asked with %s", url, self._key.reveal())
 """,
         breaks="The API key is in no log line, at whatever level.",
     ),
