@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from pluto_dist.contract.secret import Environ
 from pluto_dist.doctor import CHECK_GROUPS, TIMEOUT, Finding, Machine, Report, examine
 
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "not applicable": "dim"}
@@ -40,7 +41,7 @@ def doctor(*, offline: bool, timeout: float, as_json: bool, profile: str | None,
     if profile is not None:
         _write_profile(profile, timeout, keep_ids)
         return
-    report = examine(Machine(os.environ, offline, timeout), CHECK_GROUPS)
+    report = examine(Machine(Environ(os.environ), offline, timeout), CHECK_GROUPS)
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
     elif sys.stdout.isatty():

@@ -15,6 +15,7 @@ import click
 from pluto_dist.contract import attempts
 from pluto_dist.contract.hardware import AttemptHardware, last_sign, of_attempt
 from pluto_dist.contract.run_ref import Reference, impossible, reference
+from pluto_dist.contract.secret import Environ
 from pluto_dist.errors import PlutoDistError
 from pluto_dist.inventory.report.drift import Difference, differences, shorten
 from pluto_dist.settings import keychain, settings
@@ -111,7 +112,7 @@ def _details(run: Reference, project: str | None) -> Any:
     if why := impossible(run.value):
         raise click.ClickException(f"{run.value[:100]!r} {why}")
     try:
-        chosen = keychain.with_stored_key(settings.load(os.environ, project=project))
+        chosen = keychain.with_stored_key(settings.load(Environ(os.environ), project=project))
         key = chosen.api_key
         if key is None:
             raise click.ClickException(f"no API key: set PLUTO_API_KEY to a key of {chosen.url_api}")

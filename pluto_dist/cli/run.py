@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pluto_dist.cli.wrap import init_arguments, run_options
+from pluto_dist.contract.secret import Environ
 from pluto_dist.errors import PlutoDistError
 from pluto_dist.log import set_up
 from pluto_dist.settings import keychain, settings
@@ -73,7 +74,7 @@ def own_options(**options: Any) -> list[str]:
 
 def _settings(*, project: str | None, run_id: str | None, resume: bool | None, offline: bool, **_: Any) -> Settings:
     mode = "offline" if offline else None
-    chosen = settings.load(os.environ, project=project, run_id=run_id, resume=resume, mode=mode)
+    chosen = settings.load(Environ(os.environ), project=project, run_id=run_id, resume=resume, mode=mode)
     return keychain.with_stored_key(chosen) if chosen.mode == "online" else chosen
 
 
