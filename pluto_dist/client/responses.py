@@ -37,6 +37,7 @@ class Answer:
     date_header: str
     retry_header: str
     location: str
+    media_type: str = ""
 
     @classmethod
     def read(cls, response: requests.Response, limit: int, key: Secret) -> Answer:
@@ -46,7 +47,8 @@ class Answer:
             return key.masked(response.headers.get(name, ""))
 
         content = key.masked_bytes(response.raw.read(limit, decode_content=True))
-        return cls(response.status_code, content, header("Date"), header("Retry-After"), header("Location"))
+        media_type = header("Content-Type").partition(";")[0].strip().lower()
+        return cls(response.status_code, content, header("Date"), header("Retry-After"), header("Location"), media_type)
 
     def date(self) -> float:
         """Seconds since 1970; this machine's clock if the answer has no date."""

@@ -16,6 +16,8 @@ import json
 import random
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -61,7 +63,16 @@ ANSWER_LIMIT = 8 << 20
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _UNAUTHORIZED_TRIES = 3
 HEARTBEAT_PATH = "/api/runs/trigger"
+TEXT_PATHS = frozenset({"/ingest/metrics", "/ingest/logs", "/ingest/data"})  # which answer in plain text
 _LINE_BREAK = "\n"  # an f-string takes no backslash before Python 3.12
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Newline-delimited JSON for the tracker's ingest service, which answers in plain text."""
+
+    content: bytes
+    headers: Mapping[str, str]
 
 
 class _Session(requests.Session):
@@ -164,6 +175,31 @@ class TrackerClient:
         _refuse_impossible(run_id)
         return self._ask("GET", f"{self._url_api}/api/runs/details/{run_id}", None, deadline)
 
+    def get(self, path: str, query: Mapping[str, str] | None = None, *, deadline: float) -> Any:
+        """What the API answers to a ``GET`` of ``path``, as it comes."""
+        return self._ask("GET", f"{self._url_api}{path}" + (f"?{urlencode(query)}" if query else ""), None, deadline)
+
+    def delete_run(self, run_id: int, *, deadline: float) -> None:
+        """Delete a run for good; RequestRefusedError with status 404 if the tracker cannot, or has no such run."""
+        self._ask("DELETE", f"{self._url_api}/api/runs/{run_id}", None, deadline)
+
+    def post(self, path: str, request: Record, *, deadline: float) -> None:
+        """Post a change that needs no method of its own here."""
+        self._change(path, request, deadline)
+
+    def ingest(self, url: str, lines: Lines, *, deadline: float) -> None:
+        """Send logged values to ``url``; lines that are sent again after an error may be stored twice."""
+        self._ask("POST", url, lines, deadline)
+
+    def upload_url(self, url: str, file: Json, headers: Mapping[str, str], *, deadline: float) -> str:
+        """Register a file with the ingest service at ``url``; the address that takes its bytes."""
+        body = Lines(json.dumps({"files": [file]}).encode(), {**headers, "Content-Type": "application/json"})
+        answer = self._ask("POST", url, body, deadline)
+        found = answer.get(file["logName"]) if isinstance(answer, dict) else None
+        if not (isinstance(found, list) and found and isinstance(found[0], dict) and found[0]):
+            raise UnexpectedAnswerError(f"{responses.origin(url)} answered no address to upload a file to")
+        return str(next(iter(found[0].values())))
+
     def number_of(self, display_id: str, project: str, *, deadline: float) -> int:
         """The tracker's number of the run of ``project`` that people call ``display_id``; the run is left as it is.
 
@@ -256,8 +292,8 @@ class TrackerClient:
                 "Check that PLUTO_URL_API is the address of a Pluto API, not of its web page."
             ) from error
 
-    def _ask(self, method: str, url: str, request: Record | None, deadline: float, retry: bool = True) -> Any:
-        tries, unauthorized, body = 0, 0, None if request is None else body_of(request)
+    def _ask(self, method: str, url: str, request: Record | Lines | None, deadline: float, retry: bool = True) -> Any:
+        tries, unauthorized, body = 0, 0, body_of(request) if isinstance(request, Record) else request
         while True:
             try:
                 return self._try(method, url, body, deadline)
@@ -274,12 +310,13 @@ class TrackerClient:
             self._stopped.wait(min(wait, max(0.0, deadline - time.monotonic())))
 
     def _try(self, method: str, url: str, body: Json, deadline: float) -> Any:
+        sent = {"data": body.content, "headers": body.headers} if isinstance(body, Lines) else {"json": body}
         seconds = max(0.1, min(REQUEST_SECONDS, deadline - time.monotonic()))
         try:
             with (
                 self._adapter.within(seconds),
                 self._session.request(
-                    method, url, json=body, timeout=seconds, allow_redirects=False, stream=True
+                    method, url, **sent, timeout=seconds, allow_redirects=False, stream=True
                 ) as response,
             ):
                 answer = responses.Answer.read(response, ANSWER_LIMIT + 1, self._key)
@@ -319,6 +356,8 @@ class TrackerClient:
             )
         if len(answer.content) > ANSWER_LIMIT:
             raise UnexpectedAnswerError(f"{responses.origin(url)} answered more than {ANSWER_LIMIT} bytes")
+        if answer.media_type == "text/plain" and urlsplit(url).path in TEXT_PATHS:
+            return answer.content.decode(errors="replace")
         try:
             return json.loads(answer.content)
         except (ValueError, RecursionError) as error:

@@ -38,6 +38,7 @@ from pluto_dist.settings.converters import (
 HOSTED_API = "https://pluto-api.trainy.ai"
 HOSTED_APP = "https://pluto.trainy.ai"
 HOSTED_PY = "https://pluto-py.trainy.ai"
+HOSTED_INGEST = "https://pluto-ingest.trainy.ai"
 
 SDK_EXPORTS = "PLUTO_DIST_HANDED_OVER"  # JSON of the variables that a run exported for the SDK, see lifecycle/sdk
 
@@ -54,6 +55,7 @@ class Settings:
         url_api: origin of the tracker's API.
         url_app: origin of the tracker's pages.
         url_py: origin that receives heartbeats.
+        url_ingest: origin that takes logged values, as `pluto-dist import` sends them.
         project: project name.
         run_id: the user's own id for the run, or ``None``.
         resume: continue the run of an earlier launch; ``False`` makes an existing run an error.
@@ -71,6 +73,7 @@ class Settings:
     url_api: str
     url_app: str
     url_py: str
+    url_ingest: str
     project: str
     run_id: str | None
     resume: bool | None
@@ -100,6 +103,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("url_api", ("PLUTO_URL_API", "MLOP_URL_API"), url, HOSTED_API, "address of the tracker's API"),
     Variable("url_app", ("PLUTO_URL_APP", "MLOP_URL_APP"), url, None, "address of its pages, if another"),
     Variable("url_py", ("PLUTO_URL_PY", "MLOP_URL_PY"), url, None, "address for heartbeats, if another"),
+    Variable("url_ingest", ("PLUTO_URL_INGEST", "MLOP_URL_INGEST"), url, None, "address for logged values, if another"),
     Variable("project", ("PLUTO_PROJECT", "MLOP_PROJECT"), nonempty_text, "pluto", "created if it does not exist"),
     Variable("run_id", ("PLUTO_RUN_ID", "MLOP_RUN_ID"), run_id, None, "the run's external id, used verbatim"),
     Variable("resume", ("PLUTO_DIST_RESUME",), boolean, None, "`1`: continue the run of an earlier launch"),
@@ -170,6 +174,7 @@ def load(environ: Mapping[str, str], **arguments: Any) -> Settings:
     hosted = values["url_api"] == HOSTED_API
     values["url_app"] = values["url_app"] or (HOSTED_APP if hosted else values["url_api"])
     values["url_py"] = values["url_py"] or (HOSTED_PY if hosted else values["url_api"])
+    values["url_ingest"] = values["url_ingest"] or (HOSTED_INGEST if hosted else values["url_api"])
     return Settings(**values, spool=spool_folder(environ, values["dir"]))
 
 
@@ -214,6 +219,16 @@ def _shown(variable: Variable, given: Any) -> str:
     if variable.setting == "api_key" or (variable.convert is url and "@" in str(given)):
         return "not shown, as it may hold a secret"
     return repr(given)[:200]
+
+
+def from_environment(environ: Mapping[str, str], setting: str) -> str | None:
+    """The value of the variables of one setting, as text; ``None`` if none is set, or for a secret.
+
+    >>> from_environment({"PLUTO_PROJECT": "digits"}, "project"), from_environment({}, "project")
+    ('digits', None)
+    """
+    found = _from_environment(Environ(environ), next(each for each in VARIABLES if each.setting == setting))[1]
+    return found if isinstance(found, str) else None
 
 
 def _from_environment(environ: Environ, variable: Variable) -> tuple[str, str | Secret | None]:

@@ -24,6 +24,7 @@ from pluto_dist.contract.run_requests import CreateRunRequest, UpdateConfigReque
 from pluto_dist.lifecycle.inventory_gather import warn_of_drift
 from pluto_dist.server import LocalServer
 from project.test_readme import DOCUMENTS, ROOT, blocks
+from recorded_runs import Recorder
 
 ID = "torchrun-123-zw424b7xbt7w7p7q7cwf"
 # What differs from run to run, and what stands for it on both sides.
@@ -112,6 +113,9 @@ def test_snippets_run(name, n, server, tmp_path):
         "snippet.py": AROUND + blocks(DOCUMENTS[name], "python")[n],
     }.items():
         (tmp_path / file).write_text(content)
+    if name == "pluto_dist/query/README.md":
+        for number in range(1, 8):
+            Recorder(server).whole(number=number)
     start = ["torchrun", "--nproc-per-node=1"] if name == "README.md" else [sys.executable]
     environ = {**server.environ(), "PLUTO_DIR": str(tmp_path)}
     if name.startswith("tests/"):

@@ -12,7 +12,7 @@ import pytest
 from pluto_dist.contract.secret import Secret
 from pluto_dist.errors import ConfigurationError
 from pluto_dist.settings.converters import FAMILIES
-from pluto_dist.settings.settings import HOSTED_API, HOSTED_APP, HOSTED_PY, VARIABLES, Settings, load
+from pluto_dist.settings.settings import HOSTED_API, HOSTED_APP, HOSTED_INGEST, HOSTED_PY, VARIABLES, Settings, load
 
 KEY = "mlps_s3cr3t-s3cr3t-s3cr3t"
 
@@ -22,6 +22,7 @@ TABLE: dict[str, tuple[str, Any, Any, Any, Any]] = {
     "url_api": ("http://a:1/", "http://a:1", "https://b/x", "https://b/x", HOSTED_API),
     "url_app": ("http://a:1/", "http://a:1", "https://b", "https://b", HOSTED_APP),
     "url_py": ("http://a:1/", "http://a:1", "https://b", "https://b", HOSTED_PY),
+    "url_ingest": ("http://a:1/", "http://a:1", "https://b", "https://b", HOSTED_INGEST),
     "project": ("digits", "digits", "my project", "my project", "pluto"),
     "run_id": ("job-7", "job-7", 42, "42", None),
     "resume": ("1", True, False, False, None),

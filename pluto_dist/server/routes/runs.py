@@ -14,7 +14,8 @@ from pluto_dist.contract import attempts, run_requests
 from pluto_dist.contract.run_requests import CreateRunResponse, ResumeRunRequest
 from pluto_dist.contract.validation import Issue, Json
 from pluto_dist.server.api_keys import masked
-from pluto_dist.server.db import display_id, run_list, run_queries, run_updates
+from pluto_dist.server.db import deletion, display_id, run_list, run_queries, run_updates
+from pluto_dist.server.db.blobs import BlobStore
 from pluto_dist.server.db.filters import FilterError
 from pluto_dist.server.db.metrics import log_group
 from pluto_dist.server.db.records import AttachResult, ClientInfo, RequestRejectedError, RunDetails, iso
@@ -57,6 +58,7 @@ class RunRoutes(Routes):
     def __init__(self, services: Services) -> None:
         super().__init__(services)
         self._document = services.document
+        self._blobs = BlobStore(services.database.path)
 
     @Endpoint(
         "POST",
@@ -168,6 +170,20 @@ class RunRoutes(Routes):
         organization, run = self._run_in_path(request)
         recorded = attempts.recorded(self._load(organization, run).config)
         return AsciiJSONResponse({"attempts": attempts.in_order(recorded)})
+
+    @Endpoint(
+        "DELETE",
+        "/api/runs/{id}",
+        "Delete a run and all that it logged",
+        answer=SUCCESS,
+        parameters=(in_path("id", UNSIGNED),),
+        errors=(400, 404),
+    )
+    async def delete(self, request: Request) -> Response:
+        """The hosted tracker has no such endpoint: it deletes on its pages."""
+        organization, run = self._run_in_path(request)
+        deletion.delete_run(self._database, self._blobs, organization, run)
+        return AsciiJSONResponse({"success": True})
 
     @Endpoint(
         "GET",

@@ -222,11 +222,11 @@ class BodiesWithoutType(Row):
 
 class NoEmbeddedEndpoints(Row):
     name = "no endpoints of the embedded tracker"
-    does = "/api/runs/{id}/attempts is 404, and /api/runs/data a sqid"
+    does = "/api/runs/{id}/attempts and DELETE of a run are 404, and /api/runs/data a sqid"
     measured = "web/server/routes/runs-openapi.ts"
 
     async def answer(self, call: Call, proceed: Proceed) -> Answer:
-        if re.fullmatch(r"/api/runs/[^/]+/attempts", call.path):
+        if re.fullmatch(r"/api/runs/[^/]+/attempts", call.path) or call.method == "DELETE":
             return NO_ROUTE
         if call.path == "/api/runs/data":
             return answer(200, {"runId": decode_sqid("data")})

@@ -161,6 +161,11 @@ def _attempts(target: Target) -> int:
     return target.send(f"/api/runs/{run}/attempts", method="GET").status_code
 
 
+def _delete(target: Target) -> int:
+    run = target.create_run(new_project())["runId"]
+    return target.send(f"/api/runs/{run}", method="DELETE").status_code
+
+
 def _data(target: Target) -> set[str]:
     run = target.create_run(new_project())
     return set(get(target, "/api/runs/data", runId=run["runId"], projectName=run["projectName"]))
@@ -190,6 +195,7 @@ OTHERS = [
     _get("a sqid needs no key", "/api/runs/Uk", Answer(200, "ok", '{"runId": 1}'), key=""),
     _get("a text that is no sqid", "/api/runs/--", Answer(200, "ok", "{}")),
     Row("queries", "the attempts of a run", _attempts, 404, 200, FIELDS, read=True),
+    Row("queries", "DELETE of a run", _delete, 404, 200, FIELDS, read=True),
     Row("queries", "the data of a run (a sqid on the hosted tracker)", _data, {"runId"}, {"data"}, FIELDS, read=True),
 ]  # fmt: skip
 ROWS = [*LISTS, *STATUS, *POINTS, *OTHERS]

@@ -1,0 +1,1 @@
+"""Exports runs from a tracker into a folder, and imports such a folder into another: see README.md."""
