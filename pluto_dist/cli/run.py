@@ -6,10 +6,12 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
+from pluto_dist.cli.examples import examples
 from pluto_dist.cli.wrap import init_arguments, run_options
 from pluto_dist.contract.secret import Environ
 from pluto_dist.errors import PlutoDistError
@@ -21,6 +23,10 @@ from pluto_dist.settings.settings import Settings
 @click.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     options_metavar="[OPTIONS] [TORCHRUN OPTIONS]",
+    epilog=examples(
+        "pluto-dist run --project digits --nproc-per-node=8 train.py --lr 1e-3",
+        "pluto-dist run --tag sweep --nnodes=2 --rdzv-endpoint=node-a:29400 --nproc-per-node=8 train.py",
+    ),
 )
 @run_options
 @click.option("--dry-run", is_flag=True, help="Print what would be started, and start nothing.")
@@ -51,6 +57,8 @@ def run(*, dry_run: bool, command: tuple[str, ...], **options: Any) -> None:
     if dry_run:
         click.echo(_described(command, started.training_script_args if started is not parsed else None, chosen))
         return
+    if why := commands.missing_script(parsed):
+        raise click.ClickException(f"{why} (looked for in {Path.cwd()}); nothing was started")
     agent.run(started, chosen)
 
 

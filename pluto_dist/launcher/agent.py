@@ -1,12 +1,13 @@
 """Runs the job: torch's elastic agent in this process, and the report of how it ended.
 
-Starts the agent through the entry points that torchrun itself uses (torch 2.4 to 2.13). What the agent raises is raised
-to the caller, so that exit code and output are torchrun's; before that the run is ended.
+Starts the agent through the entry points that torchrun itself uses (torch 2.4 to 2.13). Exit code and report are
+torchrun's: the report of a failure is printed once, without a traceback of this process, and then one line of ours.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shutil
 import signal
@@ -26,6 +27,7 @@ from pluto_dist.contract.failure import Failure, now_ms
 from pluto_dist.environments.process_facts import process_name
 from pluto_dist.environments.torchrun import FOLDER_VARIABLE, SUPERVISOR_VARIABLE, TRACKER_VARIABLE
 from pluto_dist.launcher import root_cause
+from pluto_dist.launcher.command import WRAPPER
 from pluto_dist.launcher.oom import OomKillCounts, count_oom_kills
 from pluto_dist.launcher.supervisor import Supervisor
 from pluto_dist.log import logger
@@ -48,8 +50,8 @@ def run(parsed: argparse.Namespace, settings: Settings) -> None:
         settings: of the user.
 
     Raises:
-        SystemExit: the run was cancelled in the tracker.
-        Exception: whatever torchrun raises.
+        SystemExit: the job failed, was stopped by a signal, or its run was cancelled in the tracker.
+        Exception: whatever else torchrun raises.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
@@ -68,27 +70,49 @@ def run(parsed: argparse.Namespace, settings: Settings) -> None:
         try:
             record(torchrun)(parsed)
         except ChildFailedError as error:
-            _report(supervisor, _root_cause(error, folder, host, kills))
-            raise
+            failure = _root_cause(error, folder, host, kills)
+            first = supervisor.end("FAILED", failure) or failure
+            sys.stderr.write(_torchruns_report(error, parsed))
+            sys.exit(_report(supervisor, first))
         except SignalException as error:
             if supervisor.cancelled:
                 sys.exit(_cancelled(supervisor))
-            supervisor.end("TERMINATED", Failure(f"{error.sigval.name} to the launcher", host, at_ms=now_ms()))
-            raise
+            failure = Failure(f"{error.sigval.name} to the launcher", host, at_ms=now_ms())
+            supervisor.end("TERMINATED", failure)
+            sys.exit(_report(supervisor, failure))
         except Exception as error:  # whatever it is goes on to the caller, after the run is ended
             reason = f"the launcher failed: {type(error).__name__}: {error}"
             supervisor.end("FAILED", Failure(reason[:500], host, at_ms=now_ms()))
             raise
-        supervisor.end("COMPLETED")
+        failed = supervisor.end("COMPLETED")
+        if supervisor.run is not None and supervisor.run.owns:
+            _report(supervisor, failed)
 
 
-def _report(supervisor: Supervisor, failure: Failure) -> None:
-    """End the run as failed, and log which failure came first on all nodes."""
-    first = supervisor.end("FAILED", failure) or failure
-    if supervisor.run is not None:
-        named = supervisor.run.display_id or supervisor.run.value
-        rank = "" if first.rank is None else f"rank {first.rank} "
-        logger.error("run %s failed: %son %s: %s", named, rank, first.host, first.reason)
+def _torchruns_report(error: ChildFailedError, parsed: argparse.Namespace) -> str:
+    """The report that torchrun prints of a failure, with the user's script in its title."""
+    name = _script_of(parsed)
+    return f"{type(error)(name, error.failures)}\n"
+
+
+def _script_of(parsed: argparse.Namespace) -> str:
+    """The script, or module, that the user named, which the wrapper runs."""
+    named = parsed.training_script
+    if named == WRAPPER:
+        rest = iter(parsed.training_script_args)
+        named = next((next(rest, named) for word in rest if word in ("--", "-m")), named)
+    return str(Path(named).name)
+
+
+def _report(supervisor: Supervisor, failure: Failure | None) -> int:
+    """Log how the job ended: the run, what failed first on all nodes, the address; the exit code of a failure."""
+    run, status = supervisor.run, supervisor.status or "FAILED"
+    what = "the job" if run is None else f"run {run.display_id or run.value}"
+    rank = "" if failure is None or failure.rank is None else f"rank {failure.rank} "
+    why = "" if failure is None else f": {rank}on {failure.host}: {failure.reason}"
+    where = "no run was recorded" if run is None else run.url or "kept on this machine: `pluto-dist sync` sends it"
+    logger.log(logging.INFO if failure is None else logging.ERROR, "%s %s%s (%s)", what, status, why, where)
+    return 1
 
 
 def _cancelled(supervisor: Supervisor) -> int:

@@ -1,8 +1,8 @@
 """The command line that ``pluto-dist run`` starts: torchrun's own, with the script inside our runner.
 
-Pure, except that torch is asked for its parser. Every option of the installed torchrun is understood, because
-torchrun's parser reads them. ``script.py ARGS`` becomes ``-m pluto_dist OPTIONS script.py ARGS``, so that an exception
-leaves torch's error file, and the run begins before the script does.
+Pure, except that torch is asked for its parser, and the disk whether the script is there. Every option of the
+installed torchrun is understood, because torchrun's parser reads them. ``script.py ARGS`` becomes ``-m pluto_dist
+OPTIONS script.py ARGS``, so that an exception leaves torch's error file, and the run begins before the script does.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 WRAPPER = "pluto_dist"
 
@@ -29,6 +30,19 @@ def why_not_wrapped(parsed: argparse.Namespace) -> str | None:
     if parsed.run_path:
         return "--run-path runs the script inside torchrun's own process: leave it away"
     return None
+
+
+def missing_script(parsed: argparse.Namespace) -> str | None:
+    """Why the script cannot be started, on a job of one node; ``None`` if it can, or if other nodes wait for this one.
+
+    >>> named = argparse.Namespace(training_script="no/such.py", module=False, no_python=False, nnodes="1:1")
+    >>> missing_script(named)
+    'no/such.py does not exist'
+    """
+    if parsed.module or parsed.no_python or str(parsed.nnodes) not in ("1", "1:1"):
+        return None
+    path = Path(parsed.training_script)
+    return None if path.exists() else f"{path} does not exist"
 
 
 def wrapped(parsed: argparse.Namespace, options: Sequence[str]) -> argparse.Namespace:

@@ -51,6 +51,7 @@ class Supervisor:
     Attributes:
         cancelled: whether it was.
         run: the run, once the workers are in one.
+        status: how the run ended, after :meth:`end`.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Supervisor:
     ) -> None:
         self.cancelled = False
         self.run: RunReport | None = None
+        self.status: Status | None = None
         self._folder, self._new_client, self._spool, self._on_cancel = folder, client, spool, on_cancel
         self._heartbeat = heartbeat
         self._stop = threading.Event()
@@ -140,6 +142,7 @@ class Supervisor:
             self._read_reports(client)
             if status == "COMPLETED" and self.run is not None:
                 status, failure = read_end(self._folder, self.run) or (status, failure)
+            self.status = status
             if self.run is None or (status == "COMPLETED" and not self.run.owns):
                 return failure
             if failure is not None and failure.at_ms is None:

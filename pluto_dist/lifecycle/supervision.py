@@ -108,6 +108,7 @@ def _report(context: RankContext, outcome: Outcome | None, *, owns: bool) -> Run
     return RunReport(
         run_id=answer.run_id if answer else 0,
         display_id=(answer.display_id if answer else None) or "",
+        url=answer.url if answer else "",
         nth=plan.nth,
         nonce=_nonce(context),
         node_rank=plan.topology.node_rank or 0,

@@ -51,6 +51,7 @@ class RunReport(Record):
         continues_job: whether a later launch of the job may ask whether this one is alive (``contract.claims``).
         stays_offline: whether the script wants no tracker to be asked, or has no key for it.
         updated_at: the last change of a run of the past, in milliseconds since 1970, which is when it ended.
+        url: of the run's page; "" while the tracker has not answered.
     """
 
     run_id: int = required(decode_int)
@@ -68,6 +69,7 @@ class RunReport(Record):
     owns: bool = optional(decode_bool, False)
     is_settled: bool = optional(decode_bool, True)
     stays_offline: bool = optional(decode_bool, False)
+    url: str = optional(_text, "")
 
     @property
     def name(self) -> RunName:
