@@ -60,13 +60,7 @@ def run(parsed: argparse.Namespace, settings: Settings) -> None:
     host, kills = socket.gethostname(), count_oom_kills()
     is_online = settings.mode == "online" and settings.api_key is not None
     with _folder(settings.url_api if is_online else "") as folder:
-        supervisor = Supervisor(
-            folder,
-            lambda: tracker_client.from_settings(settings, f"launcher; {host}"),
-            settings.spool,
-            settings.heartbeat,
-            _stop_this_job,
-        )
+        supervisor = _supervisor(folder, settings, host)
         try:
             record(torchrun)(parsed)
         except ChildFailedError as error:
@@ -87,6 +81,16 @@ def run(parsed: argparse.Namespace, settings: Settings) -> None:
         failed = supervisor.end("COMPLETED")
         if supervisor.run is not None and supervisor.run.owns:
             _report(supervisor, failed)
+
+
+def _supervisor(folder: NodeState, settings: Settings, host: str) -> Supervisor:
+    return Supervisor(
+        folder,
+        lambda: tracker_client.from_settings(settings, f"launcher; {host}"),
+        settings.spool,
+        settings.heartbeat,
+        _stop_this_job,
+    )
 
 
 def _torchruns_report(error: ChildFailedError, parsed: argparse.Namespace) -> str:

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from inventory.documents import compose_hosts, with_driver, with_gpu
+from cli.asked import ask
+from cli.asked import printed as printed_by
+from cli.test_asking import compare
+from inventory.documents import compose_hosts, compose_job, with_driver, with_gpu
 from inventory.inventories import h100_node
-from pluto_dist.inventory.records import RankGpu
+from pluto_dist.inventory.records import NodeInventory, RankGpu
 from pluto_dist.inventory.report.attempt import hardware
+from pluto_dist.server import LocalServer
+from recorded_runs import Recorder
 
 USUAL = h100_node("x")
 
 
 def nodes_command(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from pluto_dist.cli import main; main()", "nodes", *arguments]
-    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    done = ask(None, "nodes", *arguments, input=text)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
 def test_the_command_reads_a_file(tmp_path: Path):
@@ -45,11 +52,15 @@ def test_the_command_shows_which_rank_is_where():
         dataclasses.replace(USUAL, ranks=(RankGpu(first, gpu=7), RankGpu(first + 2, uuid=f"used-by-{first + 2}")))
         for first in (0, 1)
     ]
-    document = compose_hosts(a=cyclic[0], b=cyclic[1])
-    shown = nodes_command("-", text=json.dumps(document)).stdout
-    rows = {tuple(line.split()) for line in shown.splitlines()}
+    text = json.dumps(compose_hosts(a=cyclic[0], b=cyclic[1]))
+    lines = nodes_command("-", "--all", text=text).stdout.splitlines()
+    assert lines[0].split() == ["node", "0", "a", "ranks", "0,2"]
     uuid = USUAL.gpus.devices[7].uuid
-    assert {("a", "7", uuid, "0"), ("b", "7", uuid, "1"), ("a", "used-by-2", "2"), ("b", "used-by-3", "3")} <= rows
+    rows = {" ".join(line.split()) for line in lines}
+    assert {f"GPU 7 {uuid} rank 0", f"GPU 7 {uuid} rank 1", "GPU ? used-by-2 rank 2", "GPU ? used-by-3 rank 3"} <= rows
+    node, *_, gpu = nodes_command("-", "--rank", "3", text=text).stdout.splitlines()
+    assert (node.split()[2], gpu.split()) == ("b", ["GPU", "?", "used-by-3", "rank", "3"])
+    assert "used-by-2" in nodes_command("-", "--gpu", "used-by-2", text=text).stdout
 
 
 def test_the_attempts_of_a_run():
@@ -67,7 +78,10 @@ def test_the_attempts_of_a_run():
     shown = nodes_command("-", text=text).stdout
     assert "attempt 2 of 2" in shown
     assert "535.1" in shown
-    signs = [line.partition("generic")[2].strip() for line in shown.splitlines() if "-generic" in line]
+    assert "silent: node 1 b: silent since 2026-01-01T01:00:00Z" in shown
+    assert "last sign: 2026-01-01T02:00:00Z is the run's own (its last heartbeat)" in shown
+    every = nodes_command("-", "--all", text=text).stdout.splitlines()
+    signs = [line.split(": ")[1] for line in every if "last sign" in line]
     assert signs == ["2026-01-01T02:00:00Z", "silent since 2026-01-01T01:00:00Z"]
     printed = json.loads(nodes_command("-", "--json", text=text).stdout)
     assert (printed["attempt"], printed["silent"]) == (2, silent)
@@ -81,14 +95,64 @@ def test_the_attempts_of_a_run():
     assert (wrong.returncode, "no attempt 7 on record; the attempts are: 1, 2" in wrong.stderr) == (1, True)
 
 
+def large_job(count: int) -> dict[str, Any]:
+    """A job with a lost GPU under rank 61, a missing node, a slow GPU and an older driver on every 20th node."""
+    nodes: dict[int, NodeInventory | None] = {}
+    for number in range(count):
+        node = h100_node("n", lost=(5,)) if number == 7 else h100_node("n")
+        ranks = tuple(RankGpu(8 * number + gpu, gpu=gpu) for gpu in range(8))
+        host = f"gpu-node-{number:04d}.rack{number // 16}.cluster.example.com"
+        node = dataclasses.replace(node, hostname=host, ranks=ranks)
+        if number % 20 == 3:
+            node = with_driver(node, "535.104.05")
+        nodes[number] = with_gpu(node, 2, pcie_width=4, pcie_width_max=16) if number == 9 else node
+    return compose_job({**nodes, count - 3: None})
+
+
+@pytest.mark.parametrize("count", [64, 1000])
+def test_a_large_job_fits_on_a_screen(count):
+    """80 columns and some 50 lines; the rank on the lost GPU is named, and no name of a host is cut."""
+    shown = nodes_command("-", text=json.dumps(large_job(count))).stdout
+    compare(f"nodes-{count}", shown)
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 52
+    assert "gpu-node-0007.rack0.cluster.example.com GPU 5: GpuIsLost, with rank 61 on it" in shown
+    names = re.findall(r"gpu-node-[^\s,]*(?:,[0-9][^\s,]*)*", shown.replace(",\n", ", "))
+    assert all("cluster.example.com" in name or name.endswith("[0080-0082") for name in names), names
+
+
+def test_what_was_asked_for():
+    """--bad has every odd node and no other; --host and --json work together; nothing found is an error."""
+    text = json.dumps(large_job(64))
+    compare("nodes-bad", nodes_command("-", "--bad", text=text).stdout)
+    host = "gpu-node-0007.rack0.cluster.example.com"
+    printed = json.loads(nodes_command("-", "--host", host, "--json", text=text).stdout)
+    assert [each["host"] for each in printed["nodes"]] == [host]
+    assert printed["bad_gpus"] == [{"node": 7, "host": host, "gpu": "5", "error": "GpuIsLost", "ranks": [61]}]
+    nobody = nodes_command("-", "--host", "x", text=text)
+    assert (nobody.returncode, nobody.stderr) == (1, "no such node\n")
+    alike = nodes_command("-", "--bad", text=json.dumps(compose_hosts(a=USUAL)))
+    assert (alike.returncode, alike.stdout) == (0, "")
+
+
+def test_a_run_of_the_tracker():
+    """A run is found as by the other commands; what `show --json` prints can be read, too."""
+    with LocalServer() as server:
+        made = Recorder(server).create(systemMetadata=json.dumps(compose_hosts(a=USUAL)))
+        assert "1 node: 8 x NVIDIA H100" in printed_by(server, "nodes", made["url"])
+        shown = printed_by(server, "show", made["displayId"], "--json")
+    assert "1 node: 8 x NVIDIA H100" in nodes_command("-", text=shown).stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "text", "message"),
     [
-        (("nowhere.json",), None, "neither a number, a display id"),
-        (("²",), None, "neither a number, a display id"),
+        (("nowhere.json",), None, "nowhere.json cannot be read: No such file"),
         (("-",), "{", "not JSON"),
         (("-",), "{}", "no `cluster`"),
         (("-",), "[1]", "no `cluster`"),
+        (("-",), '{"cluster": 3}', "no `cluster`"),
     ],
 )
 def test_errors(arguments, text, message):
@@ -96,6 +160,15 @@ def test_errors(arguments, text, message):
     done = nodes_command(*arguments, text=text)
     assert done.returncode == 1
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("junk", [[1], "x", 3, None, {"nodes": 3}])
+def test_odd_documents(junk):
+    """Parts of another shape are left out; no traceback."""
+    document = {"cluster": {"nodes": 1}, "nodes": [{"host": "a", "bad": junk, "gpus": junk, "ranks": junk}, junk]}
+    for options in ([], ["--all"], ["--bad"], ["--rank", "1"], ["--json"]):
+        done = nodes_command("-", *options, text=json.dumps(document | {"node_classes": junk}))
+        assert "Traceback" not in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("run", ["JOB-20261128093000", "20261128093000123456789", "9" * 5000], ids=len)
