@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
+import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
+from pluto_dist.cli import asking
+from pluto_dist.cli.examples import examples
 from pluto_dist.contract.secret import Environ
 from pluto_dist.doctor.explain import Explanation
 from pluto_dist.doctor.explain import explain as explained
 from pluto_dist.errors import PlutoDistError
 
+WIDTH = 120  # of the sentence where no terminal shows it
+_IS_ASSIGNED = re.compile("[A-Za-z_][A-Za-z0-9_]*=")
 
-@click.command()
+
+@click.command(
+    epilog=examples(
+        "torchrun --nproc-per-node=2 --no-python pluto-dist explain", "pluto-dist explain --env worker.env --resume"
+    )
+)
 @click.option(
     "--env",
     "file",
@@ -41,7 +53,11 @@ def explain(*, file: str | None, run_id: str | None, resume: bool | None, as_jso
         else:
             click.echo(f"init() would raise {type(error).__name__}: {error}")
         sys.exit(1)
-    click.echo(json.dumps(told.to_json(), indent=2) if as_json else "\n".join(_lines(told)))
+    if as_json:
+        click.echo(json.dumps(told.to_json(), indent=2))
+        return
+    click.echo("\n".join(textwrap.wrap(told.sentence, asking.width() or WIDTH)))
+    click.echo("\n".join(["", *_lines(told)]))
 
 
 def _environment(file: str | None) -> Environ:
@@ -51,7 +67,13 @@ def _environment(file: str | None) -> Environ:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise click.ClickException(f"the environment file {file} cannot be read: {error.strerror}") from error
-    return Environ(parse(text))
+    found = parse(text)
+    if not found:
+        raise click.ClickException(
+            f"{'standard input' if file == '-' else file} is no environment: it has no line NAME=value.\n"
+            "Give the output of `env`, lines of `export NAME=value`, or /proc/PID/environ."
+        )
+    return Environ(found)
 
 
 def parse(text: str) -> dict[str, str]:
@@ -59,15 +81,18 @@ def parse(text: str) -> dict[str, str]:
 
     >>> parse("export A='x y'  # note\\nB=2\\n"), parse("A=1\\0B=2\\0")
     ({'A': 'x y', 'B': '2'}, {'A': '1', 'B': '2'})
+    >>> parse("this = no\n{'a': 'b=c'}\n\x00\x01=x")
+    {}
     """
     if "\0" in text:
-        return dict(_assigned(entry) for entry in text.split("\0") if "=" in entry)
+        return dict(_assigned(entry) for entry in text.split("\0") if _IS_ASSIGNED.match(entry))
     found = {}
     for line in text.splitlines():
         words = line.strip()
         if words.startswith("export "):
-            words = " ".join(shlex.split(words.removeprefix("export "), comments=True))
-        if "=" in words and not words.startswith("#"):
+            with suppress(ValueError):  # a quote that is not closed
+                words = " ".join(shlex.split(words.removeprefix("export "), comments=True))
+        if _IS_ASSIGNED.match(words):
             name, value = _assigned(words)
             found[name] = value
     return found

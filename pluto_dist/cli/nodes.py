@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def nodes(*, run: str, attempt: int | None, project: str | None, as_json: bool, 
     details = _read(run, project)
     chosen = _attempt(details, attempt, run)
     found = differences(chosen.document)
-    selected = list(_selected(chosen, found, **asked))
+    selected = list(_selected(chosen, found, asked))
     if as_json:
         asking.print_json(_to_json(chosen, found, selected if any(asked.values()) else None))
         return
@@ -65,19 +65,18 @@ def nodes(*, run: str, attempt: int | None, project: str | None, as_json: bool, 
 
 
 def _selected(
-    chosen: AttemptHardware, found: Sequence[Difference], *, bad: bool, hosts: Sequence[str], ranks: Sequence[int],
-    gpus: Sequence[str], show_all: bool,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
+    chosen: AttemptHardware, found: Sequence[Difference], asked: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
     """The nodes that one of the options means."""
     for node in node_lines.nodes_of(chosen.document):
-        own_gpus = {uuid for _, uuid, _ in node_lines.rows_of_gpus(node)} if gpus else set()
-        own_ranks = node_lines.ranks_of_node(node, chosen.document) if ranks else []
+        gpus = {uuid for _, uuid, _ in node_lines.rows_of_gpus(node)} if asked["gpus"] else set()
+        ranks = node_lines.ranks_of_node(node, chosen.document) if asked["ranks"] else []
         if (
-            show_all
-            or node.get("host") in hosts
-            or own_gpus & set(gpus)
-            or set(own_ranks) & set(ranks)
-            or (bad and node_lines.is_bad(node, chosen, found))
+            asked["show_all"]
+            or node.get("host") in asked["hosts"]
+            or gpus & set(asked["gpus"])
+            or set(ranks) & set(asked["ranks"])
+            or (asked["bad"] and node_lines.is_bad(node, chosen, found))
         ):
             yield node
 

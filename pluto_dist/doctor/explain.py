@@ -50,6 +50,7 @@ class Explanation:
     """The facts about the run that are known before the ranks exchange anything.
 
     Attributes:
+        sentence: which run it is, new or continued, and what would change that, in everyday words.
         launcher: the launcher that started this process.
         rank, world_size, node_rank, node_count: its place; ``None`` if the launcher does not give it.
         external_id: the run's id; ``<token>`` stands for what the ranks will agree on.
@@ -63,6 +64,7 @@ class Explanation:
         requests: the requests to the tracker.
     """
 
+    sentence: str
     launcher: str
     rank: int
     world_size: int
@@ -102,6 +104,7 @@ def explain(environ: Mapping[str, str], *, run_id: str | None = None, resume: bo
     decision = identity.decide(context, run_id=chosen.run_id, resume=chosen.resume)
     topology, scope = context.topology, context.scope
     return Explanation(
+        sentence=_sentence(context, decision),
         launcher=context.launcher,
         rank=topology.rank,
         world_size=topology.world_size,
@@ -123,6 +126,30 @@ def explain(environ: Mapping[str, str], *, run_id: str | None = None, resume: bo
         tracker=_tracker(chosen),
         requests=_requests(chosen, context, decision),
     )
+
+
+def _sentence(context: LaunchContext, decision: Decision) -> str:
+    """Which run, in everyday words, and what would change that."""
+    ranks = context.topology.world_size
+    who = "This process" if ranks == 1 else f"All {ranks} ranks together"
+    if isinstance(decision, Named) and not decision.derived:
+        name = decision.reference.value
+        if decision.reference.kind != "external id":
+            return f"{who} will continue the run {name}, which must exist; for a new run, unset PLUTO_RUN_ID."
+        return (
+            f"{who} will be in the run named {name!r}: a new one the first time, the same one at every later start; "
+            "for a new run at each start, unset PLUTO_RUN_ID (or run_id=)."
+        )
+    if isinstance(decision, Named):
+        return (
+            f"{who} will continue the run that an earlier start of this job began, or begin it; for a new run at each "
+            "start, unset PLUTO_DIST_RESUME (or resume=)."
+        )
+    if context.scope is not None or identity.chosen_id(context) is not None:
+        change = "set PLUTO_DIST_RESUME=1 at every start"
+    else:
+        change = "set one PLUTO_RUN_ID for all starts"
+    return f"{who} will be in {'a' if ranks == 1 else 'one'} new run; to continue it at the next start, {change}."
 
 
 def _external_id(decision: Decision) -> str:

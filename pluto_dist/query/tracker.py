@@ -61,7 +61,7 @@ class Tracker:
     ) -> None:
         from pluto_dist.client.tracker_client import TrackerClient, user_agent  # loads requests
 
-        loaded = settings.load(os.environ if environ is None else environ, url_api=url, api_key=api_key)
+        loaded = settings.load(Environ(os.environ if environ is None else environ), url_api=url, api_key=api_key)
         self.settings = keychain.with_stored_key(loaded)
         self.timeout = timeout
         if self.settings.api_key is None:

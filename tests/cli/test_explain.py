@@ -53,6 +53,25 @@ def test_an_id_that_no_run_can_have():
     assert "ConfigurationError: PLUTO_RUN_ID is read as a display id" in output
 
 
+@pytest.mark.parametrize(
+    "text", ["", "\n\n", "# nothing\n", "this is = no environment\n", '{"RANK": "0"}', "\x00\x01=\x02"]
+)
+def test_a_file_that_is_no_environment(tmp_path, text):
+    """It is an error that says what is one: an empty file is not an environment without variables."""
+    (tmp_path / "notes").write_text(text)
+    for source, given in ((str(tmp_path / "notes"), None), ("-", text)):
+        code, output = invoke("--env", source, given=given)
+        assert code == 1
+        assert "is no environment: it has no line NAME=value" in output
+        assert "export NAME=value" in output
+
+
+def test_a_quote_that_is_not_closed():
+    """The other lines count; no traceback."""
+    code, output = invoke("--env", "-", "--json", given="export A='open\nexport PLUTO_RUN_ID=x\n")
+    assert (code, json.loads(output)["external_id"]) == (0, "x")
+
+
 def test_a_missing_file():
     """The error names the file and the reason."""
     code, output = invoke("--env", "/nowhere/environ")
@@ -81,4 +100,5 @@ def test_nothing_heavy_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("run            single-<token>\n")
+    assert done.stdout.startswith("This process will be in a new run; to continue it at the next start, set one PLUTO")
+    assert "\n\nrun            single-<token>\n" in done.stdout

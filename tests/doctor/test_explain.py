@@ -21,6 +21,29 @@ def as_row(name: str, explanation: Explanation) -> str:
     return f"| {name} | `{explanation.external_id}` | {' | '.join(columns)} |"
 
 
+SENTENCES = {
+    "one process": ({}, {}, "This process will be in a new run; to continue it at the next start, set one PLUTO"),
+    "torchrun": (TORCHRUN, {}, "All 8 ranks together will be in one new run; to continue it"),
+    "scheduler": (
+        TORCHRUN | {"SLURM_JOB_ID": "7", "SLURM_CLUSTER_NAME": "c", "SLURM_JOB_NODELIST": "n"}, {},
+        "one new run; to continue it at the next start, set PLUTO_DIST_RESUME=1",
+    ),
+    "resumed": (
+        TORCHRUN | {"SLURM_JOB_ID": "7", "SLURM_CLUSTER_NAME": "c"}, {"resume": True},
+        "will continue the run that an earlier start of this job began, or begin it; for a new run",
+    ),
+    "named": (TORCHRUN | {"PLUTO_RUN_ID": "mine"}, {}, "will be in the run named 'mine': a new one the first time"),
+    "numbered": (TORCHRUN | {"PLUTO_RUN_ID": "DIG-7"}, {}, "will continue the run DIG-7, which must exist"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SENTENCES)
+def test_the_first_sentence(case):
+    """It says in everyday words which run, new or continued, and what would change that."""
+    environ, arguments, expected = SENTENCES[case]
+    assert expected in explain(environ, **arguments).sentence
+
+
 @pytest.mark.parametrize("name", EIGHT)
 def test_the_readme_shows_the_explanations(name):
     """The table of typical environments in the README of environments is the output of explain for them."""
