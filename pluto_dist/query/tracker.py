@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pluto_dist.contract.run_requests import UpdateStatusRequest
+from pluto_dist.contract.secret import Environ
 from pluto_dist.errors import ConfigurationError, RequestRefusedError, TrackerUnavailableError, UnexpectedAnswerError
 from pluto_dist.query import records
 from pluto_dist.query.records import (
