@@ -111,10 +111,12 @@ def _not_after_the_end(context: RankContext) -> Iterator[None]:
 
     Raises:
         TrackerUnavailableError: another rank has.
+        AttemptOverError: another node has opened a later attempt.
     """
     with context.channel.attaching() as is_open:
-        if not is_open or context.channel.outcome() is not None or context.membership.is_over():
+        if not is_open or context.channel.outcome() is not None:
             raise TrackerUnavailableError("another rank has created the run, or this attempt has ended")
+        context.membership.stay()
         yield
 
 

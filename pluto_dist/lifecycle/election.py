@@ -23,7 +23,9 @@ from pluto_dist.lifecycle.creation import CreationContext, create, create_reques
 from pluto_dist.lifecycle.inventory_gather import GATHER_SECONDS, cluster_document, gather, warn_of_drift
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.lifecycle.supervision import report_begin
+from pluto_dist.rendezvous.membership import AttemptOverError
 from pluto_dist.rendezvous.messages import Outcome
+from pluto_dist.rendezvous.run_channel import LEADER
 from pluto_dist.settings.settings import Settings
 
 TAKE_OVER_AT, TAKE_OVER_EVERY = 0.6, 0.1  # parts of the timeout after which another rank takes over from rank 0
@@ -48,23 +50,24 @@ class Election:
     gathered: frozenset[str] = frozenset()
 
 
-def elect(context: RankContext, process: Callable[[], Process] = Process) -> Election | None:
+def elect(context: RankContext, process: Callable[[], Process] = Process) -> Election:
     """Create the run, or wait for the rank that does.
 
     Args:
         context: this rank.
         process: waits for the description of this process, for the run's metadata.
 
-    Returns:
-        ``None`` if the attempt in which this rank registered turns out to be over.
+    Raises:
+        AttemptOverError: the attempt in which this rank registered turns out to be over.
     """
     if not context.plan.is_rank_zero:
         return _follow(context, process)
-    context.channel.claim("leader")
+    if not context.channel.lead():
+        context.membership.leave()
     return _gather_and_create(context, process)
 
 
-def _follow(context: RankContext, process: Callable[[], Process]) -> Election | None:
+def _follow(context: RankContext, process: Callable[[], Process]) -> Election:
     """Wait for the outcome, and create the run if rank 0 stays silent."""
     channel = context.channel
     turns, next_turn = 0, _turn(context, 0)
@@ -72,18 +75,18 @@ def _follow(context: RankContext, process: Callable[[], Process]) -> Election | 
     was_there = outcome is not None
     while outcome is None:
         outcome = channel.outcome(max(0.01, min(_LONG_SLICE, next_turn - time.monotonic())))
-        if outcome is None and context.membership.is_over():
-            return None
+        if outcome is None:
+            context.membership.stay()
         if outcome is None and context.stop.is_set():
             raise ExchangeError("this rank's part in the run is over, and no rank has created it so far")
         if outcome is None and time.monotonic() > next_turn:
             turns, next_turn = turns + 1, _turn(context, turns + 1)
             if channel.claim(f"taker {turns}"):
                 election = _gather_and_create(context, process)
-                if election.outcome.kind != "offline" or not channel.claimed("leader"):
+                if election.outcome.kind != "offline" or not channel.claimed(LEADER):
                     return election
-    if was_there and not _is_of_this_attempt(context):
-        return None
+    if was_there:
+        _await_acknowledgement(context)
     channel.remember(outcome, in_store=False)
     return Election(outcome)
 
@@ -102,24 +105,23 @@ def _turn(context: RankContext, turn: int) -> float:
     return plan.started + plan.settings.timeout * (TAKE_OVER_AT + late + turn * TAKE_OVER_EVERY)
 
 
-def _is_of_this_attempt(context: RankContext) -> bool:
-    """Whether an outcome that was in the store before this rank is of this rank's own attempt.
+def _await_acknowledgement(context: RankContext) -> None:
+    """Wait, bounded, until it is known that an outcome that was there before this rank is of its own attempt.
 
     A node that registers before any other node of a new attempt finds the messages of the old one. The node of rank 0,
     and launches whose store ends with the attempt, need no acknowledgement.
     """
     plan, membership = context.plan, context.membership
     if plan.context.store_address is None or plan.topology.node_rank == 0:
-        return True
+        return
     until = min(time.monotonic() + ACKNOWLEDGE_SECONDS, plan.deadline)
     while not membership.await_acknowledgement(_SLICE) and time.monotonic() < until:
-        if membership.is_over():
-            return False
-    return True
+        membership.stay()
 
 
 def _gather_and_create(context: RankContext, process: Callable[[], Process]) -> Election:
     nodes = gather(context, min(time.monotonic() + GATHER_SECONDS, context.plan.deadline))
+    context.membership.stay()
     return create_as_owner(context, nodes, process)
 
 
@@ -165,6 +167,8 @@ def _try_to_create(context: RankContext, creation: CreationContext) -> Outcome:
             answer = None if done is None else done.answer
         else:
             answer = create(context, creation, client)
+    except AttemptOverError:
+        raise
     except (TrackerUnavailableError, UnexpectedAnswerError) as error:
         return Outcome("offline", resumed=joined, message=str(error))
     except PlutoDistError as error:
@@ -222,4 +226,4 @@ def _is_owner(context: RankContext, mine: Outcome | None, told: Outcome) -> bool
     """
     if context.plan.is_rank_zero:
         return told == mine or told.kind != "online"
-    return told == mine and (told.kind == "online" or not context.channel.claimed("leader"))
+    return told == mine and (told.kind == "online" or not context.channel.claimed(LEADER))

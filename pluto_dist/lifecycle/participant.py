@@ -46,7 +46,7 @@ from pluto_dist.lifecycle.unsettled import UnsettledRun, creation_of
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.connect import hosts_a_store
 from pluto_dist.rendezvous.file_store import FileStore
-from pluto_dist.rendezvous.membership import Membership
+from pluto_dist.rendezvous.membership import AttemptOverError, Membership
 from pluto_dist.rendezvous.messages import AgreedId, Outcome
 from pluto_dist.rendezvous.run_channel import RunChannel
 from pluto_dist.rendezvous.session import Session
@@ -205,12 +205,14 @@ class Participant:
     def _join(self) -> tuple[RankContext, Election]:
         """Connect to the other ranks, agree on the run, and create it or wait for the rank that does."""
         while True:
-            context = self._connect()
-            election = elect(context, self._describe)
-            self._settled_at = time.monotonic()
-            if election is not None:
+            try:
+                context = self._connect()
+                election = elect(context, self._describe)
+            except AttemptOverError as error:
+                logger.debug("this rank registers again: %s", error)
+            else:
+                self._settled_at = time.monotonic()
                 return context, election
-            # The attempt in which this rank registered is over: register in the next one.
 
     def _connect(self) -> RankContext:
         """Connect to the other ranks, and agree with them on the launch's token and the run's id."""

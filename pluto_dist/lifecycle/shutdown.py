@@ -19,7 +19,7 @@ from pluto_dist.errors import AuthenticationError, ExchangeError, TrackerError
 from pluto_dist.identity import Named
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.log import logger
-from pluto_dist.rendezvous.run_channel import RunChannel
+from pluto_dist.rendezvous.run_channel import LEADER, RunChannel
 
 JOIN_GRACE = 10.0  # a rank that has not called init() so long after the run was created is not waited for
 END_SECONDS = 10.0  # how long the end is tried to be reported
@@ -68,7 +68,7 @@ class ShutdownStep:
             if status != "COMPLETED":
                 return channel.claim("failure")  # else another rank failed first, and reports it
             left = channel.count("left")
-            if self.is_owner or in_tracker or channel.claimed("leader"):
+            if self.is_owner or in_tracker or channel.claimed(LEADER):
                 return self.is_owner
             return left >= channel.count("joined", 0)
         except ExchangeError as error:

@@ -2,7 +2,7 @@
 
 An attempt has no number that all agents agree on (torch 2.13: a restart count is the agent's own), so the ranks make
 one. Every node registers with a nonce of its attempt. A rank that finds another nonce in the place of its own node
-knows that the attempt on record is over, and opens the next.
+knows that the attempt on record is over, and opens the next; so does a rank 0 that finds another rank 0 in it.
 
 >>> from pluto_dist.rendezvous.store import LocalStore
 >>> store = LocalStore()
@@ -14,8 +14,9 @@ knows that the attempt on record is over, and opens the next.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from pluto_dist.contract.failure import Failure
 from pluto_dist.errors import ExchangeError
@@ -29,6 +30,7 @@ from pluto_dist.serialization import codec
 
 NODE_LIMIT = 100_000
 _HANDED_ON = "told"  # in the place of a failure that an attempt has in its record
+_SLICE = 0.25  # how often a rank that waits for the token checks whether the attempt is over
 _RUN_LIMIT = 100  # runs of a launch that a node copies to a new store
 _text = codec.text_of(MESSAGE_LIMIT)
 
@@ -36,6 +38,10 @@ _text = codec.text_of(MESSAGE_LIMIT)
 def new_token() -> str:
     """A token that no launch has."""
     return "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz234567") for _ in range(20))
+
+
+class AttemptOverError(ExchangeError):
+    """The attempt in which this rank registered is over: it is to register in the next one."""
 
 
 class Membership:
@@ -94,6 +100,7 @@ class Membership:
         ``seconds``. Nobody waits if there is one node, or if the store has the token.
 
         Raises:
+            AttemptOverError: another node has opened a later attempt.
             ExchangeError: the store is lost, or holds something that is not a token.
         """
         fresh = self._fresh_token
@@ -119,7 +126,11 @@ class Membership:
         answered = self.store.add(f"{self.attempt}/forgot", 1 if self.is_node_leader else 0)
         if self.is_node_leader and answered >= node_count:
             return None
-        token = self.store.get("token", seconds)
+        until = time.monotonic() + seconds
+        while (token := self.store.get("token", min(_SLICE, max(0.0, until - time.monotonic())))) is None:
+            self.stay()
+            if time.monotonic() >= until:
+                break
         if token is None and self.is_node_leader:
             answered = self.store.add(f"{self.attempt}/forgot", 0)
             logger.warning(
@@ -222,6 +233,16 @@ class Membership:
     def is_over(self) -> bool:
         """Whether another node has opened a later attempt."""
         return number(self.store.get("attempt") or "0") > self.attempt
+
+    def stay(self) -> None:
+        """Raises AttemptOverError if another node has opened a later attempt."""
+        if self.is_over():
+            raise AttemptOverError("another node of this launch has opened a later attempt")
+
+    def leave(self) -> NoReturn:
+        """Open the next attempt, unless another node has, for this rank to register there; raises AttemptOverError."""
+        self.store.compare_set("attempt", str(self.attempt), str(self.attempt + 1))
+        raise AttemptOverError("another process leads the attempt in which this rank registered")
 
     def run(self, nth: int) -> RunChannel:
         """The messages about the ``nth`` run (from 1) of this attempt."""

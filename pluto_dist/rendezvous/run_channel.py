@@ -17,6 +17,7 @@ from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.store import Store
 
 SLOWDOWN_LIMIT = 6  # to a 64th of the rate
+LEADER = "leader"  # the role of rank 0
 SIGNED_OFF = "off"  # in the place of a node's sign of life
 _KEY_LIMIT = 64
 
@@ -184,6 +185,11 @@ class RunChannel:
         """Whether this rank is the first to claim ``role``."""
         mine = str(self._member.rank)
         return self._store.compare_set(f"{self._scope}/claim/{role}", "", mine) == mine
+
+    def lead(self) -> bool:
+        """Whether this rank 0 leads the attempt: no rank 0 on another node, or of another attempt of its own, does."""
+        nonce = self._member.nonce
+        return self._store.compare_set(f"{self._scope}/claim/{LEADER}", "", nonce) == nonce
 
     def claim_on_node(self, role: str) -> bool:
         """Whether this rank is the first of its node to claim ``role`` in this attempt; needs no store.

@@ -48,9 +48,7 @@ def ranks_agree(finished: Finished) -> Iterator[str]:
     """All ranks of an attempt agree on the run, and on whether it was resumed."""
     for (launch, number), parts in _by_attempt(finished).items():
         known = [part.facts for part in parts if part.facts]
-        # A node that was in no earlier attempt cannot see that this is a later one, and registers in the first.
-        is_sure = number == 0 or finished.job.launches[launch].nodes == 1
-        is_sure &= not finished.schedule.disk  # by which the ranks of a node know their attempt
+        is_sure = not finished.schedule.disk  # by which the ranks of a node know their attempt
         for name in ("run_id", "id", *(("resumed",) if is_sure else ())):
             values = {facts[name] for facts in known if facts[name] is not None and (name != "resumed" or facts["id"])}
             if len(values) > 1:
