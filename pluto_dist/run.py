@@ -34,6 +34,7 @@ from pluto_dist.serialization.encode import encode
 from pluto_dist.serialization.types import summary
 from pluto_dist.settings.settings import load
 
+END_LOST = "the run's end may be lost"
 SIGTERM = "SIGTERM: the job was stopped or preempted, or another rank of it died"
 
 
@@ -236,12 +237,14 @@ class Run:
         """
         if status is not None and status not in get_args(Status):
             raise ConfigurationError(f"finish(status=...) takes one of {', '.join(get_args(Status))}; it is {status!r}")
-        if exit_code is not None:
-            self._leave(Ending.of_exit(exit_code, sys.exc_info()[1], f"exit code {exit_code}"))
-        elif status is not None:
-            self._conclude(Ending(status, sys.exc_info()[1], f"finish(status={status!r})"))
-        else:
-            self._leave(Ending() if self._hooks is None else self._hooks.ending())
+        error = sys.exc_info()[1]
+        with border(END_LOST):
+            if exit_code is not None:
+                self._leave(Ending.of_exit(exit_code, error, f"exit code {exit_code}"))
+            elif status is not None:
+                self._conclude(Ending(status, error, f"finish(status={status!r})"))
+            else:
+                self._leave(Ending() if self._hooks is None else self._hooks.ending())
 
     def __enter__(self) -> Run:
         return self
@@ -249,7 +252,8 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave(Ending() if error is None else Ending.of_exception(error))
+        with border(END_LOST):
+            self._leave(Ending() if error is None else Ending.of_exception(error))
 
     def _leave(self, ending: Ending) -> None:
         """End the part of a script that the run is of; the process goes on."""
@@ -261,15 +265,18 @@ class Run:
 
     def on_end(self, ending: Ending) -> None:
         """End the run of a process that ends, or begins its next run; leave a failure to a restart if one is left."""
+        with border(END_LOST):
+            self._on_end(ending)
+
+    def _on_end(self, ending: Ending) -> None:
         if self._participant is None or self._finished:
             return
         if ending.status == "COMPLETED" and self._caught is not None:
             self._conclude(self._caught)
         elif ending.status == "FAILED" and self._restarts_left:
-            with border("the next attempt does not know why this one failed"):
-                self._release()
-                self._participant.abandon(self._failure_of(ending))
-                self._stop_listening()
+            self._release()
+            self._participant.abandon(self._failure_of(ending))
+            self._stop_listening()
         elif ending.status != "FAILED" and self._termination is not None and self._termination.was_called:
             self._conclude(Ending("TERMINATED", None, SIGTERM))
         else:
@@ -311,16 +318,15 @@ class Run:
     def _end(self, status: str, failure: Failure | None = None) -> None:
         if self._participant is None or self._finished:
             return
-        with border(f"the run's end ({status}) may be lost"):
-            self._release()
-            try:
-                self._participant.end(status, failure)
-            except BaseException as error:
-                if is_scripts_own(error):  # ctrl-C while it waits, or what a signal handler raises
-                    self._participant.end("TERMINATED", self._failure_of(Ending.of_exception(error)))
-                raise
-            finally:
-                self._stop_listening()
+        self._release()
+        try:
+            self._participant.end(status, failure)
+        except BaseException as error:
+            if is_scripts_own(error):  # ctrl-C while it waits, or what a signal handler raises
+                self._participant.end("TERMINATED", self._failure_of(Ending.of_exception(error)))
+            raise
+        finally:
+            self._stop_listening()
 
     def _release(self) -> None:
         self._finished = True

@@ -15,13 +15,13 @@ import os
 import time
 from collections.abc import Callable
 
-from pluto_dist.background import start_thread
+from pluto_dist.background import new_thread
 from pluto_dist.inventory.gpu import probe_gpus, vendor_named
 from pluto_dist.inventory.gpu.vendor import GpuVendor
 from pluto_dist.inventory.probes import host, network, software
 from pluto_dist.inventory.probes.sources import ALL_FAMILIES, Sources
 from pluto_dist.inventory.records import GpuReport, HostReport, NodeInventory
-from pluto_dist.inventory.safe_read import value_or_none
+from pluto_dist.inventory.safe_read import attempt, value_or_none
 from pluto_dist.serialization.text import record_text
 
 _stalled: dict[int, str] = {}
@@ -63,9 +63,15 @@ def _start_gpu_probes(deadline: float) -> Callable[[], GpuReport]:
     reports: list[GpuReport] = []
     asked: list[GpuVendor] = []
     lost = "the GPUs of this node are not recorded"
-    thread = start_thread(lambda: reports.append(probe_gpus(asked)), "pluto-dist-gpu-probe", lost=lost)
-    if thread is None:
-        return lambda: GpuReport(error="RuntimeError")
+
+    def work() -> None:
+        report, error = attempt(lambda: probe_gpus(asked))
+        reports.append(report or GpuReport(error=type(error).__name__))
+
+    thread = new_thread(work, "pluto-dist-gpu-probe", lost=lost)
+    _, failure = attempt(thread.start)
+    if failure is not None:  # a container's limit on processes includes threads; the report of the nodes says so
+        return lambda: GpuReport(error=type(failure).__name__)
 
     def wait() -> GpuReport:
         thread.join(max(0.0, until - time.monotonic()))
