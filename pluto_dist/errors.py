@@ -30,8 +30,24 @@ the other ranks.
 from __future__ import annotations
 
 
+def readable(text: str, kept: str = "\n\t") -> str:
+    """``text`` as a terminal may show it: what is not printable is escaped, except the characters ``kept``.
+
+    Hosts, other ranks and trackers make up texts; an escape sequence in one would be obeyed by the reader's terminal.
+
+    >>> readable("\\x1b[2J gone"), readable("two\\nlines") == "two\\nlines"
+    ('\\\\x1b[2J gone', True)
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in text)
+
+
 class PlutoDistError(Exception):
-    """Base of every deliberate exception of this package."""
+    """Base of every deliberate exception of this package; its texts are readable."""
+
+    def __init__(self, *texts: object) -> None:
+        super().__init__(*(readable(text) if isinstance(text, str) else text for text in texts))
 
 
 class ConfigurationError(PlutoDistError, ValueError):

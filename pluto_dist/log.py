@@ -1,7 +1,8 @@
 """The ``pluto_dist`` logger, on stderr unless the application has set up logging.
 
 Rank 0 logs what concerns the job; another rank only what is its own, so that a thousand ranks do not print a thousand
-lines.
+lines. Whatever a line is about, it is readable: no control character of a host's name, of what another rank wrote or of
+a tracker's answer gets to a terminal.
 """
 
 from __future__ import annotations
@@ -10,7 +11,26 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pluto_dist.errors import readable
+
 logger = logging.getLogger("pluto_dist")
+
+
+class _Readable(logging.Filter):
+    """Escapes what is not printable, before any handler has the record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if (shown := readable(text)) != text:
+            record.msg, record.args = shown, None
+        if record.exc_info and not record.exc_text:
+            trace = logging.Formatter().formatException(record.exc_info)
+            if (shown := readable(trace)) != trace:
+                record.exc_text = shown
+        return True
+
+
+logger.addFilter(_Readable())
 
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ import time
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from types import TracebackType
 from typing import Any, get_args
-from urllib.parse import urlsplit
 
 from pluto_dist.background import border, is_scripts_own
 from pluto_dist.contract.failure import Failure
@@ -92,7 +91,7 @@ class Run:
         mine = self._participant.attached if self._participant else None
         if mine is not None:
             return mine.url
-        return self._answer.url if self._answer and self._is_ours(self._answer.url) else None
+        return (self._answer.url or None) if self._answer else None
 
     @property
     def project(self) -> str:
@@ -369,12 +368,6 @@ class Run:
 
     def _patience(self) -> float:
         return max(0.0, self.plan.started + self.plan.settings.timeout - time.monotonic())
-
-    def _is_ours(self, url: str) -> bool:
-        """Whether a URL from the store is of the tracker in this rank's settings."""
-        parts = urlsplit(url)
-        known = (urlsplit(self.plan.settings.url_api), urlsplit(self.plan.settings.url_app))
-        return any((parts.scheme, parts.netloc) == (ours.scheme, ours.netloc) for ours in known)
 
     # Copies: a run may stand in a model, in hyperparameters, in a dataset.
 

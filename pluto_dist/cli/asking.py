@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from pluto_dist.errors import PlutoDistError
+from pluto_dist.errors import PlutoDistError, readable
 from pluto_dist.query import RunDetails, Tracker
 
 T = TypeVar("T")
@@ -116,12 +116,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, limit: int | No
 
 
 def one_line(text: str) -> str:
-    """``text`` without characters that move the cursor: names are data.
+    """``text`` in one line, readable on a terminal: names are data.
 
-    >>> one_line("a\\x1b[2Jb\\nc")
-    'a?[2Jb c'
+    >>> one_line("two\\nlines")
+    'two lines'
     """
-    return "".join(each if each.isprintable() else " " if each in "\n\t" else "?" for each in text)
+    return readable(text).replace("\n", " ").replace("\t", " ")
 
 
 def _fitted(text: str, size: int) -> str:

@@ -18,7 +18,7 @@ from pluto_dist.cli.examples import examples
 from pluto_dist.contract.secret import Environ
 from pluto_dist.doctor.explain import Explanation
 from pluto_dist.doctor.explain import explain as explained
-from pluto_dist.errors import PlutoDistError
+from pluto_dist.errors import PlutoDistError, readable
 
 WIDTH = 120  # of the sentence where no terminal shows it
 _IS_ASSIGNED = re.compile("[A-Za-z_][A-Za-z0-9_]*=")
@@ -56,8 +56,8 @@ def explain(*, file: str | None, run_id: str | None, resume: bool | None, as_jso
     if as_json:
         click.echo(json.dumps(told.to_json(), indent=2))
         return
-    click.echo("\n".join(textwrap.wrap(told.sentence, asking.width() or WIDTH)))
-    click.echo("\n".join(["", *_lines(told)]))
+    click.echo("\n".join(textwrap.wrap(readable(told.sentence), asking.width() or WIDTH)))
+    click.echo(readable("\n".join(["", *_lines(told)])))
 
 
 def _environment(file: str | None) -> Environ:

@@ -18,7 +18,7 @@ from pluto_dist.client.offline.sync import sync as send
 from pluto_dist.client.tracker_client import TrackerClient, user_agent
 from pluto_dist.contract.run_requests import CreateRunRequest, UpdateStatusRequest
 from pluto_dist.contract.secret import Environ
-from pluto_dist.errors import ConfigurationError
+from pluto_dist.errors import ConfigurationError, readable
 from pluto_dist.settings import keychain, settings
 
 
@@ -42,7 +42,7 @@ def sync(*, path: Path | None, to: str | None, dry_run: bool) -> None:
     waiting = _waiting(_spool(path, chosen))
     if dry_run:
         for spooled in waiting:
-            click.echo(_described(spooled))
+            click.echo(readable(_described(spooled)))
         return
     with ExitStack() as clients:
         client_of = _Clients(clients, chosen, to, environ)
@@ -111,7 +111,7 @@ def _with_progress(results: Iterator[Synced], total: int) -> Iterator[Synced]:
         for done in results:
             bar.advance(task)
             for line in _lines(done):
-                bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+                bar.console.print(readable(line), markup=False, highlight=False, soft_wrap=True)
             yield done
 
 
@@ -149,4 +149,4 @@ def _summary(counts: Mapping[str, int]) -> str:
 
 
 def _say(line: str) -> None:
-    click.echo(line, err=True)
+    click.echo(readable(line), err=True)

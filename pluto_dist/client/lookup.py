@@ -11,6 +11,16 @@ from pluto_dist.errors import RequestRefusedError, TrackerError
 from pluto_dist.log import logger
 
 
+def is_run(state: RunState | None, name: RunName) -> bool:
+    """Whether the tracker's run is the one that is named: another rank may have told a number that is not."""
+    reference = name.reference
+    if state is None:
+        return False
+    if reference.kind == "number":
+        return state.run_id == reference.number
+    return reference.value == (state.display_id if reference.kind == "display id" else state.external_id)
+
+
 def look_up(client: TrackerClient, name: RunName, *, deadline: float) -> RunState | None:
     """The run, with its number; ``None`` if there is none. Its status is as it was before.
 

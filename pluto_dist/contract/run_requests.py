@@ -26,6 +26,7 @@ from pluto_dist.contract.validation import (
     unstorable,
     unstorable_in,
 )
+from pluto_dist.errors import readable
 from pluto_dist.serialization.text import parse_digits
 
 STATUSES = ("RUNNING", "COMPLETED", "FAILED", "TERMINATED", "CANCELLED")
@@ -69,6 +70,12 @@ class CreateRunResponse(Record):
     resumed: bool = contract_field("resumed", "boolean", required=True)
     forked_from_run_id: int | None = contract_field("forkedFromRunId", "number", nullable=True, whole=True)
     fork_step: int | None = contract_field("forkStep", "number", nullable=True)
+
+    def __post_init__(self) -> None:
+        """Escape what is not printable in what scripts print; the project's name is sent again as it is."""
+        for name in ("display_id", "organization_slug", "url"):
+            if isinstance(text := getattr(self, name), str):
+                object.__setattr__(self, name, readable(text, kept=""))
 
 
 @dataclass(frozen=True, slots=True)

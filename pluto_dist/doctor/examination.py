@@ -20,6 +20,7 @@ from pluto_dist.doctor.finding import (
     not_applicable,
     problem,
 )
+from pluto_dist.errors import readable
 from pluto_dist.inventory.safe_read import attempt
 
 T = TypeVar("T")
@@ -113,7 +114,7 @@ def _without_secrets(finding: Finding, machine: Machine) -> Finding:
 
 
 def _redacted(text: str, machine: Machine) -> str:
-    """``text`` without the API key and passwords in URLs; a safeguard, since no check prints them."""
+    """``text`` without the API key, passwords in URLs and control characters; a safeguard, since no check prints them."""
     for key in machine.keys.values():
         text = key.masked(text)
-    return re.sub(r"://[^/@\s]*@", "://***@", text)
+    return readable(re.sub(r"://[^/@\s]*@", "://***@", text))

@@ -18,6 +18,7 @@ from pluto_dist.background import start_thread
 from pluto_dist.client.claims import answer_claims
 from pluto_dist.client.ending import report_end
 from pluto_dist.client.heartbeats import HeartbeatSender
+from pluto_dist.client.lookup import is_run
 from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts
@@ -118,6 +119,8 @@ class Supervisor:
         if turn % CHECK_EVERY:
             return None
         state = client.details(run.run_id, deadline=deadline)
+        if not is_run(state, run.name):  # the workers have the number from the ranks' store
+            return None
         if state is not None and state.status == "RUNNING" and self._is_silent(state, client.server_time):
             return client.heartbeat(run.run_id, deadline=deadline).status
         return None if state is None else state.status
@@ -187,7 +190,7 @@ class Supervisor:
         for _ in range(SETTLE_TRIES):
             deadline = time.monotonic() + END_SECONDS
             state = client.details(run.run_id, deadline=deadline)
-            if state is None or self._is_superseded(state, run):
+            if state is None or not (run.owns or is_run(state, run.name)) or self._is_superseded(state, run):
                 return failure
             if failure is not None and correction is None:
                 correction = _clock_correction_ms(client.server_time)

@@ -30,7 +30,8 @@ def report_outcome(plan: Plan, outcome: Outcome, trouble: str) -> None:
         return
     ranks = f"{plan.topology.world_size} rank" + "s" * (plan.topology.world_size > 1)
     resumed = ", resumed" if outcome.resumed else ""
-    logger.info("run %s (%s%s) at %s", outcome.answer.display_id, ranks, resumed, outcome.answer.url)
+    at = f" at {outcome.answer.url}" if outcome.answer.url else ""
+    logger.info("run %s (%s%s)%s", outcome.answer.display_id, ranks, resumed, at)
 
 
 def report_overruled(is_rank_zero: bool, overruled: tuple[tuple[str, Any, Any], ...], why: str) -> None:

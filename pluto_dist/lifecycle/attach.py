@@ -7,11 +7,12 @@ import time
 from pluto_dist.client import rate_limit
 from pluto_dist.client.tracker_client import REQUEST_SECONDS, TrackerClient
 from pluto_dist.contract.run_ref import resume_request
-from pluto_dist.contract.run_requests import CreateRunRequest, CreateRunResponse
+from pluto_dist.contract.run_requests import CreateRunRequest, CreateRunResponse, ResumeRunRequest
 from pluto_dist.errors import TrackerError, TrackerUnavailableError
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.rendezvous.messages import Outcome
 
+LONGEST_WAIT_SECONDS = 1e6  # slots are numbers from the store; no thread waits for more than 292 years
 LATE_ATTACH_SECONDS = 5.0  # how long finish() waits for this rank's slot
 
 
@@ -48,7 +49,7 @@ def _await_slot(context: RankContext, start: float, slot: int) -> tuple[int, ...
     known: tuple[int, ...] = ()
     while True:
         left = start + rate_limit.due(slot, rate, known) - time.monotonic()
-        if context.stop.wait(max(0.0, left)):
+        if context.stop.wait(min(max(0.0, left), LONGEST_WAIT_SECONDS)):
             if (left := start + rate_limit.due(slot, rate, known) - time.monotonic()) > LATE_ATTACH_SECONDS:
                 return None
             time.sleep(max(0.0, left))
@@ -65,4 +66,8 @@ def _attach_once(context: RankContext, outcome: Outcome, client: TrackerClient) 
         return client.resume(resume_request(context.run_name), deadline=deadline, retry=False)
     name = request.run_name or reference.value
     project = outcome.answer.project_name if outcome.answer else request.project_name
+    if project != request.project_name:  # from the store: a run that exists there, but no new one
+        return client.resume(
+            ResumeRunRequest(external_id=reference.value, project_name=project), deadline=deadline, retry=False
+        )
     return client.create(CreateRunRequest(name, project, reference.value), deadline=deadline, retry=False)

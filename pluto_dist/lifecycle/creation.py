@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pluto_dist.client.claims import host_of, in_use
-from pluto_dist.client.lookup import look_up
+from pluto_dist.client.lookup import is_run, look_up
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts, claims, hardware
 from pluto_dist.contract.failure import Failure
@@ -146,7 +146,7 @@ def _known_state(context: RankContext, creation: CreationContext, client: Tracke
     """The run as the tracker has it; ``None`` for a new one."""
     plan, name = context.plan, context.run_name
     if creation.prior is not None and creation.prior.run_id is not None:
-        return _own_state(plan, creation.prior.run_id, client)
+        return _own_state(context, creation.prior.run_id, client)
     if creation.prior is None and not isinstance(plan.decision, Named):
         return None
     if not (plan.continues_job or plan.settings.resume is False):  # the user's own id: whoever has it shares the run
@@ -170,11 +170,12 @@ def _known_state(context: RankContext, creation: CreationContext, client: Tracke
     return await_grant(context, client, found) if plan.continues_job else found
 
 
-def _own_state(plan: Plan, run_id: int, client: TrackerClient) -> RunState | None:
-    """The run of this launch's earlier attempt, unless it was cancelled."""
-    state = client.details(run_id, deadline=plan.deadline)
-    if state is not None:
-        refuse_cancelled(state)
+def _own_state(context: RankContext, run_id: int, client: TrackerClient) -> RunState | None:
+    """The run of this launch's earlier attempt, unless it was cancelled; ``None`` if the store names another run."""
+    state = client.details(run_id, deadline=context.plan.deadline)
+    if state is None or not is_run(state, context.run_name):
+        return None
+    refuse_cancelled(state)
     return state
 
 

@@ -33,6 +33,7 @@ from pluto_dist.inventory.probes.process import describe
 from pluto_dist.inventory.records import Process
 from pluto_dist.lifecycle.agreement import agree
 from pluto_dist.lifecycle.attach import attach
+from pluto_dist.lifecycle.belief import believed, check_attach, confirmed_number
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.election import Election, elect, enqueue_create
 from pluto_dist.lifecycle.heartbeat import Heartbeat
@@ -141,6 +142,9 @@ class Participant:
         try:
             self._take_part()
         except RunIdMismatchError as error:
+            if self.settled.done():  # init() has returned, and raises it no more
+                logger.error("this rank leaves the run: %s", error)
+                self.late = Outcome("error", error=type(error).__name__, message=str(error))
             if self._unsettled.outbox is not None:
                 self._unsettled.outbox.set_aside(str(error))
             self._linger()
@@ -166,6 +170,8 @@ class Participant:
         self._is_owner, outcome = election.is_owner, election.outcome
         if outcome.kind == "error":
             self._linger()
+        if not self._is_owner:
+            outcome = believed(context, outcome)
         report_run(context, outcome, owns=self._is_owner)
         if not self.settled.done():  # else the end came first
             self.settled.set_result(outcome)
@@ -188,7 +194,9 @@ class Participant:
             if self._is_owner:
                 heartbeat.run(election.gathered)
             else:
-                self.attached = attach(context, outcome, client)
+                attached = attach(context, outcome, client)
+                check_attach(context, outcome, attached)
+                self.attached = attached
                 heartbeat.failover()
 
     def _keep_or_not(self, context: RankContext, outcome: Outcome) -> None:
@@ -450,13 +458,14 @@ class Participant:
         waits = outcome is None and self._ending is None
         if not self._held or waits or (outcome is not None and not is_recorded(self.plan, outcome)):
             return
-        run_id = outcome.answer.run_id if outcome is not None and outcome.answer is not None else 0
         client = self._new_client()
         try:
+            is_told = self._is_owner or self.attached is not None
+            run_id = confirmed_number(context, outcome, client, deadline, is_told=is_told)
             with suppress(IndexError):  # that was all
                 while True:
                     context.outbox.send(client, UpdateConfigRequest(run_id, self._held.popleft()), deadline)
-        except TrackerError as error:
+        except (TrackerError, RunIdMismatchError) as error:
             logger.warning("a change of the config was not taken: %s", error)
         finally:
             if client is not None:

@@ -13,6 +13,7 @@ from functools import partial
 from pluto_dist.client.tracker_client import REQUEST_SECONDS, TrackerClient
 from pluto_dist.contract.run_requests import CreateRunResponse
 from pluto_dist.errors import ExchangeError, RunInUseError, TrackerError, TrackerUnavailableError
+from pluto_dist.lifecycle.belief import believed
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.messages import Outcome
@@ -97,6 +98,7 @@ def _await_recovery(context: RankContext) -> Outcome | None:
         if context.stop.wait(pause):
             return None
         if (outcome := context.channel.late()) is not None:
+            outcome = believed(context, outcome)
             context.channel.remember(outcome, in_store=False)
             return outcome
     return None

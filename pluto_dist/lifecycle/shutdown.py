@@ -9,8 +9,9 @@ run.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from pluto_dist.client.lookup import is_run
 from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts
@@ -109,6 +110,8 @@ class ShutdownStep:
             state = self._ask_state(client, request, deadline)
             if state is not None and self._is_superseded(state):
                 return
+            if not self.is_owner and not is_run(state, outbox.name):  # the number is the store's: go by the name
+                request, state = replace(request, run_id=0), None
             # Another rank may have kept the run while it was not settled: its requests go first.
             if not request.run_id or outbox.check():
                 outbox.enqueue(request)
@@ -174,13 +177,13 @@ class ShutdownStep:
     def _ask_state(
         self, client: TrackerClient | None, request: UpdateStatusRequest, deadline: float
     ) -> RunState | None:
-        """The run as the tracker has it; ``None`` if no later attempt can be in it, or the tracker does not answer.
+        """The run as the tracker has it; ``None`` if it need not be asked, or does not answer.
 
         After a split of the nodes an old rank 0 may go on beside the new one (observed with torch 2.13), and a launch
         that was stopped for longer than another one's claim is answered finds that one in its run.
         """
         is_alone = (self.plan.topology.node_count or 1) == 1 and not isinstance(self.plan.decision, Named)
-        if client is None or not request.run_id or is_alone:
+        if client is None or not request.run_id or (is_alone and self.is_owner):
             return None
         try:
             return client.details(int(request.run_id), deadline=deadline)

@@ -1,7 +1,7 @@
 """Messages between ranks, as records, and how text from the store becomes one.
 
 What is read from the store is data from the network: JSON of at most 1 MiB, checked by the codec. Neither a key nor a
-pickle is ever written there.
+pickle is ever written there. Whether what it says is true is asked of the tracker (``lifecycle.belief``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from pluto_dist.contract.run_ref import Reference
 from pluto_dist.contract.run_requests import CreateRunResponse
 from pluto_dist.contract.validation import parse_document
-from pluto_dist.errors import ExchangeError
+from pluto_dist.errors import ExchangeError, readable
 from pluto_dist.serialization import codec
 from pluto_dist.serialization.text import parse_digits
 
@@ -74,7 +74,8 @@ class AgreedId:
         }
         fields = codec.decode_fields(value, where, decoders, decoders)
         reference = Reference.of(fields["kind"], fields["value"])
-        return cls(reference, fields["source"], fields["rank"], fields["host"], fields["variables"])
+        source = readable(fields["source"], kept="")
+        return cls(reference, source, fields["rank"], fields["host"], fields["variables"])
 
 
 @dataclass(frozen=True, slots=True)

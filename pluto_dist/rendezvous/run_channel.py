@@ -119,7 +119,8 @@ class RunChannel:
 
     def recorded_key(self) -> str | None:
         """The key of the attempt's record, if there is one."""
-        return self._store.get(f"{self._scope}/key")
+        key = self._store.get(f"{self._scope}/key")
+        return None if key is None else key[:_KEY_LIMIT]
 
     def sign(self) -> None:
         """Give a sign of life of this rank's node, unless it has signed off."""

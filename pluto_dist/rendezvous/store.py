@@ -23,6 +23,7 @@ PREFIX = "pluto_dist"
 _BATCH = 100  # keys in one request
 # torch.distributed.DistError and all below it; the others come of an answer that is none, which C++ takes for lengths.
 _FAILURES = (RuntimeError, ValueError, IndexError, OverflowError, MemoryError)
+VALUE_LIMIT = (1 << 20) + 1  # bytes of a value that are looked at: one more than a message may have
 
 
 class Store(Protocol):
@@ -106,8 +107,7 @@ class TorchStore:
         self._waited_for, self._pause = "", 0.0
 
     def compare_set(self, key: str, expected: str, desired: str) -> str:
-        value: bytes = self._call("compare_set", key, expected, desired)
-        return value.decode(errors="replace")
+        return _text(self._call("compare_set", key, expected, desired))
 
     def set(self, key: str, value: str) -> None:
         self._call("set", key, value)
@@ -125,15 +125,14 @@ class TorchStore:
                 return None
             time.sleep(min(self._pause, left))
             self._pause = min(self._pause * 1.5, self._longest_pause)
-        value: bytes = self._call("get", key)
-        return value.decode(errors="replace") or None  # nothing here is set to ""
+        return _text(self._call("get", key)) or None  # nothing here is set to ""
 
     def get_all(self, keys: Sequence[str]) -> list[str | None]:
         found: list[str | None] = []
         for start in range(0, len(keys), _BATCH):
             batch = list(keys[start : start + _BATCH])
             if self._call("check", batch):
-                found += [value.decode(errors="replace") for value in self._call("multi_get", batch)]
+                found += [_text(value) for value in self._call("multi_get", batch)]
             else:  # one of them is missing, and multi_get would wait for it
                 found += [self.get(key) for key in batch]
         return found
@@ -157,3 +156,11 @@ class TorchStore:
                 return getattr(store, method)(*arguments)
         except _FAILURES as error:
             raise ExchangeError(f"the store that the ranks share is gone: {error}") from error
+
+
+def _text(value: bytes) -> str:
+    """A value as text; of one that is longer than any message the rest is left out.
+
+    torch's server takes values of up to 8 MiB (TCPStore with libuv, 2.4 to 2.13), which a client reads whole.
+    """
+    return value[:VALUE_LIMIT].decode(errors="replace")
