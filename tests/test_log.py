@@ -23,3 +23,19 @@ def test_a_line_appears_once(steps: list[str], shown: str):
     script = "; ".join(["import logging", "from pluto_dist import log", *steps, "log.logger.info('a line')"])
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr == shown
+
+
+def test_what_is_logged_is_readable():
+    """No handler gets a control character, of a message or of a traceback; line breaks stay."""
+    script = """
+import logging
+from pluto_dist.log import logger
+logging.basicConfig(level=logging.DEBUG, format="%(message)s")
+try:
+    raise ValueError("\\x1b]0;gone\\x07")
+except ValueError:
+    logger.warning("host %s\\nnext", "\\x1b[2J\\x9b\\u202e", exc_info=True)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.startswith("host \\x1b[2J\\x9b\\u202e\nnext\nTraceback")
+    assert done.stderr.endswith("ValueError: \\x1b]0;gone\\x07\n")

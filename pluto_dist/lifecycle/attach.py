@@ -8,7 +8,8 @@ from pluto_dist.client import rate_limit
 from pluto_dist.client.tracker_client import REQUEST_SECONDS, TrackerClient
 from pluto_dist.contract.run_ref import resume_request
 from pluto_dist.contract.run_requests import CreateRunRequest, CreateRunResponse, ResumeRunRequest
-from pluto_dist.errors import TrackerError, TrackerUnavailableError
+from pluto_dist.errors import RequestRefusedError, TrackerError, TrackerUnavailableError
+from pluto_dist.lifecycle.belief import contradicted
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.rendezvous.messages import Outcome
 
@@ -21,6 +22,9 @@ def attach(context: RankContext, outcome: Outcome, client: TrackerClient) -> Cre
 
     All ranks keep the schedule of ``rate_limit``, each from when it learnt of the run: no clock of another one counts.
     None attaches to a run that has ended.
+
+    Raises:
+        RunIdMismatchError: the project that the store names has no such run.
     """
     channel, topology, rate = context.channel, context.plan.topology, context.plan.settings.attach_rate
     start = time.monotonic()
@@ -38,6 +42,10 @@ def attach(context: RankContext, outcome: Outcome, client: TrackerClient) -> Cre
                 channel.slow_down(len(known), max(slot, rate_limit.slot_at(now, rate, known)))
             slot = topology.world_size + channel.count("attach again")
             start += error.retry_after
+        except RequestRefusedError as error:
+            if error.status == 404 and outcome.answer is not None:
+                raise contradicted(context, outcome.answer.run_id) from error
+            return None
         except TrackerError:
             return None  # the run exists without it: the owner created it
     return None

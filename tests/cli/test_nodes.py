@@ -180,3 +180,10 @@ def test_an_id_that_no_run_can_have(monkeypatch, run):
     assert done.returncode == 1
     assert f"{run[:100]!r} is read as" in done.stderr
     assert "cannot be reached" not in done.stderr
+
+
+def test_names_are_readable():
+    """A host may have any name; a terminal obeys none of it."""
+    document = json.dumps(compose_hosts(a=USUAL, b=USUAL)).replace('"b"', '"b\\u001b[2J\\u009b"')
+    shown = nodes_command("-", text=document)
+    assert "b\\x1b[2J\\x9b" in shown.stdout and "\x1b" not in shown.stdout and "\x9b" not in shown.stdout

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
+import requests
 from running import Job, Torchrun, Tracker
 
 import pluto_dist
@@ -193,7 +193,7 @@ def test_a_key_of_the_keychain(watched: Watched, environ: dict[str, str], tmp_pa
 @pytest.mark.exhaustive
 def test_the_sdk(watched: Watched, environ: dict[str, str]):
     """Its settings have the key; they are in no frame of ours."""
-    paths = os.pathsep.join((str(Path(pluto_dist.__file__).parents[1]), sysconfig.get_path("purelib")))
+    paths = os.pathsep.join((str(Path(pluto_dist.__file__).parents[1]), str(Path(requests.__file__).parents[1])))
     job = watched([str(python_with_sdk()), watched.torchrun.write(SDK)], {**environ, "PYTHONPATH": paths})
     assert job.returncode == 0, job.output
 

@@ -1,7 +1,7 @@
 """The store is not believed: whatever stands in a key that is read, on a real store of torch and a real tracker.
 
-A rank joins, changes its config and finishes. It gets its run, or a documented error, in time; nothing of the store's is
-printed that a terminal would obey, and the run of somebody else stays as it was, to the last byte.
+A rank joins, changes its config and finishes. It gets its run, or a documented error, in time; nothing is printed that
+a terminal would obey, and the run of somebody else stays as it was, to the last byte.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,10 +117,10 @@ BY_DEFAULT = {
 } | {("0/run/1/count/joined", "escapes"), ("0/nodes/1", "huge"), ("0/run/1/outcome", "deep")}
 
 
-def cases() -> Iterator[Any]:
-    for key, name, value in CASES:
-        marks = () if (key, name) in BY_DEFAULT else (pytest.mark.exhaustive,)
-        yield pytest.param(key, value, id=f"{key}: {name}", marks=marks)
+PARAMETERS = [
+    pytest.param(key, value, id=f"{key}: {name}", marks=() if (key, name) in BY_DEFAULT else (pytest.mark.exhaustive,))
+    for key, name, value in CASES
+]
 
 
 @dataclass
@@ -148,6 +148,13 @@ class Place:
 
     def details(self) -> dict[str, Any]:
         return asked(self.server, "GET", "/api/runs/details/1")
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until, what
+        time.sleep(0.05)
 
 
 def asked(server: LocalServer, method: str, path: str, body: Any = None) -> dict[str, Any]:
@@ -191,7 +198,7 @@ def run_a_rank(place: Place, rank: int = 0, world_size: int = 1) -> PlutoDistErr
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("key", "value"), cases())
+@pytest.mark.parametrize(("key", "value"), PARAMETERS)
 def test_a_poisoned_key(place: Place, key: str, value: bytes, capfd: pytest.CaptureFixture[str], caplog: Any):
     """Of one rank, which creates the run unless the store says that somebody has."""
     caplog.set_level(logging.DEBUG, "pluto_dist")
@@ -210,6 +217,36 @@ def test_a_poisoned_key(place: Place, key: str, value: bytes, capfd: pytest.Capt
 RENDEZVOUS = Path(participant.__file__).parents[1] / "rendezvous"
 
 
+def name_another_run(place: Place) -> None:
+    """As if rank 0 had created somebody else's run."""
+    there = answer(url=f"{place.server.url}/o/x")
+    place.plant("0/run/1/outcome", outcome(answer=there))
+    place.plant("0/welcome/1", b"1")
+
+
+def test_an_attach_that_contradicts_the_store(place: Place, caplog: pytest.LogCaptureFixture):
+    """The rank says so, has no run any more, and nothing of it goes to the run that the store named."""
+    name_another_run(place)
+    run = api.begin(Arguments(project="mine"), api.ProcessState(), place.environ(1, 2))
+    wait_for(lambda: "this rank leaves the run" in caplog.text, "the error")
+    assert (run.id, run.url, run.mode) == (None, None, "offline")
+    run.finish(status="FAILED")
+    assert place.details() == place.other
+
+
+def test_a_failure_before_the_attach(place: Place, tmp_path: Path):
+    """It goes by the run's name, never to the number that the store has."""
+    name_another_run(place)
+    slow = {"PLUTO_DIST_ATTACH_RATE": "0.01", "PLUTO_DIR": str(tmp_path)}
+    run = api.begin(Arguments(project="mine"), api.ProcessState(), place.environ(1, 2) | slow)
+    assert run.id == 1  # not contradicted yet
+    run.finish(status="FAILED")
+    assert place.details() == place.other
+
+
+NAMED_BY_THE_CALLER = {"N/N", "N/N/N", "N/run/N/claim/N", "N/run/N/count/N"}
+
+
 def keys_in_the_code() -> set[str]:
     """The keys in the source: what stands in calls of the store, roles and events with what is put into them as N."""
     found = {"N/run/N/id"}
@@ -218,9 +255,9 @@ def keys_in_the_code() -> set[str]:
         texts = re.findall(r'f"(\{(?:self\._scope|self\.attempt|attempt|self\.attempt - 1)\}/[^"]*)"', source)
         found |= {text.replace("{self._scope}", "N/run/N") for text in texts}
     for file in sorted(RENDEZVOUS.parent.rglob("*.py")):
-        for kind, key in re.findall(r'\.(claim|claimed|count)\(f?"([^"]+)"', file.read_text()):
+        for kind, key in re.findall(r'\.(claim|claimed|count)\(f?"([a-z][a-z {}]+)"', file.read_text()):
             found.add(f"N/run/N/{kind.removesuffix('ed')}/{key}")
-    return {re.sub(r"\{[^}]*\}", "N", key) for key in found} - {"N/run/N/claim/N", "N/run/N/count/N"}
+    return {re.sub(r"\{[^}]*\}", "N", key) for key in found} - NAMED_BY_THE_CALLER
 
 
 def test_every_key_is_poisoned(place: Place, monkeypatch: pytest.MonkeyPatch):
