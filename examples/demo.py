@@ -2,7 +2,7 @@
 
     python examples/demo.py [RANKS]
 
-What `scripts/demo` runs. The tracker and its file are gone when it ends.
+What `scripts/demo` runs. The tracker and its file are gone when it ends: at a terminal, when Enter is pressed.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ def main() -> None:
         environ = {**os.environ, **server.environ(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         subprocess.run(torchrun, env=environ, check=True, timeout=600)
         show(console, newest_run(server))
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            console.input(f"\nThe page stays up until you press Enter: {server.url}\n")
 
 
 def newest_run(server: LocalServer) -> dict[str, Any]:

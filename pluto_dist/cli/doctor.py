@@ -12,13 +12,14 @@ from pathlib import Path
 
 import click
 
+from pluto_dist.cli.examples import examples
 from pluto_dist.contract.secret import Environ
 from pluto_dist.doctor import CHECK_GROUPS, TIMEOUT, Finding, Machine, Report, examine
 
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red", "not applicable": "dim"}
 
 
-@click.command()
+@click.command(epilog=examples("pluto-dist doctor", "srun pluto-dist doctor --offline --json"))
 @click.option("--offline", is_flag=True, help="Ask no tracker.")
 @click.option("--timeout", default=TIMEOUT, show_default=True, type=click.FloatRange(0.5, 600), help="Seconds for all.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -81,8 +81,8 @@ def parse(text: str) -> dict[str, str]:
 
     >>> parse("export A='x y'  # note\\nB=2\\n"), parse("A=1\\0B=2\\0")
     ({'A': 'x y', 'B': '2'}, {'A': '1', 'B': '2'})
-    >>> parse("this = no\n{'a': 'b=c'}\n\x00\x01=x")
-    {}
+    >>> parse("this = no\\n{'a': 'b=c'}"), parse("\\0\\1=x")
+    ({}, {})
     """
     if "\0" in text:
         return dict(_assigned(entry) for entry in text.split("\0") if _IS_ASSIGNED.match(entry))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from pluto_dist.cli.examples import examples
 from pluto_dist.client.offline import queue
 from pluto_dist.client.offline.entry import Entry
 from pluto_dist.client.offline.queue import RunQueue
@@ -22,7 +23,9 @@ from pluto_dist.errors import ConfigurationError, readable
 from pluto_dist.settings import keychain, settings
 
 
-@click.command()
+@click.command(
+    epilog=examples("pluto-dist sync --dry-run", "pluto-dist sync /scratch/spool --to http://127.0.0.1:8420")
+)
 @click.argument("path", required=False, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--to", metavar="URL", help="Send to this tracker, not to the one that was recorded.")
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and ask no tracker.")

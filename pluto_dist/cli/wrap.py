@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from pluto_dist.cli.examples import examples
 from pluto_dist.contract.validation import merged
 from pluto_dist.errors import ConfigurationError
 from pluto_dist.launcher import script as runner
@@ -113,9 +114,10 @@ class _Command(click.Command):
 @click.command(
     cls=_Command,
     context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False},
-    epilog="Where torchrun starts no Python (--no-python), let the command itself wrap the script: "
-    f"torchrun --no-python sh -c '{PROGRAM} train.py'. Variables that `import torch` reads, such as "
-    "OMP_NUM_THREADS, must be set outside of the script: torch has been imported before it.",
+    epilog=examples(
+        "torchrun --nproc-per-node=8 -m pluto_dist --project digits train.py --lr 1e-3",
+        "torchrun --nproc-per-node=8 -m pluto_dist --tag ddp -m package.train",
+    ),
 )
 @click.option("--local_rank", hidden=True)  # deepspeed puts it before the script
 @click.option("--local-rank", "dashed", hidden=True)  # and torch.distributed.launch
@@ -130,6 +132,10 @@ def wrap(*, is_module: bool, script: tuple[str, ...], **options: Any) -> tuple[r
     torchrun's report. All else is as if the script had been started directly; what follows it on the command line is
     its own. A script that calls init() itself opens the run there: these options win over the same arguments of that
     call, config and tags are merged. Else trouble with the tracker is a warning, and the script runs.
+
+    Where torchrun starts no Python (--no-python), let the command itself wrap the script: torchrun --no-python sh -c
+    'python -m pluto_dist train.py'. Variables that `import torch` reads, such as OMP_NUM_THREADS, must be set outside
+    of the script: torch has been imported before it.
     """
     name, *arguments = script
     given = {"--local_rank": options.pop("local_rank"), "--local-rank": options.pop("dashed")}

@@ -65,7 +65,7 @@ def create_app(
         },
     )
     app.router.redirect_slashes = False
-    return TrackerMiddleware(app, hosts=settings.hosts, log=log)
+    return TrackerMiddleware(app, hosts=settings.hosts, log=log, read_only=settings.read_only)
 
 
 def build_routes(database: Database, settings: Settings, groups: Sequence[type[Routes]] = GROUPS) -> list[Route]:

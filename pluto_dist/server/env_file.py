@@ -50,6 +50,20 @@ def read_key(path: Path) -> str | None:
     return None
 
 
+def foreign_line(path: Path) -> str | None:
+    """The first line of ``path`` that :func:`write` does not write; ``None`` if there is none, or no file.
+
+    Raises:
+        OSError, UnicodeDecodeError: the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return None
+    own = tuple(f"export {name}=" for name in (KEY, *_URLS, "NO_PROXY", "no_proxy"))
+    return next((line for line in lines if line.strip() and not line.startswith(own)), None)
+
+
 def write(path: Path, exports: Mapping[str, str]) -> None:
     """Write the file atomically with mode 0600; a symbolic link at ``path`` is replaced.
 

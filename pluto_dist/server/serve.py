@@ -5,6 +5,7 @@ Prints nothing itself: messages and the access log go to ``log``, the exports to
 
 from __future__ import annotations
 
+import shlex
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -38,6 +39,8 @@ class Options:
     allow_hosts: tuple[str, ...]
     private_pages: bool
     environ: Mapping[str, str] = field(repr=False)
+    verbose: bool = False
+    read_only: bool = False
 
 
 def run(options: Options, *, log: Write, echo: Write) -> None:
@@ -47,21 +50,40 @@ def run(options: Options, *, log: Write, echo: Write) -> None:
         ServeError: the port, the database or the env file cannot be used.
     """
     listener.raise_open_file_limit()
+    _refuse_foreign(options.env_file)
+    is_new = not options.db.exists()
     try:
         database = Database(options.db)
     except DatabaseFileError as error:
         raise ServeError(str(error)) from error
     with closing(database), closing(_bind(options)) as bound:
-        _serve(options, database, bound, log, echo)
+        _serve(options, database, bound, log, echo, "new database" if is_new else "database")
 
 
-def _serve(options: Options, database: Database, bound: socket.socket, log: Write, echo: Write) -> None:
+def _refuse_foreign(path: Path | None) -> None:
+    """An env file that exists must hold nothing but what this command writes.
+
+    Raises:
+        ServeError: it holds something else, or cannot be read.
+    """
+    try:
+        foreign = None if path is None else env_file.foreign_line(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServeError(f"the env file {path} cannot be read: {error}") from error
+    if foreign is not None:
+        raise ServeError(
+            f"the env file {path} holds lines that are not this command's, and would be lost. Name another file."
+        )
+
+
+def _serve(options: Options, database: Database, bound: socket.socket, log: Write, echo: Write, kind: str) -> None:
     key, is_new = _choose_key(options, database)
     host = _public_host(options, bound)
     settings = Settings(
         public_url=listener.url_of(host, listener.port_of(bound)),
         hosts=frozenset({host, options.host, *options.allow_hosts}),
         private_pages=options.private_pages or not listener.is_loopback(bound),
+        read_only=options.read_only,
     )
     exports = env_file.variables(settings.public_url, key, options.environ)
 
@@ -71,19 +93,36 @@ def _serve(options: Options, database: Database, bound: socket.socket, log: Writ
         elif is_new:
             printed = {name: exports[name] for name in (env_file.KEY, "PLUTO_URL_API")}
             echo(env_file.export_lines(printed).rstrip("\n"))
-        log(f"pluto-dist tracker: {settings.public_url} (database {options.db})")
+        mode = ", read-only" if options.read_only else ""
+        log(f"pluto-dist tracker: {settings.public_url} ({kind} {options.db}{mode})")
+        log(f"next: {_next_step(options, is_new, settings.public_url)}")
         if not listener.is_loopback(bound):
             log(
                 f"warning: listening on {options.host}: everyone who can reach this address can try keys, and "
                 "plain HTTP exposes the key and all runs to everyone who can read the network traffic"
             )
 
-    server = listener.Server(create_app(database, settings, log), announce)
+    server = listener.Server(create_app(database, settings, log if options.verbose else _nowhere), announce)
     _stop_on_signals(server)
     try:
         server.run(sockets=[bound])
     except OSError as error:
         raise ServeError(f"the env file {options.env_file} cannot be written: {error.strerror}") from error
+
+
+def _next_step(options: Options, key_is_new: bool, url: str) -> str:
+    """What to do now, in one line."""
+    if options.env_file is not None:
+        path = options.env_file if options.env_file.is_absolute() else Path(options.env_file)
+        shown = shlex.quote(str(path) if path.is_absolute() else f"./{path}")
+        return f"`. {shown}` in the shell of a job, start it, and open {url}"
+    if key_is_new:
+        return f"paste the two export lines into the shell of a job, start it, and open {url}"
+    return f"set PLUTO_API_KEY to that key and PLUTO_URL_API={url} for a job, start it, and open {url}"
+
+
+def _nowhere(_: str) -> None:
+    """The access log, unless it is asked for."""
 
 
 def _stop_on_signals(server: listener.Server) -> None:

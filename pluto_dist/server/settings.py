@@ -27,6 +27,7 @@ class Settings:
         private_pages: whether the pages require the API key.
         body_limit: largest request body in bytes.
         file_limit: largest uploaded file in bytes.
+        read_only: whether requests that change something are refused.
     """
 
     public_url: str
@@ -34,3 +35,4 @@ class Settings:
     private_pages: bool = False
     body_limit: int = BODY_LIMIT
     file_limit: int = FILE_LIMIT
+    read_only: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,16 @@ from click.testing import CliRunner
 
 from pluto_dist.cli import COMMANDS, main
 from pluto_dist.cli.wrap import PROGRAM, wrap
+from project.test_readme import understand
 
 FOLDER = Path(__file__).with_name("help")
 TEXTS = {
     "pluto-dist": (main, "pluto-dist", ["--help"]),
     **{f"pluto-dist-{name}": (main, "pluto-dist", [name, "--help"]) for name in COMMANDS},
+    **{
+        f"pluto-dist-server-{name}": (main, "pluto-dist", ["server", name, "--help"])
+        for name in ("status", "backup", "restore")
+    },
     "python-m-pluto_dist": (wrap, PROGRAM, ["--help"]),
 }
 
@@ -30,6 +36,16 @@ def test_help(name):
         FOLDER.mkdir(exist_ok=True)
         file.write_text(done.output)
     assert file.read_text() == done.output
+
+
+@pytest.mark.parametrize("name", [name for name in TEXTS if name != "pluto-dist"])
+def test_two_examples(name):
+    """Each text ends with two examples, in which the command is typed with options that it has."""
+    text = (FOLDER / f"{name}.txt").read_text()
+    examples = [line.strip() for line in text.partition("Examples:\n")[2].splitlines()]
+    assert len(examples) == 2, text
+    for example in examples:
+        understand(shlex.split(example.partition("|")[0]))
 
 
 def test_no_other_texts():

@@ -90,6 +90,6 @@ def test_the_command_asks_the_tracker(tracker, torchrun):
             command, env={**os.environ, **tracker.environ()}, capture_output=True, text=True, timeout=60, check=False
         )
         if named == "999":
-            assert (shown.returncode, "Run not found" in shown.stderr) == (1, True)
+            assert (shown.returncode, "has no run with the number 999" in shown.stderr) == (1, True)
         else:
             assert "nodes 1" in shown.stdout

@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 import requests
 
+from cli.asked import ask
+from pluto_dist.server import LocalServer
+from pluto_dist.server.db.database import Database
 from pluto_dist.version import __version__
+from recorded_runs import Recorder
 from server.conftest import TIMEOUT
 from server.processes import COMMAND, TIMEOUT_S, ServerProcess
 
@@ -116,7 +120,8 @@ def test_given_key(start: Callable[..., ServerProcess], tmp_path: Path, source: 
 
 
 def test_access_log(start: Callable[..., ServerProcess]) -> None:
-    server = start("--port", "0").wait_until_ready()
+    """With -v, a line for each request, without its query; by default none."""
+    server = start("--port", "0", "-v").wait_until_ready()
     requests.get(server.url + "/api/health?key=mlps_something", timeout=TIMEOUT)
     requests.get(server.url + "/nothing", timeout=TIMEOUT)
     assert server.stop() == 0
@@ -124,6 +129,62 @@ def test_access_log(start: Callable[..., ServerProcess]) -> None:
     assert [rest for _, rest in lines] == ['"GET /api/health HTTP/1.1" 200', '"GET /nothing HTTP/1.1" 404']
     assert "Traceback" not in server.stderr
     assert "mlps_something" not in server.stderr
+
+
+def test_what_to_do_next(start: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    """A start says whether the database is new, and what to type; requests are not logged."""
+    db, env = str(tmp_path / "t.db"), tmp_path / "my env"
+    server = start("--port", "0", "--db", db, "--env-file", str(env)).wait_until_ready()
+    requests.get(server.url + "/api/health", timeout=TIMEOUT)
+    assert server.stop() == 0
+    first, following = server.stderr.splitlines()
+    assert first.endswith(f"(new database {db})")
+    assert following == f"next: `. '{env}'` in the shell of a job, start it, and open {server.url}"
+
+
+@pytest.mark.exhaustive
+def test_what_to_do_next_without_an_env_file(start: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    """A key that is printed is to be pasted; one that was given is to be set. A known database is not new."""
+    db = str(tmp_path / "t.db")
+    Database(Path(db)).close()
+    again = start("--port", "0", "--db", db).wait_until_ready()
+    assert again.stop() == 0
+    assert f"(database {db})" in again.stderr
+    assert "next: paste the two export lines" in again.stderr
+    given = start("--port", "0", env={"PLUTO_DIST_SERVER_KEY": "mlps_from-environment"}).wait_until_ready()
+    assert given.stop() == 0
+    assert "next: set PLUTO_API_KEY to that key" in given.stderr
+
+
+@pytest.mark.parametrize("content", ["MY=1\n", "export PLUTO_API_KEY=mlps_x\nexport AWS_SECRET=1\n", "# notes\n"])
+def test_a_file_that_is_not_ours(tmp_path: Path, content: str) -> None:
+    """A file with any line of another origin is refused, and left as it is."""
+    path = tmp_path / "env"
+    path.write_text(content)
+    done = ask(None, "server", "--port", "0", "--env-file", str(path), "--db", str(tmp_path / "t.db"))
+    assert done.exit_code == 1
+    assert "would be lost. Name another file." in done.output
+    assert "AWS" not in done.output
+    assert path.read_text() == content
+    assert not (tmp_path / "t.db").exists()
+
+
+def test_read_only(start: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    """What is there can be read; what would change it is 403."""
+    db = tmp_path / "t.db"
+    with LocalServer(db) as before:
+        run = Recorder(before).create()["runId"]
+    headers = {"Authorization": f"Bearer {before.api_key}"}
+    server = start("--port", "0", "--db", str(db), "--read-only").wait_until_ready()
+    assert "read-only" in server.stderr
+    for path in ("/api/runs/create", "/api/runs/resume", "/api/runs/trigger", "/ingest/metrics", "/files"):
+        answer = requests.post(server.url + path, json={}, headers=headers, timeout=TIMEOUT)
+        assert (answer.status_code, "read-only" in answer.json()["error"]) == (403, True)
+    assert requests.delete(f"{server.url}/api/runs/{run}", headers=headers, timeout=TIMEOUT).status_code == 403
+    assert requests.post(server.url + "/api/slug", headers=headers, timeout=TIMEOUT).status_code == 200
+    details = requests.get(f"{server.url}/api/runs/details/{run}", headers=headers, timeout=TIMEOUT)
+    assert details.json()["status"] == "RUNNING"
+    assert server.stop() == 0
 
 
 def test_wildcard_address(start: Callable[..., ServerProcess], tmp_path: Path) -> None:

@@ -18,14 +18,17 @@ from pluto_dist.server.transport.responses import error_response
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST_HEADER = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*)(:[0-9]*)?")
 
+_READING, _READ_BY_POST = ("GET", "HEAD"), ("/api/slug",)
+
 AccessLog = Callable[[str], None]
 
 
 class TrackerMiddleware:
-    """ASGI middleware; ``hosts`` are accepted besides loopback names."""
+    """ASGI middleware; ``hosts`` are accepted besides loopback names, ``read_only`` refuses all but reading."""
 
-    def __init__(self, app: ASGIApp, *, hosts: frozenset[str], log: AccessLog) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: frozenset[str], log: AccessLog, read_only: bool = False) -> None:
         self._app = app
+        self._read_only = read_only
         self._hosts = LOOPBACK | {host.lower().strip("[]").rstrip(".") for host in hosts}
         self._log = log
 
@@ -43,7 +46,10 @@ class TrackerMiddleware:
             await send(message)
 
         try:
-            if self._is_allowed_host(scope):
+            if self._read_only and scope["method"] not in _READING and scope["path"] not in _READ_BY_POST:
+                message = "this tracker is read-only; start it without --read-only"
+                await error_response(403, message)(scope, receive, send_with_header)
+            elif self._is_allowed_host(scope):
                 await self._app(scope, receive, send_with_header)
             else:
                 message = "the Host header names no host of this server; start it with --allow-host NAME"
