@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import click
 
+from pluto_dist.cli import asking
 from pluto_dist.cli.examples import examples
 from pluto_dist.client.offline import queue
 from pluto_dist.client.offline.entry import Entry
@@ -29,7 +31,8 @@ from pluto_dist.settings import keychain, settings
 @click.argument("path", required=False, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--to", metavar="URL", help="Send to this tracker, not to the one that was recorded.")
 @click.option("--dry-run", is_flag=True, help="Say what would be sent, and ask no tracker.")
-def sync(*, path: Path | None, to: str | None, dry_run: bool) -> None:
+@asking.json_option
+def sync(*, path: Path | None, to: str | None, dry_run: bool, as_json: bool) -> None:
     """Send what jobs kept while their tracker did not answer.
 
     PATH is the folder of a spool, or one that was a job's PLUTO_DIR.  [default: what this environment leads to]
@@ -44,15 +47,21 @@ def sync(*, path: Path | None, to: str | None, dry_run: bool) -> None:
         raise click.ClickException(str(error)) from error
     waiting = _waiting(_spool(path, chosen))
     if dry_run:
-        for spooled in waiting:
+        if as_json:
+            asking.print_json({"runs": [_waiting_json(spooled) for spooled in waiting]})
+        for spooled in () if as_json else waiting:
             click.echo(readable(_described(spooled)))
         return
     with ExitStack() as clients:
         client_of = _Clients(clients, chosen, to, environ)
-        counts = {"sent": 0, "kept": 0, "elsewhere": 0}
+        counts, runs = {"sent": 0, "kept": 0, "elsewhere": 0}, []
         for done in _with_progress(send(waiting, client_of), len(waiting)):
             counts[done.state] += 1
-        click.echo(_summary(counts))
+            runs.append(_to_json(done))
+        if as_json:
+            asking.print_json({"runs": runs, "counts": counts})
+        else:
+            click.echo(_summary(counts))
     sys.exit(1 if counts["kept"] else 0)
 
 
@@ -116,6 +125,27 @@ def _with_progress(results: Iterator[Synced], total: int) -> Iterator[Synced]:
             for line in _lines(done):
                 bar.console.print(readable(line), markup=False, highlight=False, soft_wrap=True)
             yield done
+
+
+def _waiting_json(spooled: RunQueue) -> dict[str, Any]:
+    entries, name = [entry for entry, _ in spooled.entries()], spooled.name
+    ends = [entry.request.status for entry in entries if isinstance(entry.request, UpdateStatusRequest)]
+    run = {"project": name.project, "run": name.reference.value, "tracker": name.origin}
+    return {**run, "requests": len(entries), "end": ends[-1] if ends else None}
+
+
+def _to_json(done: Synced) -> dict[str, Any]:
+    answer = done.replayed.answer
+    return {
+        "project": done.name.project,
+        "run": done.name.reference.value,
+        "tracker": done.name.origin,
+        "state": done.state,
+        "why": done.why,
+        "display_id": done.replayed.display_id,
+        "url": None if answer is None else answer.url,
+        "notes": list(done.replayed.notes),
+    }
 
 
 def _lines(done: Synced) -> list[str]:
