@@ -224,7 +224,7 @@ def serving(folder: Path, base: Mapping[str, str]) -> Iterator[Server]:
     """``pluto-dist server`` on a free port of loopback."""
     env_file, log = folder / "server.env", folder / "server.log"
     command = [sys.executable, "-c", "from pluto_dist.cli import main; main()", "server"]
-    options = ["--port=0", f"--env-file={env_file}", f"--db={folder / 'tracker.db'}"]
+    options = ["-v", "--port=0", f"--env-file={env_file}", f"--db={folder / 'tracker.db'}"]
     with log.open("wb") as output:
         process = subprocess.Popen([*command, *options], env=base, stderr=output)
         try:

@@ -108,7 +108,7 @@ def tracker_on_host(hosts, tmp_path, tracker_class) -> Iterator[dict[str, str]]:
     key = mint()
     (tmp_path / "key").write_text(key)
     is_hosted = tracker_class is HostedTracker
-    command = [sys.executable, "-c", "from pluto_dist.cli import main; main()", "server"]
+    command = [sys.executable, "-c", "from pluto_dist.cli import main; main()", "server", "-v"]
     if is_hosted:
         command = [sys.executable, "-m", "hosted", "--py-port", "8001"]
     command += ["--host", hosts[0].address, "--port", "8000", "--db", str(tmp_path / "tracker.db")]
