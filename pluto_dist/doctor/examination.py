@@ -114,7 +114,7 @@ def _without_secrets(finding: Finding, machine: Machine) -> Finding:
 
 
 def _redacted(text: str, machine: Machine) -> str:
-    """``text`` without the API key, passwords in URLs and control characters; a safeguard, since no check prints them."""
+    """``text`` without the API key, passwords in URLs and control characters: a safeguard, no check prints them."""
     for key in machine.keys.values():
         text = key.masked(text)
     return readable(re.sub(r"://[^/@\s]*@", "://***@", text))
