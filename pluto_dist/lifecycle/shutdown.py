@@ -8,6 +8,7 @@ run.
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, replace
 
@@ -15,12 +16,14 @@ from pluto_dist.client.lookup import is_run
 from pluto_dist.client.offline.outbox import Outbox
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts
+from pluto_dist.contract.failure import Failure, precedes
 from pluto_dist.contract.run_requests import RunState, UpdateStatusRequest
 from pluto_dist.errors import AuthenticationError, ExchangeError, TrackerError
 from pluto_dist.identity import Named
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.run_channel import LEADER, RunChannel
+from pluto_dist.rendezvous.store_thread import StoreSilentError
 
 JOIN_GRACE = 10.0  # a rank that has not called init() so long after the run was created is not waited for
 END_SECONDS = 10.0  # how long the end is tried to be reported
@@ -74,7 +77,10 @@ class ShutdownStep:
             return left >= channel.count("joined", 0)
         except ExchangeError as error:
             logger.debug("the other ranks cannot be asked at the end: %s", error)
-            return self.is_owner or not in_tracker  # what several ranks keep of one run becomes one run
+            # What several ranks keep of one run becomes one run, and of several failures the earliest is on record. A
+            # store that has ended was that of a rank which has told its failure; one that is silent has told nothing.
+            is_untold = isinstance(error, StoreSilentError) and status != "COMPLETED"
+            return self.is_owner or not in_tracker or is_untold
 
     def await_others(self, status: str) -> bool:
         """Wait, bounded, for the other ranks, and close the run to attaches; False if one of them failed."""
@@ -108,7 +114,7 @@ class ShutdownStep:
         request = request.told_by(outbox.launch, outbox.attempt)
         try:
             state = self._ask_state(client, request, deadline)
-            if state is not None and self._is_superseded(state):
+            if state is not None and (self._is_superseded(state) or _has_failed_before(state, request)):
                 return
             if not self.is_owner and not is_run(state, outbox.name):  # the number is the store's: go by the name
                 request, state = replace(request, run_id=0), None
@@ -183,6 +189,7 @@ class ShutdownStep:
         that was stopped for longer than another one's claim is answered finds that one in its run.
         """
         is_alone = (self.plan.topology.node_count or 1) == 1 and not isinstance(self.plan.decision, Named)
+        is_alone &= request.status == "COMPLETED"
         if client is None or not request.run_id or (is_alone and self.is_owner):
             return None
         try:
@@ -203,3 +210,12 @@ class ShutdownStep:
         except ExchangeError as error:
             logger.debug("which attempt is this rank's own cannot be asked: %s", error)
             return None
+
+
+def _has_failed_before(state: RunState, request: UpdateStatusRequest) -> bool:
+    """Whether a failure of the same attempt is on record that came before the one to be reported."""
+    mine, theirs = json.loads(request.status_metadata or "null"), state.status_metadata
+    if not isinstance(mine, dict) or not isinstance(theirs, dict) or Failure.of_status(theirs) is None:
+        return False
+    is_same = all(theirs.get(name) == mine.get(name) for name in ("launch", "attempt"))
+    return state.status in ("FAILED", "TERMINATED") and is_same and precedes(theirs, mine)

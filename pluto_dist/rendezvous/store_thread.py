@@ -15,7 +15,7 @@ All other callers, which are threads of this package, wait until the store answe
 ...     store.call(time.sleep, 1)
 Traceback (most recent call last):
     ...
-pluto_dist.errors.ExchangeError: the store that the ranks share has not answered for 0.2 s
+pluto_dist.rendezvous.store_thread.StoreSilentError: the store that the ranks share has not answered for 0.2 s
 >>> store.close()
 """
 
@@ -43,9 +43,13 @@ _SLICE = 0.1  # how often a caller that waits checks whether to give up; a call 
 _limit: ContextVar[float] = ContextVar("seconds", default=math.inf)
 
 
+class StoreSilentError(ExchangeError):
+    """The store has not answered for too long: its host is frozen or cut off, and may execute the call later."""
+
+
 @contextmanager
 def answers_within(seconds: float) -> Iterator[None]:
-    """A block whose calls of a store raise ExchangeError once that has not answered anybody for ``seconds``."""
+    """A block whose calls of a store raise StoreSilentError once that has not answered anybody for ``seconds``."""
     before = _limit.set(min(_limit.get(), seconds))
     try:
         yield
@@ -82,7 +86,8 @@ class StoreThread:
         """What ``function(*arguments)`` returns or raises.
 
         Raises:
-            ExchangeError: the store has not answered for too long, or is closed.
+            StoreSilentError: the store has not answered for too long.
+            ExchangeError: it is closed.
         """
         if self._thread is None:  # the system has no thread to give
             return _called(function, *arguments)
@@ -96,8 +101,10 @@ class StoreThread:
                     continue
                 if self._is_closed or (silent := self._silence()) > patience(self._stop):
                     future.cancel()  # else it would be made once the store answers again
-                    what = "is closed" if self._is_closed else f"has not answered for {silent:.1f} s"
-                    raise ExchangeError(f"the store that the ranks share {what}") from None
+                    if self._is_closed:
+                        raise ExchangeError("the store that the ranks share is closed") from None
+                    told = f"the store that the ranks share has not answered for {silent:.1f} s"
+                    raise StoreSilentError(told) from None
 
     def close(self) -> None:
         """Make no more calls; whoever waits for one raises."""

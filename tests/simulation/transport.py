@@ -25,7 +25,7 @@ from pluto_dist.contract.secret import Secret
 from pluto_dist.errors import ExchangeError, NoSharedRunError
 from pluto_dist.rendezvous.connect import CONNECT_SECONDS
 from pluto_dist.rendezvous.store import LocalStore
-from pluto_dist.rendezvous.store_thread import patience
+from pluto_dist.rendezvous.store_thread import StoreSilentError, patience
 from simulation.kernel import EPOCH, Process, World
 from simulation.tracker import PY_PORT, WEB_PORT, Reply, Tracker
 
@@ -302,7 +302,7 @@ class StoreClient:
                 if answers:
                     return answers[0]
                 if self._is_closed or world.now - min(self._in_progress) > patience(self._stop):
-                    raise ExchangeError("the store that the ranks share has not answered")
+                    raise StoreSilentError("the store that the ranks share has not answered")
                 wakers.append(world.waker())
         finally:
             self._in_progress.remove(began)
