@@ -102,6 +102,16 @@ def by_another_clock(made: Mapping[str, Any], offset: float) -> dict[str, Any]:
     return dict(made) if start is None else {**made, "start": _iso(start + offset, "milliseconds")}
 
 
+def began_after(record: Mapping[str, Any], at: float | None) -> bool:
+    """Whether an attempt began after a moment, in seconds since 1970, that another clock may have told.
+
+    >>> began_after({"start": "1970-01-01T00:01:00Z"}, 50.0), began_after({"start": "1970-01-01T00:01:00Z"}, None)
+    (True, False)
+    """
+    start = _start(record)
+    return at is not None and start is not None and start - at > CLOCK_SECONDS
+
+
 def is_late(earlier: Mapping[str, Any], key: str, made: Mapping[str, Any], *, is_alive: bool) -> bool:
     """Whether ``made``, the record of ``key``, is of an attempt before the last one in ``earlier``.
 

@@ -260,8 +260,9 @@ def a_cancelled_run_is_refused(finished: Finished) -> Iterator[str]:
 def nothing_comes_after_the_end(finished: Finished) -> Iterator[str]:
     """No rank of an attempt creates, or attaches to, its run once the attempt's success is on record."""
     for (launch, attempt), parts in _by_attempt(finished).items():
-        if finished.schedule.partitions or not all(_ran_free(finished, part) for part in parts):
-            continue  # a rank that finds no store of the others any more goes on alone
+        is_whole = all(_ran_free(finished, part) for part in parts) and not finished.schedule.partitions
+        if finished.schedule.disk or not is_whole:
+            continue  # a rank that finds no store of the others any more, or no notes of its node's, goes on alone
         names = {part.process.name for part in parts}
         mine = [seen for seen in finished.tracker.requests if seen.who in names and seen.status == 200]
         ends = [seen.at for seen in mine if seen.path.endswith("status/update") and _is_success(seen)]
@@ -485,7 +486,8 @@ def _life(finished: Finished, number: int) -> tuple[int, float, float] | None:
     begin = min(part.settled_at for part in parts)
     is_frozen = any(fault.what == "freeze" and fault.launch == number for fault in finished.schedule.faults)
     is_frozen |= bool(finished.schedule.frozen)
-    is_late = any(seconds > JOIN_GRACE for _, seconds in finished.schedule.launches[number].late)
+    awaited = min(JOIN_GRACE, parts[0].timeout)
+    is_late = any(seconds > awaited for _, seconds in finished.schedule.launches[number].late)
     if begin == math.inf or is_frozen or is_late:
         return None
     # In finish() nothing trains any more: the answer to the end may be late.

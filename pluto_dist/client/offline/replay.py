@@ -346,7 +346,7 @@ def _end(entry: Entry, request: UpdateStatusRequest, known: _Known, state: RunSt
         if not attempts.has_launch(records, entry.launch):
             raise RequestRefusedError("the run knows nothing of this launch", 404)
         return [f"{request.status} not told: a later launch has gone on with the run"]
-    if last and _is_superseded(entry, request, known, state, last["key"]):
+    if last and _is_superseded(entry, request, known, state, last):
         return [f"{request.status} not told: a later attempt of the launch has gone on with the run"]
     mine = _document(request.status_metadata)
     theirs = state.status_metadata if Failure.of_status(state.status_metadata) is not None else None
@@ -375,16 +375,19 @@ def _is_of_another(
     return is_before or (state.status == "TERMINATED" and theirs.get("attempt") != entry.key)
 
 
-def _is_superseded(entry: Entry, request: UpdateStatusRequest, known: _Known, state: RunState, last: str) -> bool:
+def _is_superseded(
+    entry: Entry, request: UpdateStatusRequest, known: _Known, state: RunState, last: dict[str, Any]
+) -> bool:
     """Whether the launch has gone on with the attempt ``last``, whose end counts.
 
     Ranks that were not connected have keys of their own for one attempt, or none: that one of them was stopped tells
     less than that another one failed, or that all of an attempt have succeeded: then there is none after it.
     """
-    ends = {known.ended.get(last), state.status} & set(PRECEDENCE)
+    on_record = None if attempts.began_after(last, state.status_updated) else state.status
+    ends = {known.ended.get(last["key"]), on_record} & set(PRECEDENCE)
     if request.status == "TERMINATED" and "COMPLETED" in ends:
         return True
-    if entry.key in ("", last):
+    if entry.key in ("", last["key"]):
         return False
     return known.is_alive or bool(ends - {"TERMINATED"} if request.status == "FAILED" else ends)
 
