@@ -184,7 +184,7 @@ def shown(results: list[Result]) -> str:
         rows.setdefault((each.scenario, each.site), {})[each.error] = letters.get(each.where, "!")
     lines = []
     for (scenario, site), row in rows.items():
-        lines.append(f"{scenario:9}{site:62}" + "".join(row.get(name, ".") for name in ERRNOS))
+        lines.append(f"{scenario:9}{site:62}" + (row.get("") or "".join(row.get(name, ".") for name in ERRNOS)))
     wrong = [f"{r.scenario} {r.site} {r.error}: {r.where}\n{r.output}" for r in results if not r.is_good]
-    count = f"{len(results)} cases, {len(rows)} call sites, {len(wrong)} wrong; errnos: {' '.join(ERRNOS)}"
+    count = f"{len(results)} cases, {len(rows)} call sites, {len(wrong)} wrong; T tracker, S spool, W told; {' '.join(ERRNOS)}"
     return "\n".join([*lines, count, *wrong])
