@@ -186,5 +186,6 @@ def shown(results: list[Result]) -> str:
     for (scenario, site), row in rows.items():
         lines.append(f"{scenario:9}{site:62}" + (row.get("") or "".join(row.get(name, ".") for name in ERRNOS)))
     wrong = [f"{r.scenario} {r.site} {r.error}: {r.where}\n{r.output}" for r in results if not r.is_good]
-    count = f"{len(results)} cases, {len(rows)} call sites, {len(wrong)} wrong; T tracker, S spool, W told; {' '.join(ERRNOS)}"
+    count = f"{len(results)} cases, {len(rows)} call sites, {len(wrong)} wrong; T tracker, S spool, W told"
+    count += f"; errnos: {' '.join(ERRNOS)}"
     return "\n".join([*lines, count, *wrong])
