@@ -151,7 +151,7 @@ def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     """Dotted names and values of a document."""
     if isinstance(value, dict) and value:
         return [row for key, inner in value.items() for row in _flat(inner, f"{name}.{key}" if name else str(key))]
-    if value is None and not name:
+    if not name and value in (None, {}):
         return []
     return [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))]
 

@@ -197,6 +197,20 @@ def test_names_are_data(recorder):
     assert "\x1b" not in printed(recorder.server, "runs", "digits") + printed(recorder.server, "show", "DIG-1")
 
 
+def test_a_run_that_was_restarted(recorder):
+    """Attempts, what each came after, and nodes are shown; what this package keeps in the config is not."""
+    after = {"reason": "killed by SIGKILL", "host": "node-b", "rank": 9}
+    records = {
+        "x": {"number": 1, "launch": "a", "start": "2026-01-01T00:00:00.000Z", "world_size": 16, "hosts": ["a", "b"]},
+        "y": {"number": 2, "launch": "a", "start": "2026-01-01T01:00:00.000Z", "world_size": 16, "hosts": ["a", "c"],
+              "joined": ["c"], "left": ["b"], "after_failure": after},
+    }  # fmt: skip
+    recorder.create("digits", config=json.dumps({"pluto_dist": {"attempts": records}}))
+    shown = printed(recorder.server, "show", "DIG-1")
+    assert "  2  2026-01-01T01:00:00.000Z  16     +c -b  killed by SIGKILL" in shown.splitlines()
+    assert "config" not in shown
+
+
 def test_a_narrow_terminal():
     """A line fits: the column of names is cut, the others are whole."""
     rows = [("DIG-1", "RUNNING", "a name that is much longer than the terminal is wide")]
