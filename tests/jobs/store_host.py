@@ -142,7 +142,7 @@ time.sleep(0.2)
 at("before update_config")
 timed("update_config", lambda: run.update_config({"a": 1}))
 at("in training")
-time.sleep(60 if way == "is stopped" else 2 if place == "in training" else 0)
+time.sleep(60 if way == "is stopped" else 2 + 2 * int(os.environ["SECONDS"]) if place == "in training" else 0)
 at("before the end")
 if place == "in finish":
     (folder / "hold").write_text(os.environ["MESSAGE"])
@@ -171,12 +171,14 @@ class Moment:
         way: how the script ends: "finishes", "ends", "raises", ...
         message: the number of that message.
         signal: sent a second after the fault has come.
+        seconds: how long the fault lasts; 0 for ever.
     """
 
     place: str
     way: str = "finishes"
     message: int = 0
     signal: signal.Signals | None = None
+    seconds: int = 0
 
     @property
     def code(self) -> int:
@@ -243,6 +245,9 @@ class StoreHost:
             assert measured.poll() is None, measured.communicate()[0]
             self.begin(fault)
             (self.control / "go").touch()
+            if moment.seconds:
+                time.sleep(moment.seconds)
+                self.end(fault)
             if moment.signal is not None:
                 time.sleep(1)
             signalled = time.time()
@@ -314,6 +319,7 @@ class StoreHost:
             "LOCAL_WORLD_SIZE": "1",
         }
         told = {"CONTROL": self.control, "PLACE": moment.place, "WAY": moment.way, "MESSAGE": moment.message}
+        told["SECONDS"] = moment.seconds
         script = {name: str(value) for name, value in told.items()}
         settings = {
             "PLUTO_DIST_TIMEOUT": str(TIMEOUT),

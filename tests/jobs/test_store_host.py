@@ -88,6 +88,20 @@ def test_no_call_waits_at_any_moment(storage, fault, rank):
 
 
 @pytest.mark.exhaustive
+@pytest.mark.parametrize("fault", ["frozen", "cut off", "dropped"])
+def test_a_store_that_comes_back_is_used_again(storage, fault, tmp_path):
+    """The heartbeats go on without it, and the end waits for the rank on the other host, which is not done."""
+    played = storage.play(Moment("in training", seconds=8), fault)
+    beats = (tmp_path / "tracker.log").read_text().count('"POST /api/runs/trigger ')
+    print(
+        f"ROW | 8 s in training | {fault} | finish() {played.seconds['finish']:.1f} s | {beats} heartbeats", flush=True
+    )
+    assert played.code == 0, played.output
+    assert played.seconds["finish"] >= TIMEOUT
+    assert beats > 8
+
+
+@pytest.mark.exhaustive
 def test_the_same_without_this_package(storage):
     """A plain client of the store, which does nothing when it ends: how long the process takes for that."""
     for moment in MOMENTS:
