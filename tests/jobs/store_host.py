@@ -242,7 +242,7 @@ class StoreHost:
         measured = self._start(self.hosts[0], rank, moment, more | {"MEASURED": "1"})
         try:
             wait_for(lambda: (self.control / "at").exists() or measured.poll() is not None, str(moment), 60)
-            assert measured.poll() is None, measured.communicate()[0]
+            assert measured.poll() is None, f"the rank ended before this moment: {moment}"
             self.begin(fault)
             (self.control / "go").touch()
             if moment.seconds:
