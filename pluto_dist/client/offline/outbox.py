@@ -88,6 +88,7 @@ class Outbox:
             why, said = self._queue.warnings.pop(), self.trouble
             self.trouble = why
             if not said and self.folder is not None:  # without a folder that is logged when the run begins
+                self._has_warned = True
                 logger.warning(
                     "nothing can be kept in %s (%s); what is recorded is lost if this process ends before the tracker "
                     "answers",

@@ -39,6 +39,7 @@ class RunQueue:
         self.folder = None if root is None else root / name.folder
         self.warnings: list[str] = []
         self._memory: list[Entry] = []
+        self._sent: set[Path] = set()  # by this process, which cannot remove them
         self._root = root
 
     def enqueue(self, entry: Entry) -> bool:
@@ -74,7 +75,7 @@ class RunQueue:
     def entries(self) -> list[tuple[Entry, Path | None]]:
         """The entries in the order in which they are to be sent, each with its file; other files are set aside."""
         found: dict[int, tuple[Entry, Path | None]] = {id(entry): (entry, None) for entry in self._memory}
-        for file in () if self.folder is None else sorted(_files(self.folder)):
+        for file in () if self.folder is None else sorted(set(_files(self.folder)) - self._sent):
             try:
                 entry = _read(file)
                 if entry.run != self.name:
@@ -98,6 +99,7 @@ class RunQueue:
         try:
             file.unlink(missing_ok=True)
         except OSError as error:
+            self._sent.add(file)
             self.warnings.append(f"{file} was sent, and cannot be removed ({error.strerror}); it will be sent again")
 
     def set_aside(self, file: Path, why: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -291,3 +292,20 @@ def test_a_process_without_descriptors_leaves_what_is_kept(root):
             assert not mine
     assert file.exists() and not any("set aside" in warning for warning in kept.warnings)
     assert [found.kind for found, _ in kept.entries()] == ["create", "config"]
+
+
+def test_what_was_sent_and_cannot_be_removed_is_not_sent_again_by_this_process(root, monkeypatch):
+    """On a disk that has become read-only it stays, for a later process, and is no longer listed."""
+    kept = RunQueue(root, NAME)
+    kept.enqueue(entry())
+    ((found, file),) = kept.entries()
+
+    def unlink(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    kept.remove(found, file)
+    assert kept.entries() == []
+    assert [each for each, _ in RunQueue(root, NAME).entries()] == [entry()]
+    (warning,) = kept.warnings
+    assert "Read-only file system" in warning
