@@ -70,11 +70,23 @@ def read(file: Path, limit: int) -> bytes:
     descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as opened:
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        if not _is_own(found):
             raise NotPrivateError("it is not a file that only this user writes")
         if found.st_size > limit:
             raise ValueError(f"it has {found.st_size} bytes; at most {limit} are read")
         return opened.read(limit)
+
+
+def may_be_own(file: Path) -> bool:
+    """Whether ``file`` is a regular file that only this user can write, as far as the disk tells."""
+    try:
+        return _is_own(file.lstat())
+    except OSError:
+        return True
+
+
+def _is_own(found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
 def write(file: Path, content: bytes, *, durable: bool = False) -> None:

@@ -16,14 +16,12 @@ from urllib.parse import quote
 from pluto_dist import private_files
 from pluto_dist.client.offline.entry import Entry, in_order
 from pluto_dist.contract.run_ref import RunName
-from pluto_dist.private_files import NotPrivateError
 
 SPOOL_LIMIT = 256 << 20  # bytes; beyond it only creates and ends are kept, up to twice as much
 FILE_LIMIT = 64 << 20  # bytes
 SET_ASIDE = "set-aside"
 LOCK = ".lock"
 _NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_OF_THE_FILE = (errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM)  # a link, a socket, another user's
 
 
 class RunQueue:
@@ -83,7 +81,7 @@ class RunQueue:
             except FileNotFoundError:
                 continue  # sent by another process meanwhile
             except (ValueError, OSError) as error:
-                if isinstance(error, ValueError | NotPrivateError) or error.errno in _OF_THE_FILE:
+                if isinstance(error, ValueError) or not private_files.may_be_own(file):
                     self.set_aside(file, error)
                 elif error.errno not in _NO_RESOURCES:  # the request may be as it should be, and is for a later time
                     self.warnings.append(f"{file} cannot be read ({error.strerror}), and stays for `pluto-dist sync`")
