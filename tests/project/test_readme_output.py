@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pty
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import requests
 from click.testing import CliRunner
 
 from environments.typical import EIGHT
@@ -87,6 +90,32 @@ def test_the_demo():
     rest = iter(printed)
     for line in expected:
         assert line in rest, f"{line!r} is not in the rest of {printed}"
+
+
+@pytest.mark.exhaustive
+@pytest.mark.multiprocess
+def test_the_demo_at_a_terminal():
+    """At a terminal the page stays up until Enter is pressed."""
+    ours, theirs = pty.openpty()
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb"}
+    command = [sys.executable, "examples/demo.py"]
+    process = subprocess.Popen(command, env=environ, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    try:
+        text = ""
+        while "until you press Enter" not in text or not text.rstrip(" ").endswith("\n"):
+            text += os.read(ours, 4096).decode(errors="replace")
+        address = re.findall(r"press Enter: (http://\S+)", text)[0]
+        assert requests.get(address, timeout=30).status_code == 200
+        os.write(ours, b"\n")
+        while process.poll() is None:  # until its output is read it does not end
+            with suppress(OSError):
+                os.read(ours, 4096)
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait(30)
+        os.close(ours)
 
 
 @pytest.mark.multiprocess
