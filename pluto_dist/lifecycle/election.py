@@ -64,6 +64,8 @@ def elect(context: RankContext, process: Callable[[], Process] = Process) -> Ele
         return _follow(context, process)
     if not context.channel.lead():
         context.membership.leave()
+    if context.channel.outcome() is not None:
+        _await_acknowledgement(context)
     return _gather_and_create(context, process)
 
 
@@ -108,11 +110,11 @@ def _turn(context: RankContext, turn: int) -> float:
 def _await_acknowledgement(context: RankContext) -> None:
     """Wait, bounded, until it is known that an outcome that was there before this rank is of its own attempt.
 
-    A node that registers before any other node of a new attempt finds the messages of the old one. The node of rank 0,
-    and launches whose store ends with the attempt, need no acknowledgement.
+    A node that registers before any other node of a new attempt finds the messages of the old one. The rank that
+    created the run acknowledges every node. Launches whose store ends with the attempt need no acknowledgement.
     """
     plan, membership = context.plan, context.membership
-    if plan.context.store_address is None or plan.topology.node_rank == 0:
+    if plan.context.store_address is None:
         return
     until = min(time.monotonic() + ACKNOWLEDGE_SECONDS, plan.deadline)
     while not membership.await_acknowledgement(_SLICE) and time.monotonic() < until:

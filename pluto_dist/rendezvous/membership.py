@@ -215,7 +215,7 @@ class Membership:
         return [(n, text) for n, text in zip(numbers, texts, strict=True) if text is not None]
 
     def acknowledge_node(self, node: str) -> None:
-        """Confirm to ``node`` that rank 0 is in the attempt in which it registered."""
+        """Confirm to ``node`` that the rank which creates the run is in the attempt in which it registered."""
         self.store.set(f"{self.attempt}/welcome/{node}", "1")
 
     def acknowledge_nodes(self) -> dict[str, str]:
@@ -227,7 +227,7 @@ class Membership:
         return nodes
 
     def await_acknowledgement(self, seconds: float) -> bool:
-        """Whether rank 0 has confirmed this node within ``seconds``."""
+        """Whether that rank has confirmed this node within ``seconds``."""
         return self.store.get(f"{self.attempt}/welcome/{self.member.node}", seconds) is not None
 
     def is_over(self) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pluto_dist.client.ending import report_end
+from pluto_dist.client.lookup import look_up
 from pluto_dist.client.offline.entry import REQUESTS, Entry, Request, next_ms
 from pluto_dist.client.offline.queue import RunQueue
 from pluto_dist.client.offline.replay import Replayed, attach, replay
@@ -182,7 +183,10 @@ class Outbox:
             with self._queue.locked(min(LOCK_SECONDS, max(0.0, deadline - time.monotonic()))) as mine:
                 done = self._replay(client, deadline, pause) if mine else None
             if done is not None and done.answer is None and attach_anyway and not done.is_over:
-                done = replace(done, answer=attach(self.name, client, deadline=deadline))
+                found = look_up(client, self.name, deadline=deadline)
+                is_cancelled = found is not None and found.status == "CANCELLED"  # an attach would revive it
+                answer = None if is_cancelled else attach(self.name, client, deadline=deadline)
+                done = replace(done, answer=answer, is_over=is_cancelled)
         except (TrackerUnavailableError, UnexpectedAnswerError, RequestRefusedError, OSError) as error:
             logger.debug("what is kept was not taken: %s", error)
             return None
