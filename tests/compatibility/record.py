@@ -275,7 +275,7 @@ def identities(work: Path) -> dict[str, Any]:
 
 
 def _identity(work: Path, variables: Mapping[str, str], resume: str) -> dict[str, Any]:
-    lines = "".join(f"{name}={value}\n" for name, value in variables.items())
+    lines = "".join(f"{name}={value}\n" for name, value in {"HOME": "/home/a", **variables}.items())
     command = [*COMMAND, "explain", "--env", "-", "--json", resume]
     done = subprocess.run(
         command, input=lines, env=environment(work), capture_output=True, text=True, timeout=SECONDS, check=False

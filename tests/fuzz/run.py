@@ -88,6 +88,7 @@ def links(server: LocalServer) -> dict[str, Any]:
     download_url = listed.json()["files"][0]["url"]
     code = run["url"].rsplit("/", 1)[1]
     shared = {"code": code, "logName": "loss", "runIds": str(run["runId"])}
+    shared |= {"origin": server.url, "key": server.api_key}
     return {**run, **shared, "PUT": _signed(upload_url), "GET": _signed(download_url)}
 
 
@@ -105,8 +106,8 @@ def _statuses(log: Sequence[str], operations: dict[str, Any]) -> dict[str, Count
     for line in log:
         if not (request := re.search(r'"(\w+) (\S+) HTTP/[0-9.]+" ([0-9]+)', line)):
             continue
-        path = next((path for path in paths if patterns[path].fullmatch(request[2])), None)
-        if (name := f"{request[1]} {path}") in found:
+        names = (f"{request[1]} {path}" for path in paths if patterns[path].fullmatch(request[2]))
+        if (name := next((name for name in names if name in found), None)) is not None:
             found[name][int(request[3])] += 1
     return found
 
