@@ -30,9 +30,9 @@ FAILED_ONCE = {
 """The seeds whose schedules broke a promise, by the profile that they are drawn from; none does any more."""
 
 
-def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    command = [sys.executable, "-m", "simulation", *arguments]
+def simulate(*arguments: str, module: str = "simulation") -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PYTHONHASHSEED": "0"}
+    command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=170, check=False)
 
 
@@ -47,6 +47,13 @@ def test_what_failed_once(profile):
     """A schedule that broke a promise is kept."""
     done = simulate("--seeds", ",".join(map(str, FAILED_ONCE[profile])), "--profile", profile)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_a_refusal_is_final_and_harmless():
+    """Three ways to be refused, with and without restarts and a slow rank: 108 rows, and the run as it was in each."""
+    done = simulate(module="simulation.refusals")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.count("the run is as it was") == 108
 
 
 def test_a_seed_is_one_schedule_to_the_byte():
