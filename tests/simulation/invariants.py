@@ -218,8 +218,9 @@ def a_success_waits_for_all(finished: Finished) -> Iterator[str]:
         if finished.schedule.disk:
             continue  # the ranks of a node know their attempt by its disk
         for part in _by_attempt(finished)[reporter.launch, reporter.attempt]:
-            late = dict(finished.job.launches[part.launch].late).get(part.rank, 0.0)
-            trains = (part.finishing is None or part.finishing > seen.at) and late < JOIN_GRACE
+            # One that comes later is not waited for.
+            is_awaited = (part.began or 0.0) < reporter.settled_at + JOIN_GRACE - _SLACK and _ran_free(finished, part)
+            trains = (part.finishing is None or part.finishing > seen.at) and is_awaited
             if trains and part.settled_at < seen.at - 1 and seen.at < reporter.finishing + part.timeout - 1:
                 yield f"rank {part.rank} of launch {part.launch} trains when {seen.who} reports COMPLETED"
 
