@@ -14,8 +14,10 @@ from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.run_ref import Reference, RunName
 from pluto_dist.contract.run_requests import CreateRunRequest, UpdateStatusRequest
 from pluto_dist.contract.secret import Secret
+from pluto_dist.errors import ExchangeError
 from pluto_dist.lifecycle.shutdown import ShutdownStep
 from pluto_dist.rendezvous.store import LocalStore
+from pluto_dist.rendezvous.store_thread import StoreSilentError
 
 TWO_NODES = {"GROUP_RANK": "0", "GROUP_WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
 
@@ -52,6 +54,32 @@ def test_the_first_to_fail_reports_it(status):
     steps = [step_of(store, rank) for rank in range(3)]
     order = [steps[each].is_mine_to_report(status, in_tracker=False) for each in (1, 0, 1, 2)]
     assert order == [True, False, True, False]
+
+
+class LostStore(LocalStore):
+    """A store that does not answer any more."""
+
+    error: type[ExchangeError] = StoreSilentError
+    is_lost = False
+
+    def compare_set(self, key: str, expected: str, desired: str) -> str:
+        if self.is_lost:
+            raise self.error("lost")
+        return super().compare_set(key, expected, desired)
+
+    def add(self, key: str, amount: int) -> int:
+        return int(self.compare_set(key, "", "")) if self.is_lost else super().add(key, amount)
+
+
+@pytest.mark.parametrize("error", [StoreSilentError, ExchangeError])
+def test_a_failure_is_told_if_the_store_is_silent(error):
+    """Its host is frozen or cut off, and tells nothing; one that has ended was that of a rank that told its own."""
+    store = LostStore()
+    steps = [step_of(store, rank) for rank in range(3)]
+    store.error, store.is_lost = error, True
+    told = [each.is_mine_to_report("FAILED", in_tracker=True) for each in steps]
+    assert told == [True, *[error is StoreSilentError] * 2]
+    assert [each.is_mine_to_report("COMPLETED", in_tracker=True) for each in steps] == [True, False, False]
 
 
 @pytest.mark.parametrize(

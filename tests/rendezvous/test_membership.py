@@ -20,7 +20,7 @@ from pluto_dist.errors import ExchangeError, NoSharedRunError
 from pluto_dist.identity import TOKEN
 from pluto_dist.rendezvous.connect import connect
 from pluto_dist.rendezvous.file_store import FileStore
-from pluto_dist.rendezvous.membership import Membership
+from pluto_dist.rendezvous.membership import AttemptOverError, Membership
 from pluto_dist.rendezvous.messages import MESSAGE_LIMIT, Member, Outcome, PriorAttempt, dump
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.run_channel import RunChannel
@@ -207,6 +207,37 @@ def test_what_an_attempt_leaves_to_the_next(meeting):
     other = Reference("external id", "another")
     assert again.propose_run_id(other, "test", ()).reference == other
     assert run.outcome() == Outcome("online", ANSWER)  # the old attempt's is where it was
+
+
+def test_a_rank_0_of_a_new_node_opens_the_attempt_that_is_its_own(meeting):
+    """It is first in its attempt and was in none before: in the one on record another rank 0 leads."""
+    old = place_of(meeting(), member())
+    token(old)
+    assert old.run(1).lead()
+    assert old.run(1).lead()  # the same process, again
+    newcomer = place_of(meeting(), Member(0, "7", "tuesday", "node-7"))
+    token(newcomer)
+    assert newcomer.attempt == 0
+    assert not newcomer.run(1).lead()
+    with pytest.raises(AttemptOverError, match="another process leads"):
+        newcomer.leave()
+    again = place_of(meeting(), Member(0, "7", "tuesday", "node-7"))
+    assert again.attempt == 1
+    assert token(again) == old.token
+    assert again.run(1).lead()
+    with pytest.raises(AttemptOverError, match="later attempt"):
+        old.stay()
+
+
+def test_who_waits_for_the_token_learns_that_the_attempt_is_over(meeting):
+    """A node that nobody of its attempt meets in the old one registers again, long before its wait is over."""
+    early = place_of(meeting(), Member(0, "7", "tuesday", "node-7"))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(early.agree_on_token, 3, 60.0)
+        place_of(meeting(), member())
+        place_of(meeting(), member(nonce="tuesday"))
+        with pytest.raises(AttemptOverError):
+            waiting.result(timeout=30)
 
 
 def test_runs_of_an_attempt_are_apart(meeting):
