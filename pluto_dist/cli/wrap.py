@@ -115,7 +115,7 @@ class _Command(click.Command):
     cls=_Command,
     context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False},
     epilog=examples(
-        "torchrun --nproc-per-node=8 -m pluto_dist --project digits train.py --lr 1e-3",
+        "torchrun --nproc-per-node=8 -m pluto_dist --project digits train.py --lr 0.1",
         "torchrun --nproc-per-node=8 -m pluto_dist --tag ddp -m package.train",
     ),
 )

@@ -213,12 +213,9 @@ class Participant:
     def _join(self) -> tuple[RankContext, Election]:
         """Connect to the other ranks, agree on the run, and create it or wait for the rank that does."""
         while True:
-            try:
+            with suppress(AttemptOverError):  # this rank registers again
                 context = self._connect()
                 election = elect(context, self._describe)
-            except AttemptOverError as error:
-                logger.debug("this rank registers again: %s", error)
-            else:
                 self._settled_at = time.monotonic()
                 return context, election
 

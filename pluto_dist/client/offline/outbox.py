@@ -183,10 +183,7 @@ class Outbox:
             with self._queue.locked(min(LOCK_SECONDS, max(0.0, deadline - time.monotonic()))) as mine:
                 done = self._replay(client, deadline, pause) if mine else None
             if done is not None and done.answer is None and attach_anyway and not done.is_over:
-                found = look_up(client, self.name, deadline=deadline)
-                is_cancelled = found is not None and found.status == "CANCELLED"  # an attach would revive it
-                answer = None if is_cancelled else attach(self.name, client, deadline=deadline)
-                done = replace(done, answer=answer, is_over=is_cancelled)
+                done = self._attached(client, done, deadline)
         except (TrackerUnavailableError, UnexpectedAnswerError, RequestRefusedError, OSError) as error:
             logger.debug("what is kept was not taken: %s", error)
             return None
@@ -202,6 +199,13 @@ class Outbox:
 
     def _replay(self, client: TrackerClient, deadline: float, pause: Callable[[float], object] | None) -> Replayed:
         return replay(self._queue, client, deadline=deadline, launch=self.launch, attempt=self.attempt, pause=pause)
+
+    def _attached(self, client: TrackerClient, done: Replayed, deadline: float) -> Replayed:
+        """``done`` with the answer to an attach, unless the run was cancelled: that would revive it."""
+        found = look_up(client, self.name, deadline=deadline)
+        if found is not None and found.status == "CANCELLED":
+            return replace(done, is_over=True)
+        return replace(done, answer=attach(self.name, client, deadline=deadline))
 
     def _tell_warnings(self) -> None:
         for warning in self._queue.warnings:  # a disk that fails once fails for each file, again and again
