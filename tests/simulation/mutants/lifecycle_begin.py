@@ -39,23 +39,17 @@ return tuple(dict.fromkeys((*given, *self.environ.items())))""",
 
 CREATION = (
     Mutant(
-        "begin-before-check",
+        "begun-is-believed",
         "lifecycle/creation.py",
-        before="""\
-    known = _known_state(context, creation, client)
-""",
-        after="""\
-    if creation.prior is None:
-        context.channel.begin()
-    known = _known_state(context, creation, client)
-""",
+        before="(creation.prior is not None and attempts.has_launch(records, creation.launch)):",
+        after="creation.prior is not None:",
         breaks="A launch that is refused stays out of the run, also when its launcher restarts it.",
     ),
     Mutant(
         "restart-revives-cancelled",
         "lifecycle/creation.py",
-        before="    if state is not None:\n        refuse_cancelled(state)\n",
-        after="",
+        before="        return None\n    refuse_cancelled(state)\n",
+        after="        return None\n",
         breaks="A restart does not set a run to RUNNING that a person cancelled.",
     ),
     Mutant(
@@ -68,7 +62,7 @@ CREATION = (
     Mutant(
         "created-after-the-end",
         "lifecycle/creation.py",
-        before="        if not is_open or context.channel.outcome() is not None or context.membership.is_over():\n",
+        before="        if not is_open or context.channel.outcome() is not None:\n",
         after="        if False:\n",
         breaks="No create comes after the end, or after another rank's refusal.",
     ),
@@ -183,16 +177,30 @@ ELECTION = (
     Mutant(
         "old-outcome-taken",
         "lifecycle/election.py",
-        before="if plan.context.store_address is None or plan.topology.node_rank == 0:",
-        after="if plan.context.store_address is not None or plan.topology.node_rank == 0:",
+        before="    if plan.context.store_address is None:\n        return\n",
+        after="    if plan.context.store_address is not None:\n        return\n",
         breaks="A node that registers early does not take the outcome of the attempt before for that of its own.",
+    ),
+    Mutant(
+        "another-leads",
+        "lifecycle/election.py",
+        before="    if not context.channel.lead():\n        context.membership.leave()\n",
+        after="    context.channel.lead()\n",
+        breaks="The rank 0 of a new node registers in its own attempt, and not in the one before.",
+    ),
+    Mutant(
+        "silence-without-end",
+        "rendezvous/store_thread.py",
+        before="    return min(_limit.get(), HURRIED_SECONDS if stop.is_set() else math.inf)\n",
+        after="    return math.inf\n",
+        breaks="No call of the script waits without a bound for the host of the ranks' store.",
     ),
     Mutant(
         "over-not-noticed",
         "lifecycle/election.py",
         before="""\
-        if outcome is None and context.membership.is_over():
-            return None
+        if outcome is None:
+            context.membership.stay()
 """,
         after="",
         breaks="A rank that registered in an attempt that is over goes on to the next one, where the others are.",

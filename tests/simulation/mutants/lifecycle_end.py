@@ -24,11 +24,11 @@ ATTACH = (
         "lifecycle/attach.py",
         before="""\
         left = start + rate_limit.due(slot, rate, known) - time.monotonic()
-        if context.stop.wait(max(0.0, left)):
+        if context.stop.wait(min(max(0.0, left), LONGEST_WAIT_SECONDS)):
 """,
         after="""\
         left = start - time.monotonic()
-        if context.stop.wait(max(0.0, left)):
+        if context.stop.wait(min(max(0.0, left), LONGEST_WAIT_SECONDS)):
 """,
         breaks="The attaches of a job come at no more than the set rate.",
     ),
@@ -178,8 +178,8 @@ PARTICIPANT = (
     Mutant(
         "end-not-reported-late",
         "lifecycle/participant.py",
-        before='                report_run(context, Outcome("offline"), owns=True, is_late=True)\n',
-        after="                pass\n",
+        before='            report_run(context, Outcome("offline"), owns=True, is_late=True)\n',
+        after="            pass\n",
         breaks="The launcher learns of a run whose ranks ended before it was created.",
     ),
     Mutant(
