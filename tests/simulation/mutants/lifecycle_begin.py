@@ -25,7 +25,8 @@ AGREEMENT = (
         before="""\
 return tuple(dict.fromkeys((*given, *self.context.variables, *(() if scope is None else scope.variables))))""",
         after="""\
-return tuple(dict.fromkeys((*given, *self.environ.items())))""",
+key = self.environ.secret("PLUTO_API_KEY")
+        return tuple(dict.fromkeys((*given, *(() if key is None else (("PLUTO_API_KEY", key.reveal()),)))))""",
         breaks="The API key is in no message that a rank writes into the store.",
     ),
     Mutant(
