@@ -184,6 +184,7 @@ def test_tasks_that_see_one_gpu_each(tracker, user, gpus_of_every_node, tmp_path
         "-c",
         "from pluto_dist.cli import main; main()",
         "nodes",
+        "--all",
         str(tmp_path / "metadata.json"),
     ]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout

@@ -30,6 +30,10 @@ class RunQueue:
     Args:
         root: the spool's folder; ``None`` keeps requests in memory, for as long as this process lives.
         name: the run.
+
+    Attributes:
+        aside: how many files this object has set aside.
+        warnings: what to say of the disk, or of a file.
     """
 
     def __init__(self, root: Path | None, name: RunName) -> None:
@@ -39,6 +43,7 @@ class RunQueue:
         self._memory: list[Entry] = []
         self._sent: set[Path] = set()  # by this process, which cannot remove them
         self._root = root
+        self.aside = 0
 
     def enqueue(self, entry: Entry) -> bool:
         """Keep ``entry`` on disk, or in memory if the disk does not take it; whether it is on disk."""
@@ -103,6 +108,7 @@ class RunQueue:
     def set_aside(self, file: Path, why: object) -> None:
         """Move a file that cannot be sent to a folder where a person can look at it."""
         aside = file.parent / SET_ASIDE
+        self.aside += 1
         with suppress(OSError):  # a file of another user's that cannot be moved stays
             private_files.make_folder(aside)
             file.rename(aside / file.name)

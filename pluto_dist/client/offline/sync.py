@@ -31,8 +31,8 @@ class Synced:
 
     Attributes:
         name: the run.
-        state: "sent" (nothing of it is left on disk), "kept" (all or some of it) or "elsewhere" (another process
-            has sent it meanwhile).
+        state: "sent" (nothing of it is left on disk), "kept" (all or some of it, or set aside) or "elsewhere" (another
+            process has sent it meanwhile).
         replayed: what was sent, and the answer.
         why: the reason why something is kept.
     """
@@ -76,6 +76,6 @@ def _send(queue: RunQueue, client_of: ClientOf, lock_seconds: float, patience: f
             done = replay(queue, client, deadline=time.monotonic() + patience, pause=time.sleep)
     except (PlutoDistError, OSError) as error:
         return Synced(queue.name, "kept", why=str(error))
-    kept = not queue.is_empty
+    kept = not queue.is_empty or queue.aside > 0
     done = replace(done, notes=(*done.notes, *queue.warnings))
     return Synced(queue.name, "kept" if kept else "sent", done, "some of it was not taken" if kept else "")

@@ -298,9 +298,10 @@ def test_the_page():
 def test_the_command_that_lists_the_nodes():
     """``pluto-dist nodes`` reads the same document."""
     document = json.dumps(compose_hosts(a=NODE, b=FAULTY))
-    done = CliRunner().invoke(main, ["nodes", "-"], input=document)
-    assert done.exit_code == 0
-    assert "2 x Acme A1" in done.output and "replace its fuse" in done.output and "ACME-11ff" in done.output
+    overview, nodes = (CliRunner().invoke(main, ["nodes", "-", *more], input=document) for more in ([], ["--all"]))
+    assert (overview.exit_code, nodes.exit_code) == (0, 0)
+    assert "2 x Acme A1" in overview.output and "replace its fuse" in overview.output
+    assert "ACME-11ff" in nodes.output
 
 
 def test_the_groups_of_doctor_have_it():
