@@ -125,16 +125,21 @@ class Profile:
 
     Attributes:
         timeouts, heartbeats: in seconds; one is drawn for a schedule.
+        launches: how often there are one, two, three.
+        often: by how much what is rare is more frequent.
     """
 
     name: str
     timeouts: tuple[float, ...] = (30.0,)
     heartbeats: tuple[float, ...] = (10.0,)
+    launches: tuple[int, int, int] = (70, 22, 8)
+    often: float = 1.0
 
 
 PROFILES = {
     "default": Profile("default"),
     "short": Profile("short", timeouts=(0.5, 1.0, 3.0, 10.0), heartbeats=(0.5, 1.0, 3.0)),
+    "dense": Profile("dense", (1.0, 5.0, 30.0), (1.0, 10.0), launches=(25, 60, 15), often=4.0),
 }
 _LAUNCHERS: tuple[Launcher, ...] = ("torchrun", "elastic", "supervised", "srun", "bare", "single")
 SPELLS = ("cuts", "partitions", "frozen", "cancels", "syncs", "clocks", "disk", "threadless")  # of a schedule
@@ -144,7 +149,7 @@ WEATHERS = ("refuse", "stall", "429", "500", "500 after", "garbage", "cut", "lat
 def draw(seed: int, profile: Profile) -> Schedule:
     """The schedule of a seed."""
     chance = random.Random(f"schedule {profile.name} {seed}")
-    count = chance.choices((1, 2, 3), (70, 22, 8))[0]
+    count = chance.choices((1, 2, 3), profile.launches)[0]
     names = _identity(chance, count)
     timeout, heartbeat = chance.choice(profile.timeouts), chance.choice(profile.heartbeats)
     common = (("PLUTO_DIST_TIMEOUT", f"{timeout:g}"), ("PLUTO_DIST_HEARTBEAT", f"{heartbeat:g}"))
@@ -168,14 +173,14 @@ def draw(seed: int, profile: Profile) -> Schedule:
         faults=faults,
         weather=_weather(chance, start + 60),
         cuts=((0.0, chance.uniform(5, 100), chance.randrange(3)),) if chance.random() < 0.08 else (),
-        cancels=(chance.uniform(0, start + 40),) if chance.random() < 0.08 else (),
+        cancels=(chance.uniform(0, start + 40),) if chance.random() < 0.08 * profile.often else (),
         syncs=_syncs(chance, start + 60),
         clocks=_clocks(chance),
         shared_spool=chance.random() < 0.3,
         limit=chance.random() < 0.02,
     )
     schedule = _with_rarities(schedule, random.Random(f"rarities {profile.name} {seed}"), start + 60)
-    return _with_broken_hosts(schedule, random.Random(f"hosts {profile.name} {seed}"), start + 60)
+    return _with_broken_hosts(schedule, random.Random(f"hosts {profile.name} {seed}"), start + 60, profile.often)
 
 
 def _with_rarities(schedule: Schedule, chance: random.Random, length: float) -> Schedule:
@@ -193,11 +198,11 @@ def _with_rarities(schedule: Schedule, chance: random.Random, length: float) -> 
     return replace(schedule, launches=tuple(launches), disk=disk)
 
 
-def _with_broken_hosts(schedule: Schedule, chance: random.Random, length: float) -> Schedule:
+def _with_broken_hosts(schedule: Schedule, chance: random.Random, length: float, often: float) -> Schedule:
     """The schedule with what befalls all of a host: it is cut off from the stores, is frozen, or has no threads."""
 
-    def spells(often: float) -> tuple[tuple[float, float, int], ...]:
-        if chance.random() > often:
+    def spells(part: float) -> tuple[tuple[float, float, int], ...]:
+        if chance.random() > part * often:
             return ()
         begin = chance.choice((0.0, chance.uniform(0, 8), chance.uniform(0, length)))
         return ((begin, begin + chance.choice((chance.uniform(0.2, 8), chance.uniform(8, 200))), chance.randrange(3)),)
