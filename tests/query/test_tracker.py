@@ -133,7 +133,6 @@ def test_pages(recorder, tracker, monkeypatch):
 
 def test_a_frame(recorder, tracker):
     """With pandas, the points of all metrics are a table."""
-    pytest.importorskip("pandas", reason="pandas is the user's choice")
     frame = tracker.metrics_frame(tracker.details(recorder.whole()["runId"]))
     assert list(frame.columns) == ["metric", "step", "time", "value"]
     assert len(frame) == 9
