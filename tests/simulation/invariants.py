@@ -37,6 +37,8 @@ def one_run(finished: Finished) -> Iterator[str]:
         return  # a restart of a world of one knows its launch by its node's disk
     if any(len({*launch.odd, *launch.absent}) == launch.world_size for launch in finished.schedule.launches):
         return  # all ranks that call init() name another run
+    if any(launch.odd and 0 in launch.odd for launch in finished.schedule.launches):
+        return  # rank 0 names another run, and may have created it when the others say so
     guesses = {who.rsplit(" rank", 1)[0] for _, who, _, text in finished.messages if "its run and this one" in text}
     if len(guesses) > 1:
         return  # in two attempts only one node called init() in time, not the same one, and a warning said so
@@ -215,8 +217,8 @@ def a_success_waits_for_all(finished: Finished) -> Iterator[str]:
         reporter = next((part for part in finished.job.parts if part.process.name == seen.who), None)
         if reporter is None or reporter.finishing is None:
             continue  # a launcher, or sync
-        if finished.schedule.disk:
-            continue  # the ranks of a node know their attempt by its disk
+        if finished.schedule.disk or finished.schedule.partitions:
+            continue  # the ranks of a node know their attempt by its disk; one that is cut off knows no others
         for part in _by_attempt(finished)[reporter.launch, reporter.attempt]:
             # One that comes later is not waited for.
             is_awaited = (part.began or 0.0) < reporter.settled_at + JOIN_GRACE - _SLACK and _ran_free(finished, part)
