@@ -73,8 +73,15 @@ def report(error: Exception, lost: str) -> None:
     logger.debug("%s", lost, exc_info=error)
     if (os.getpid(), lost) not in _reported:
         _reported.add((os.getpid(), lost))
-        text = " ".join(str(error).split())[:_TEXT_LIMIT]
+        text = " ".join(_text_of(error).split())[:_TEXT_LIMIT]
         logger.warning("%s; the training goes on: %s", lost, f"{type(error).__name__}: {text}".removesuffix(": "))
+
+
+def _text_of(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # border: an exception of a script's object, say, whose __str__ fails
+        return "it has no text"
 
 
 def is_scripts_own(error: BaseException) -> bool:

@@ -20,7 +20,10 @@ class _Readable(logging.Filter):
     """Escapes what is not printable, before any handler has the record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001  # border: the handlers report a value that has no text, and raise nothing
+            return True
         if (shown := readable(text)) != text:
             record.msg, record.args = shown, None
         if record.exc_info and not record.exc_text:

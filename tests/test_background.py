@@ -82,6 +82,20 @@ def test_a_thread_that_fails(error: Exception, caplog: pytest.LogCaptureFixture,
     assert [record.exc_info[1] for record in traced if record.exc_info] == [error, error]
 
 
+class WordlessError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_an_error_without_a_text(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    """It is reported by its type, and goes no further."""
+    monkeypatch.setattr(background, "_reported", set())
+    with border("nothing is measured"):
+        raise WordlessError
+    (told,) = messages(caplog, logging.WARNING)
+    assert told == "nothing is measured; the training goes on: WordlessError: it has no text"
+
+
 class Callable:
     def __call__(self, number: int, frame: object) -> None:
         raise TimeoutError("the script's own")

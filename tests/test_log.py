@@ -39,3 +39,19 @@ except ValueError:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stderr.startswith("host \\x1b[2J\\x9b\\u202e\nnext\nTraceback")
     assert done.stderr.endswith("ValueError: \\x1b]0;gone\\x07\n")
+
+
+def test_a_value_without_a_text_raises_nothing():
+    """As in logging itself: the handler reports it on stderr, and the caller goes on."""
+    script = """
+from pluto_dist import log
+class Bad(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+log.set_up()
+log.logger.warning("it failed: %s", Bad())
+print("goes on")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "goes on\n"
+    assert "Logging error" in done.stderr

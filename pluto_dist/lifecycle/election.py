@@ -77,11 +77,12 @@ def _follow(context: RankContext, process: Callable[[], Process]) -> Election:
     was_there = outcome is not None
     while outcome is None:
         outcome = channel.outcome(max(0.01, min(_LONG_SLICE, next_turn - time.monotonic())))
-        if outcome is None:
-            context.membership.stay()
-        if outcome is None and context.stop.is_set():
+        if outcome is not None:
+            break
+        context.membership.stay()
+        if context.stop.is_set():
             raise ExchangeError("this rank's part in the run is over, and no rank has created it so far")
-        if outcome is None and time.monotonic() > next_turn:
+        if time.monotonic() > next_turn:
             turns, next_turn = turns + 1, _turn(context, turns + 1)
             if channel.claim(f"taker {turns}"):
                 election = _gather_and_create(context, process)

@@ -45,6 +45,8 @@ class Session:
             if own is None:
                 store.close()
             raise ExchangeError("this rank's part in the run is over")
+        if kept is not None and kept.store is not store:
+            kept.store.close()  # and with it its thread: this rank registers again, or begins its next run
         if kept is None or not kept.continues_on(store):
             kept = Membership(store, _member(context, host), _kept_state(context, folder), self._fresh_token)
         self._membership, self._context = kept, context

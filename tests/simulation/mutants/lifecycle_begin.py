@@ -200,10 +200,10 @@ ELECTION = (
         "over-not-noticed",
         "lifecycle/election.py",
         before="""\
-        if outcome is None:
-            context.membership.stay()
+            break
+        context.membership.stay()
 """,
-        after="",
+        after="            break\n",
         breaks="A rank that registered in an attempt that is over goes on to the next one, where the others are.",
     ),
     Mutant(
