@@ -75,8 +75,10 @@ class Supervisor:
     def _watch(self) -> None:
         client, turn = self._new_client(), 0
         sender = None if client is None else HeartbeatSender(client)
-        while not self._stop.wait(self._heartbeat if self.run and self.run.is_settled else min(1.0, self._heartbeat)):
+        due = time.monotonic() + self._interval
+        while not self._stop.wait(max(0.0, due - time.monotonic())):
             self._read_reports(client)
+            due = time.monotonic() + self._interval
             if client is None or sender is None or self.run is None or not self.run.run_id:
                 continue  # the workers recover what is offline
             try:
@@ -92,6 +94,15 @@ class Supervisor:
         if client is not None:
             client.close()
 
+    @property
+    def _interval(self) -> float:
+        """Seconds between two looks; shorter while the run is not settled."""
+        return self._heartbeat if self.run and self.run.is_settled else min(1.0, self._heartbeat)
+
+    def _next(self) -> float:
+        """When a request is given up that a heartbeat makes: a launch that is silent for longer counts as ended."""
+        return time.monotonic() + min(self._heartbeat, END_SECONDS)
+
     def _read_reports(self, client: TrackerClient | None) -> None:
         """Read which run the workers are in, and end those that the script finished before it began that one."""
         run, before = read_run(self._folder), self.run
@@ -105,15 +116,14 @@ class Supervisor:
     def _answer_claims(self, client: TrackerClient, run: RunReport) -> None:
         if not run.owns or not run.continues_job:
             return
-        deadline = time.monotonic() + END_SECONDS
         try:
-            answer_claims(client, run.run_id, run.launch, socket.gethostname(), deadline=deadline)
+            answer_claims(client, run.run_id, run.launch, socket.gethostname(), deadline=self._next())
         except PlutoDistError as error:
             logger.debug("claims on the run cannot be answered: %s", error)
 
     def _check(self, client: TrackerClient, sender: HeartbeatSender, run: RunReport, turn: int) -> str | None:
         """Send a heartbeat if it is this node's turn; the run's status, if the tracker was asked."""
-        deadline = time.monotonic() + END_SECONDS
+        deadline = self._next()
         if run.owns:
             return sender.send(run.run_id, deadline=deadline)
         if turn % CHECK_EVERY:

@@ -22,7 +22,7 @@ from pluto_dist.errors import ExchangeError, TrackerError
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.inventory_gather import LateNodes, lacking
 from pluto_dist.lifecycle.node_signs import NodeWatch, silence_limit
-from pluto_dist.lifecycle.shutdown import status_deadline
+from pluto_dist.lifecycle.shutdown import END_SECONDS, status_deadline
 from pluto_dist.lifecycle.supervision import is_supervised, launcher_sends_heartbeats
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.store_thread import ANSWER_SECONDS, answers_within
@@ -60,7 +60,10 @@ class Heartbeat:
                 with answers_within(ANSWER_SECONDS):  # the run's heartbeats go on, whatever becomes of the store
                     if time.monotonic() >= due:
                         due = time.monotonic() + context.plan.settings.heartbeat
-                        self._send()
+                        try:
+                            self._send()
+                        finally:  # also where the address for heartbeats does not answer
+                            self._answer_claims()
                         if (changed := watch.look()) is not None:
                             self._add_to_record({hardware.SILENT: changed})
                     if looking and late.look():
@@ -92,7 +95,7 @@ class Heartbeat:
     def _send(self) -> None:
         context, outbox = self._context, self._context.outbox
         if not launcher_sends_heartbeats(context):
-            status = self._sender.send(self._run_id, deadline=status_deadline())
+            status = self._sender.send(self._run_id, deadline=self._next())
             if status == "CANCELLED" and not self._cancelled:
                 self._cancelled = True
                 context.channel.close()  # an attach would revive it
@@ -100,9 +103,16 @@ class Heartbeat:
         if outbox.has_pending:
             outbox.flush(self._client, status_deadline())
         context.channel.count("beats")
+
+    def _answer_claims(self) -> None:
+        context = self._context
         if context.plan.continues_job and not is_supervised(context.plan):
             token, host = context.membership.token, context.plan.host
-            answer_claims(self._client, self._run_id, token, host, deadline=status_deadline())
+            answer_claims(self._client, self._run_id, token, host, deadline=self._next())
+
+    def _next(self) -> float:
+        """When a request is given up that a heartbeat makes: a launch that is silent for longer counts as ended."""
+        return time.monotonic() + min(self._context.plan.settings.heartbeat, END_SECONDS)
 
     def _add_to_record(self, more: dict[str, Any]) -> None:
         """Merge ``more`` into this attempt's record in the config, or keep it for later."""

@@ -13,6 +13,7 @@ from typing import Any
 import requests
 
 from client.misbehaving import Exchange, Misbehaving, reply, reply_json
+from pluto_dist.client.tracker_client import HEARTBEAT_PATH
 from pluto_dist.contract.run_ref import is_display_id
 from pluto_dist.contract.run_requests import LATEST_MS, NAME_LIMIT
 from pluto_dist.server import LocalServer
@@ -135,3 +136,12 @@ def _as_returned(value: Any) -> Any:
     if isinstance(value, list):
         return [_as_returned(inner) for inner in value]
     return math.nextafter(value, math.inf) if isinstance(value, float) else value
+
+
+class BusyTracker(PickyTracker):
+    """One that takes no heartbeat, and asks to be left alone for longer than another launch waits."""
+
+    def _answer(self, exchange: Exchange) -> None:
+        if exchange.request.path.startswith(HEARTBEAT_PATH):
+            return reply_json({"error": "Too many requests"}, 429, Retry_After="12")(exchange)
+        return super()._answer(exchange)

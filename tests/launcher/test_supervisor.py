@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from client.misbehaving import Exchange, reply_json
-from client.picky import PickyTracker
+from client.picky import BusyTracker, PickyTracker
 from pluto_dist.client.tracker_client import HEARTBEAT_PATH, TrackerClient
 from pluto_dist.contract import claims
 from pluto_dist.contract.run_requests import CreateRunRequest, UpdateConfigRequest, UpdateStatusRequest
@@ -104,3 +104,15 @@ def test_claims_are_answered_by_the_launcher_of_the_owner_only(tmp_path):
         with supervised(tracker, tmp_path / "0", run_id, 0):
             wait_for(lambda: unanswered() == [])
         assert claims.answered_by(tracker.run("jobs")["config"], "other") is not None
+
+
+def test_a_claim_is_answered_while_heartbeats_are_refused(tmp_path):
+    """Whoever claims the run would take this launch for ended."""
+    with BusyTracker() as tracker, a_run(tracker) as (run_id, client):
+        claim = json.dumps({"pluto_dist": claims.claim("other", "node-b")})
+        client.update_config(UpdateConfigRequest(run_id, claim), deadline=soon())
+        began = time.monotonic()
+        with supervised(tracker, tmp_path / "0", run_id, 0):
+            wait_for(lambda: claims.unanswered(tracker.run("jobs")["config"], "mine") == [])
+            assert time.monotonic() - began < 10
+            wait_for(lambda: came(tracker, HEARTBEAT_PATH) > 2)

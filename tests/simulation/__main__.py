@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from simulation.invariants import sentence, violations
-from simulation.schedule import PROFILES, SPELLS, Schedule, draw
+from simulation.scenes import draw
+from simulation.schedule import PROFILES, SPELLS, Schedule
 from simulation.shrink import shrunk
 from simulation.simulate import Finished, Simulator
 
@@ -134,6 +135,7 @@ def _described(schedule: Schedule) -> list[str]:
         lines += [f"    rank {rank} never calls init()" for rank in launch.absent]
     for fault in schedule.faults:
         when = f"at operation {fault.operation}" if fault.operation else f"after {fault.at:.1f} s"
+        when = f"during request {fault.request}" if fault.request else when
         who = f"rank {fault.rank}, attempt {fault.attempt} of launch {fault.launch}"
         lines.append(f"fault: {fault.what} of {who}, {when}")
     for begin, end, what, part in schedule.weather:

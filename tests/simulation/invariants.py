@@ -14,7 +14,7 @@ from typing import Any
 from pluto_dist.contract import attempts
 from pluto_dist.lifecycle.participant import INVENTORY_SECONDS
 from pluto_dist.lifecycle.shutdown import JOIN_GRACE
-from simulation.jobs import Part, part_key
+from simulation.jobs import ODD, Part, part_key
 from simulation.kernel import EPOCH, Process
 from simulation.schedule import Fault
 from simulation.simulate import Finished
@@ -55,6 +55,14 @@ def ranks_agree(finished: Finished) -> Iterator[str]:
             values = {facts[name] for facts in known if facts[name] is not None and (name != "resumed" or facts["id"])}
             if len(values) > 1:
                 yield f"launch {launch}, attempt {number}: {name} is {sorted(map(str, values))}"
+
+
+def a_rank_is_in_the_run_that_it_named(finished: Finished) -> Iterator[str]:
+    """Ranks that name different runs are told so, and none of them is in a run that it did not name."""
+    for part in finished.job.parts:
+        is_odd = part.rank in finished.job.launches[part.launch].odd
+        if part.facts.get("id") and (part.facts["run_id"] == ODD) != is_odd:
+            yield f"rank {part.rank} of launch {part.launch} is in {part.facts['run_id']}"
 
 
 def init_is_bounded(finished: Finished) -> Iterator[str]:
@@ -125,7 +133,10 @@ def launches_do_not_overlap(finished: Finished) -> Iterator[str]:
 
 
 def nothing_is_dropped(finished: Finished) -> Iterator[str]:
-    """A job whose ``init()`` returned is in the tracker, once all that was kept is sent."""
+    """A job whose ``init()`` returned is in the tracker, once all that was kept is sent.
+
+    One that did not wait may have been ended by a signal before anything was kept.
+    """
     lost = ("not kept", "going on without a run")
     if finished.schedule.disk or finished.tracker.runs():
         return
@@ -134,7 +145,8 @@ def nothing_is_dropped(finished: Finished) -> Iterator[str]:
     for part in finished.job.parts:
         launch = f"L{part.launch}."
         is_refused = any(who.startswith(launch) and SET_ASIDE in text for _, who, _, text in finished.messages)
-        if part.returned is not None and part.error is None and part.process.exit_code != -9 and not is_refused:
+        has_ended = finished.job.launches[part.launch].waits or part.process.exit_code not in (-9, -15)
+        if part.returned is not None and part.error is None and has_ended and not is_refused:
             yield f"rank {part.rank} of launch {part.launch} joined a run, and there is none"
             return
 
@@ -222,7 +234,7 @@ def a_success_waits_for_all(finished: Finished) -> Iterator[str]:
         for part in _by_attempt(finished)[reporter.launch, reporter.attempt]:
             # One that comes later is not waited for.
             is_awaited = (part.began or 0.0) < reporter.settled_at + JOIN_GRACE - _SLACK and _ran_free(finished, part)
-            trains = (part.finishing is None or part.finishing > seen.at) and is_awaited
+            trains = min(part.finishing or math.inf, _ended_at(finished, part)) > seen.at and is_awaited
             if trains and part.settled_at < seen.at - 1 and seen.at < reporter.finishing + part.timeout - 1:
                 yield f"rank {part.rank} of launch {part.launch} trains when {seen.who} reports COMPLETED"
 
@@ -320,6 +332,7 @@ INVARIANTS: tuple[Invariant, ...] = (
     no_thread_dies,
     one_run,
     ranks_agree,
+    a_rank_is_in_the_run_that_it_named,
     ranks_are_refused_together,
     launches_do_not_overlap,
     training_is_unhurt,

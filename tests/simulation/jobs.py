@@ -27,10 +27,11 @@ from pluto_dist.run import Run
 from pluto_dist.settings import settings
 from pluto_dist.settings.arguments import Arguments
 from simulation.kernel import BOOTED, Host, Process, World
-from simulation.schedule import Fault, Launch
+from simulation.schedule import HAVE_AGENT, Fault, Launch
 from simulation.tracker import KEY, PY, WEB
 from simulation.transport import Stores, StoreServer
 
+ODD = "another-run"  # what an odd rank of a launch names
 GRACE = 30.0  # seconds that torch's agent, and srun, give a worker after SIGTERM
 EXIT_BARRIER = 300.0  # seconds that an agent whose workers are done waits for the others
 LOOK = 0.2  # seconds between two looks of an agent at its workers
@@ -141,11 +142,8 @@ class Job:
 
     def start(self) -> None:
         for number, launch in enumerate(self.launches):
-            play = _Agents(self, number, launch) if launch.launcher in _WITH_AGENT else _Tasks(self, number, launch)
+            play = _Agents(self, number, launch) if launch.launcher in HAVE_AGENT else _Tasks(self, number, launch)
             self.world.at(launch.start, play.start)
-
-
-_WITH_AGENT = ("torchrun", "elastic", "supervised")
 
 
 class _Play:
@@ -172,7 +170,7 @@ class _Play:
         name = f"L{self.number}.{attempt.number} rank {rank}"
         process = world.process(host, name, {**self.base_environ(host), **environ, "LOCAL_RANK": str(local_rank)})
         if rank in launch.odd:
-            process.environ["PLUTO_RUN_ID"] = "another-run"
+            process.environ["PLUTO_RUN_ID"] = ODD
         timeout = float(dict(launch.variables)["PLUTO_DIST_TIMEOUT"])
         part = Part(self.number, attempt.number, rank, process, timeout)
         attempt.parts.append(part)
@@ -191,12 +189,21 @@ class _Play:
         def at(action: Callable[[], None]) -> None:
             world.after(late + fault.at, lambda: action() if process.is_alive else None)
 
-        if fault.what == "kill" and fault.operation:
+        def kill() -> None:
+            world.tell(process.name, "SIGKILL")
+            world.kill(process)
+
+        def freeze() -> None:
+            world.freeze(process, fault.seconds)
+
+        if fault.request:
+            process.strikes[fault.request] = kill if fault.what == "kill" else freeze
+        elif fault.what == "kill" and fault.operation:
             process.killed_at_operation = fault.operation
         elif fault.what == "kill":
-            at(lambda: (world.tell(process.name, "SIGKILL"), world.kill(process)))
+            at(kill)
         elif fault.what == "freeze":
-            at(lambda: world.freeze(process, fault.seconds))
+            at(freeze)
         elif fault.what == "lose node":
             at(lambda: self._lose(process.host))
         elif fault.what == "preempt":

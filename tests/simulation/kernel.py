@@ -17,6 +17,7 @@ import greenlet
 
 BOOTED = 5000.0  # the monotonic clock when the world begins
 EPOCH = 1_700_000_000.0  # the wall clock then; files of this machine are all younger, so none is a stale draft
+_ON_ITS_WAY = 0.0009  # seconds after its call; it is not executed before 0.001
 
 
 class Killed(greenlet.GreenletExit):
@@ -55,6 +56,8 @@ class Process:
     state: dict[str, Any] = field(default_factory=dict)
     operations: int = 0
     killed_at_operation: int | None = None
+    requests: int = 0
+    strikes: dict[int, Callable[[], None]] = field(default_factory=dict)  # what happens once a request is on its way
     is_terminating: bool = False
 
     @property
@@ -189,6 +192,10 @@ class World:
             self.tell(process.name, f"SIGKILL at operation {process.operations} ({kind})")
             self.kill(process)
             self.block()
+        if kind == "http":
+            process.requests += 1
+            if strike := process.strikes.get(process.requests):
+                self.after(_ON_ITS_WAY, strike)
         self.sleep(self.random.expovariate(10_000.0))
 
     def _resume(self, task: Task, wait: int, result: Any) -> None:

@@ -24,6 +24,7 @@ class Fault:
         rank: the worker, whose node is meant for "lose node" and "preempt".
         at: seconds after the worker's start, if ``operation`` is 0.
         operation: the call of store, HTTP or disk at which a "kill" comes.
+        request: the call of HTTP during which a "kill" or a "freeze" comes, once it is on its way.
         seconds: how long a "freeze" lasts.
     """
 
@@ -33,6 +34,7 @@ class Fault:
     attempt: int = 0
     at: float = 0.0
     operation: int = 0
+    request: int = 0
     seconds: float = 0.0
 
 
@@ -126,28 +128,29 @@ class Profile:
     Attributes:
         timeouts, heartbeats: in seconds; one is drawn for a schedule.
         launches: how often there are one, two, three.
-        often: by how much what is rare is more frequent.
+        scenes: whether each schedule has one or two of the scenes in which faults meet.
     """
 
     name: str
     timeouts: tuple[float, ...] = (30.0,)
     heartbeats: tuple[float, ...] = (10.0,)
     launches: tuple[int, int, int] = (70, 22, 8)
-    often: float = 1.0
+    scenes: bool = False
 
 
 PROFILES = {
+    "scenes": Profile("scenes", (3.0, 10.0, 30.0), (1.0, 10.0), launches=(45, 45, 10), scenes=True),
     "default": Profile("default"),
     "short": Profile("short", timeouts=(0.5, 1.0, 3.0, 10.0), heartbeats=(0.5, 1.0, 3.0)),
-    "dense": Profile("dense", (1.0, 5.0, 30.0), (1.0, 10.0), launches=(25, 60, 15), often=4.0),
 }
 _LAUNCHERS: tuple[Launcher, ...] = ("torchrun", "elastic", "supervised", "srun", "bare", "single")
 SPELLS = ("cuts", "partitions", "frozen", "cancels", "syncs", "clocks", "disk", "threadless")  # of a schedule
+HAVE_AGENT: tuple[Launcher, ...] = ("torchrun", "elastic", "supervised")
 WEATHERS = ("refuse", "stall", "429", "500", "500 after", "garbage", "cut", "late", "twice")
 
 
-def draw(seed: int, profile: Profile) -> Schedule:
-    """The schedule of a seed."""
+def spread(seed: int, profile: Profile) -> Schedule:
+    """The schedule of a seed, with what happens spread over the whole job."""
     chance = random.Random(f"schedule {profile.name} {seed}")
     count = chance.choices((1, 2, 3), profile.launches)[0]
     names = _identity(chance, count)
@@ -173,14 +176,14 @@ def draw(seed: int, profile: Profile) -> Schedule:
         faults=faults,
         weather=_weather(chance, start + 60),
         cuts=((0.0, chance.uniform(5, 100), chance.randrange(3)),) if chance.random() < 0.08 else (),
-        cancels=(chance.uniform(0, start + 40),) if chance.random() < 0.08 * profile.often else (),
+        cancels=(chance.uniform(0, start + 40),) if chance.random() < 0.08 else (),
         syncs=_syncs(chance, start + 60),
         clocks=_clocks(chance),
         shared_spool=chance.random() < 0.3,
         limit=chance.random() < 0.02,
     )
     schedule = _with_rarities(schedule, random.Random(f"rarities {profile.name} {seed}"), start + 60)
-    return _with_broken_hosts(schedule, random.Random(f"hosts {profile.name} {seed}"), start + 60, profile.often)
+    return _with_broken_hosts(schedule, random.Random(f"hosts {profile.name} {seed}"), start + 60)
 
 
 def _with_rarities(schedule: Schedule, chance: random.Random, length: float) -> Schedule:
@@ -198,11 +201,11 @@ def _with_rarities(schedule: Schedule, chance: random.Random, length: float) -> 
     return replace(schedule, launches=tuple(launches), disk=disk)
 
 
-def _with_broken_hosts(schedule: Schedule, chance: random.Random, length: float, often: float) -> Schedule:
+def _with_broken_hosts(schedule: Schedule, chance: random.Random, length: float) -> Schedule:
     """The schedule with what befalls all of a host: it is cut off from the stores, is frozen, or has no threads."""
 
     def spells(part: float) -> tuple[tuple[float, float, int], ...]:
-        if chance.random() > part * often:
+        if chance.random() > part:
             return ()
         begin = chance.choice((0.0, chance.uniform(0, 8), chance.uniform(0, length)))
         return ((begin, begin + chance.choice((chance.uniform(0.2, 8), chance.uniform(8, 200))), chance.randrange(3)),)
@@ -238,7 +241,7 @@ def _launch(
     if launcher in ("srun", "bare") and nodes * per_node == 1:
         per_node = 2
     ranks = range(nodes * per_node)
-    has_agent = launcher in ("torchrun", "elastic", "supervised")
+    has_agent = launcher in HAVE_AGENT
     options, variables = names
     if chance.random() < 0.7:
         variables = (*variables, ("PLUTO_DIST_METADATA", "0"))
@@ -269,7 +272,7 @@ def _fault(chance: random.Random, number: int, launch: Launch) -> Fault:
     at = chance.choice((chance.uniform(0, 1), chance.uniform(0, 10), chance.uniform(0, 10 + launch.work)))
     operation = chance.randrange(1, 80) if what == "kill" and chance.random() < 0.6 else 0
     seconds = chance.choice((chance.uniform(0.1, 3), chance.uniform(3, 40), chance.uniform(40, 200)))
-    return Fault(what, number, rank, attempt, at, operation, seconds if what == "freeze" else 0.0)
+    return Fault(what, number, rank, attempt, at, operation, seconds=seconds if what == "freeze" else 0.0)
 
 
 def _weather(chance: random.Random, length: float) -> tuple[tuple[float, float, str, float], ...]:
