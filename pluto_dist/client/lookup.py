@@ -47,7 +47,7 @@ def look_up(client: TrackerClient, name: RunName, *, deadline: float) -> RunStat
             return None
         raise
     try:
-        _set_back(client, resumed.run_id, before, deadline)
+        set_back(client, resumed.run_id, before, deadline)
     except TrackerError:
         logger.warning(
             "run %s may be RUNNING although it had ended: it was looked up, and then the tracker did not answer",
@@ -57,11 +57,11 @@ def look_up(client: TrackerClient, name: RunName, *, deadline: float) -> RunStat
     return client.details(resumed.run_id, deadline=deadline)
 
 
-def _set_back(client: TrackerClient, run_id: int, since: float, deadline: float) -> None:
-    """Give a run the end again that a resume after ``since`` (the tracker's clock) took from it."""
+def set_back(client: TrackerClient, run_id: int, since: float, deadline: float) -> None:
+    """Give a run the end again that a resume, or a create, after ``since`` (the tracker's clock) took from it."""
     events = client.status_history(run_id, deadline=deadline)
     last = events[-1] if events else None
-    if last is None or last.source != "resume" or last.from_status not in PRECEDENCE or last.at < since - 1:
+    if last is None or last.to_status != "RUNNING" or last.from_status not in PRECEDENCE or last.at < since - 1:
         return
     end = next(event for event in reversed(events) if event.to_status == last.from_status)
     state = client.details(run_id, deadline=deadline)

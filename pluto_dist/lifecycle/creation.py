@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pluto_dist.client.claims import host_of, in_use
-from pluto_dist.client.lookup import is_run, look_up
+from pluto_dist.client.lookup import is_run, look_up, set_back
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract import attempts, claims, hardware
 from pluto_dist.contract.failure import Failure
@@ -32,7 +32,7 @@ from pluto_dist.inventory.report.document import to_text
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.inventory_gather import in_order
 from pluto_dist.lifecycle.plan import Plan
-from pluto_dist.lifecycle.resume import await_grant, refuse_cancelled
+from pluto_dist.lifecycle.resume import await_grant, cancelled, refuse_cancelled
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.messages import AgreedId, PriorAttempt
 from pluto_dist.version import __version__
@@ -97,7 +97,10 @@ def create(context: RankContext, creation: CreationContext, client: TrackerClien
     with _not_after_the_end(context):
         if creation.prior is None:
             context.channel.begin()
+        began = client.server_time
         answer = client.create(request, deadline=plan.deadline)
+    if answer.resumed and known is None:
+        _refuse_cancelled_run(plan, creation, client, answer, began)
     if answer.resumed and creation.prior is None and plan.continues_job:
         _yield_to_twin(plan, creation, client, answer, known)
     if answer.resumed and known is None:
@@ -156,8 +159,7 @@ def _known_state(context: RankContext, creation: CreationContext, client: Tracke
             found = look_up(client, name, deadline=plan.deadline)
     if found is None:
         return None
-    records = attempts.recorded(found.config)
-    if creation.key in records or (creation.prior is not None and attempts.has_launch(records, creation.launch)):
+    if attempts.has_launch(attempts.recorded(found.config), creation.launch):
         # Another rank of this launch created it, or an earlier attempt whose answer was lost.
         refuse_cancelled(found)
         return found
@@ -177,6 +179,27 @@ def _own_state(context: RankContext, run_id: int, client: TrackerClient) -> RunS
         return None
     refuse_cancelled(state)
     return state
+
+
+def _refuse_cancelled_run(
+    plan: Plan, creation: CreationContext, client: TrackerClient, answer: CreateRunResponse, began: float
+) -> None:
+    """Leave a run that was cancelled, which is known only now: it was not found before, or was cancelled since.
+
+    Raises:
+        RunCancelledError: it was, and is again.
+    """
+    events = client.status_history(answer.run_id, deadline=plan.deadline)
+    if events and (events[-1].from_status, events[-1].to_status) == ("CANCELLED", "RUNNING"):
+        set_back(client, answer.run_id, began, plan.deadline)
+        _take_back(plan, creation, client, answer.run_id)
+        raise cancelled(answer.display_id)
+
+
+def _take_back(plan: Plan, creation: CreationContext, client: TrackerClient, run_id: int) -> None:
+    """Remove this attempt's record from a run that turned out not to be its own."""
+    taken_back = json.dumps({"pluto_dist": {attempts.FIELD: {creation.key: None}}})
+    client.update_config(UpdateConfigRequest(run_id, taken_back), deadline=plan.deadline)
 
 
 def _yield_to_twin(
@@ -201,8 +224,7 @@ def _yield_to_twin(
     if known is None and _was_woken(plan, client, answer.run_id):
         return
     if state is not None and (last := attempts.newest(others)):
-        taken_back = json.dumps({"pluto_dist": {attempts.FIELD: {creation.key: None}}})
-        client.update_config(UpdateConfigRequest(answer.run_id, taken_back), deadline=plan.deadline)
+        _take_back(plan, creation, client, answer.run_id)
         raise in_use(state, host_of(last))
 
 

@@ -15,11 +15,15 @@ from pluto_dist.lifecycle.context import RankContext
 def refuse_cancelled(state: RunState) -> None:
     """Raise :class:`RunCancelledError` if the run was cancelled: the tracker cancels it again at every heartbeat."""
     if state.status == "CANCELLED":
-        raise RunCancelledError(
-            f"run {state.display_id or state.run_id} was cancelled in the tracker, and neither a restart nor another "
-            "launch can continue it.\n"
-            "Start a new launch for a new run: without resume, and with another PLUTO_RUN_ID or none."
-        )
+        raise cancelled(state.display_id or state.run_id)
+
+
+def cancelled(run: str | int | None) -> RunCancelledError:
+    """The error of a launch that would continue a run which a person has cancelled."""
+    return RunCancelledError(
+        f"run {run} was cancelled in the tracker, and neither a restart nor another launch can continue it.\n"
+        "Start a new launch for a new run: without resume, and with another PLUTO_RUN_ID or none."
+    )
 
 
 def await_grant(context: RankContext, client: TrackerClient, found: RunState) -> RunState:

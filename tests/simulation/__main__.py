@@ -140,7 +140,7 @@ def _described(schedule: Schedule) -> list[str]:
         lines.append(f"fault: {fault.what} of {who}, {when}")
     for begin, end, what, part in schedule.weather:
         lines.append(f"from {begin:.1f} to {end:.1f} s, {part:.0%} of the requests: {what}")
-    for name in (*SPELLS, "shared_spool", "limit"):
+    for name in (*SPELLS, "shared_spool", "limit", "foreign"):
         if value := getattr(schedule, name):
             lines.append(f"{name}: {value}")
     return lines

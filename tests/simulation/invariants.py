@@ -16,7 +16,7 @@ from pluto_dist.lifecycle.participant import INVENTORY_SECONDS
 from pluto_dist.lifecycle.shutdown import JOIN_GRACE
 from simulation.jobs import ODD, Part, part_key
 from simulation.kernel import EPOCH, Process
-from simulation.schedule import Fault
+from simulation.schedule import EXPERIMENT, Fault
 from simulation.simulate import Finished
 from simulation.tracker import CREATED, KEY, Seen
 
@@ -24,6 +24,7 @@ Invariant = Callable[[Finished], Iterator[str]]
 ENDED = ("COMPLETED", "FAILED", "TERMINATED", "CANCELLED")
 REFUSALS = ("RunInUseError", "RunCancelledError", "RunExistsError", "RunIdMismatchError")
 SET_ASIDE = "what was kept is set aside"
+_LOOK = 3.0  # seconds from the last look at a run to its creation, at most
 _HEARTBEAT = 12.0  # seconds within which the owner sees a cancel
 _SLACK = 1.0  # seconds of latency that a bound does not count
 _LATENCY = 0.1  # seconds from the call of init() to the moment that its record has as its start
@@ -121,7 +122,7 @@ def ranks_are_refused_together(finished: Finished) -> Iterator[str]:
 
 def launches_do_not_overlap(finished: Finished) -> Iterator[str]:
     """Of launches that continue one run only one is alive at a time."""
-    if ("PLUTO_RUN_ID", "my-experiment") in finished.schedule.launches[0].variables:
+    if ("PLUTO_RUN_ID", EXPERIMENT) in finished.schedule.launches[0].variables:
         return
     lives = sorted(
         (life for number in range(len(finished.schedule.launches)) if (life := _life(finished, number))),
@@ -182,7 +183,7 @@ def attempts_are_numbered(finished: Finished) -> Iterator[str]:
     """No two attempts of a job have one number."""
     if any("the other ranks know is not recorded" in text for *_, text in finished.messages):
         return  # without the store several ranks keep a record of the one attempt
-    if ("PLUTO_RUN_ID", "my-experiment") in finished.schedule.launches[0].variables:
+    if ("PLUTO_RUN_ID", EXPERIMENT) in finished.schedule.launches[0].variables:
         return  # launches with the user's own id may begin at the same moment
     for run in finished.tracker.runs():
         recorded = attempts.recorded(json.loads(run["config"] or "{}"))
@@ -248,11 +249,18 @@ def a_refusal_changes_nothing(finished: Finished) -> Iterator[str]:
         for seen in finished.tracker.requests:
             if seen.who.startswith(f"L{number}.") and seen.status == 200 and _is_change(seen.path, seen.body):
                 yield f"{seen.who}: {seen.method} {seen.path} at {seen.at:.1f} s"
+    before, parts = finished.schedule.foreign, [part for part in finished.job.parts if part.began is not None]
+    is_lost = any(lost in text for *_, text in finished.messages for lost in _LOST)
+    if before and not finished.schedule.cancels and not is_lost and all(part.error in REFUSALS for part in parts):
+        for run in finished.tracker.runs()[:1]:
+            if run["status"] != before:
+                yield f"run {run['id']} was {before}, and is {run['status']}"
 
 
 def a_job_alone_is_never_refused(finished: Finished) -> Iterator[str]:
     """A job of one launch, however often it is restarted, is not refused its own run."""
-    if len(finished.schedule.launches) > 1 or finished.schedule.cancels or finished.schedule.launches[0].odd:
+    schedule = finished.schedule
+    if len(schedule.launches) > 1 or schedule.cancels or schedule.launches[0].odd or schedule.foreign:
         return
     for part in finished.job.parts:
         if part.error in REFUSALS:
@@ -260,14 +268,18 @@ def a_job_alone_is_never_refused(finished: Finished) -> Iterator[str]:
 
 
 def a_cancelled_run_is_refused(finished: Finished) -> Iterator[str]:
-    """A launch, or a restart, that begins after a person's cancel does not set the run to RUNNING."""
+    """A launch, or a restart, that begins after a person's cancel, or waits then, does not set the run to RUNNING."""
+    is_calm = not (finished.schedule.weather or finished.schedule.faults or finished.schedule.frozen)
     for run in finished.tracker.runs():
         for cancelled, after in itertools.pairwise(finished.tracker.changes(run["id"])):
             if cancelled["to_status"] == "CANCELLED" and after["to_status"] == "RUNNING":
                 since, until = (each["at"] / 1000 - EPOCH for each in (cancelled, after))
                 for part in finished.job.parts:
+                    if part.error == "RunCancelledError":
+                        continue  # it found the run by waking it, and has cancelled it again
                     began_after = [other.began for other in _by_attempt(finished)[part.launch, part.attempt]]
                     is_late = min((began for began in began_after if began is not None), default=0.0) > since
+                    is_late |= is_calm and until > since + _LOOK  # it has looked meanwhile
                     if is_late and any(_is_create_at(seen, part, until) for seen in finished.tracker.requests):
                         yield f"{part.process.name} sets run {run['id']} to RUNNING at {until:.1f} s"
 
@@ -280,18 +292,22 @@ def nothing_comes_after_the_end(finished: Finished) -> Iterator[str]:
             continue  # a rank that finds no store of the others any more, or no notes of its node's, goes on alone
         names = {part.process.name for part in parts}
         mine = [seen for seen in finished.tracker.requests if seen.who in names and seen.status == 200]
-        ends = [seen.at for seen in mine if seen.path.endswith("status/update") and _is_success(seen)]
+        began = min((part.began for part in parts if part.began is not None), default=0.0)
+        ends = [seen.at for seen in mine if seen.path.endswith("status/update") and _is_success(seen, began)]
         for seen in mine:
             if ends and seen.path == CREATED and seen.sent > ends[0]:
                 yield f"{seen.who} comes at {seen.sent:.1f} s; launch {launch}, attempt {attempt} ended {ends[0]:.1f} s"
 
 
-def _is_success(seen: Seen) -> bool:
-    return seen.body.get("status") == "COMPLETED"
+def _is_success(seen: Seen, began: float) -> bool:
+    """Whether a request tells the success of an attempt that ``began`` then: one set back has ended before."""
+    at = seen.body.get("statusUpdated")
+    return seen.body.get("status") == "COMPLETED" and (at is None or at / 1000 - EPOCH > began)
 
 
 def _is_create_at(seen: Seen, part: Part, at: float) -> bool:
-    return seen.who == part.process.name and seen.path == CREATED and abs(seen.at - at) < 0.01
+    is_create = seen.path == CREATED and "config" in seen.body  # an attach has none
+    return seen.who == part.process.name and is_create and abs(seen.at - at) < 0.01
 
 
 def _is_change(path: str, body: dict[str, Any]) -> bool:
@@ -375,14 +391,15 @@ def _expected(finished: Finished) -> tuple[set[str] | None, str]:
         return None, ""
     if _came_after_a_cancel(finished):
         return None, ""  # its attach revives the run on the embedded tracker, and its launcher may have left
-    if ("PLUTO_RUN_ID", "my-experiment") in finished.schedule.launches[0].variables and len(admitted) > 1:
+    if ("PLUTO_RUN_ID", EXPERIMENT) in finished.schedule.launches[0].variables and len(admitted) > 1:
         return None, ""  # launches with the user's own id may be in one run at the same time
     steps = any(step for _, _, step in finished.schedule.clocks)
     if len(admitted) > 1 and (steps or (finished.schedule.shared_spool and finished.schedule.clocks)):
         return None, ""  # what was kept is put in order by another clock than the one that told its start
     last = max(admitted, key=lambda number: _lifetime(finished, number)[0])
     begin = _lifetime(finished, last)[0]
-    allowed: set[str] = {"CANCELLED"} if finished.schedule.cancels else set()
+    was_cancelled = finished.schedule.cancels or finished.schedule.foreign == "CANCELLED"
+    allowed: set[str] = {"CANCELLED"} if was_cancelled else set()
     reasons = []
     # Of launches that were offline beside each other, or began within what a clock is read to, any counts as the last.
     for number in admitted:

@@ -243,7 +243,7 @@ class _Agents(_Play):
         first = self.job.agents[self.number][0]
         self.job.stores.servers[("host-0", self.port)] = StoreServer(world, first)
         for agent in self.job.agents[self.number]:
-            world.spawn(agent, "main", lambda agent=agent: self._main(agent), world.random.uniform(0, 2))  # type: ignore[misc]
+            world.spawn(agent, "main", lambda agent=agent: self._main(agent), world.random.uniform(0, launch.spread))  # type: ignore[misc]
 
     def preempt(self) -> None:
         for agent in self.job.agents[self.number]:

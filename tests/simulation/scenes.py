@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from simulation.schedule import HAVE_AGENT, Death, Fault, Launch, Profile, Schedule, spread
+from simulation.schedule import EXPERIMENT, HAVE_AGENT, Death, Fault, Launch, Profile, Schedule, spread
 
 Scene = Callable[[Schedule, random.Random], Schedule]
 _NAMED = (("SLURM_CLUSTER_NAME", "lab"), ("SLURM_JOB_ID", "4711"), ("rdzv", "my-job"))
@@ -25,7 +25,7 @@ def draw(seed: int, profile: Profile) -> Schedule:
         return schedule
     chance = random.Random(f"scenes {profile.name} {seed}")
     schedule = _calmed(schedule, chance)
-    for scene in chance.sample(SCENES, chance.choice((1, 1, 1, 2))):
+    for scene in sorted(chance.sample(SCENES, chance.choice((1, 1, 1, 2))), key=SCENES.index):
         schedule = scene(schedule, chance)
     return _alike(schedule)
 
@@ -33,15 +33,17 @@ def draw(seed: int, profile: Profile) -> Schedule:
 def twins(schedule: Schedule, chance: random.Random) -> Schedule:
     """Launches of one job begin at the same moment, and are restarted."""
     launches = _with_another(schedule.launches)
-    start = 0.0
+    start, spread = 0.0, chance.choice((0.05, 0.3, 2.0))
     for number, launch in enumerate(launches):
-        launches[number] = replace(_restarted(launch, chance), start=start)
+        launches[number] = replace(_restarted(launch, chance), start=start, spread=spread)
         start += chance.choice((chance.uniform(0, 0.1), chance.uniform(0, 0.5), chance.uniform(0, 2)))
     schedule = replace(schedule, launches=tuple(launches))
-    what = chance.choice(("nothing", "nothing", "strike", "weather"))
+    what = chance.choice(("nothing", "strike", "kill", "kill", "weather"))
     if what == "strike":
-        fault = _strike(chance, chance.randrange(len(launches)))
-        return replace(schedule, faults=(*schedule.faults, fault))
+        return replace(schedule, faults=(*schedule.faults, _strike(chance, chance.randrange(len(launches)))))
+    if what == "kill":
+        killed = Fault("kill", chance.randrange(len(launches)), 0, operation=chance.randrange(5, 60))
+        return replace(schedule, faults=(*schedule.faults, killed))
     kinds = ("500", "500 after", "refuse", "cut", "late")
     return _with_weather(schedule, chance, chance.uniform(0, _STARTED), kinds) if what == "weather" else schedule
 
@@ -51,8 +53,8 @@ def a_launch_beside_another(schedule: Schedule, chance: random.Random) -> Schedu
     launches = _with_another(schedule.launches)
     begin = launches[0].start + chance.uniform(3, 20)
     launches[0] = replace(launches[0], work=begin + chance.choice((chance.uniform(0, 10), chance.uniform(10, 60))))
-    launches[1] = replace(_restarted(launches[1], chance), start=begin)
-    waits = (begin + _STARTED, begin + _STARTED + 40)
+    launches[1] = replace(_restarted(launches[1], chance), start=begin, spread=0.5)
+    waits = (begin + 0.5, begin + chance.choice((2, 4, 40)))
     schedule = replace(schedule, launches=tuple(launches))
     what = chance.choice(("nothing", "cancel", "weather", "freeze", "preempt"))
     if what == "cancel":
@@ -64,6 +66,31 @@ def a_launch_beside_another(schedule: Schedule, chance: random.Random) -> Schedu
     if what == "freeze":
         return _with_fault(schedule, chance, "freeze", 0, chance.uniform(*waits), seconds=chance.uniform(1, 200))
     return _with_fault(schedule, chance, "preempt", 1, chance.uniform(*waits)) if what == "preempt" else schedule
+
+
+def a_launch_after_a_lost_one(schedule: Schedule, chance: random.Random) -> Schedule:
+    """A launch is lost without a word, and the next one waits until that is sure; a person may cancel meanwhile."""
+    launches = _with_another(schedule.launches)
+    launches[0] = replace(launches[0], nodes=1, restarts=0, work=60.0)
+    lost = _STARTED + chance.uniform(1, 10)
+    begin = lost + chance.choice((chance.uniform(0, 5), chance.uniform(0, 60)))
+    launches[1] = replace(_restarted(launches[1], chance), start=begin, spread=0.5)
+    schedule = replace(schedule, launches=tuple(launches), faults=(Fault("lose node", 0, 0, at=lost - 1),))
+    what = chance.choice(("cancel", "cancel", "weather", "nothing"))
+    if what == "cancel":
+        return replace(schedule, cancels=(begin + chance.uniform(0, 20),))
+    if what == "weather":
+        return _with_weather(schedule, chance, begin + chance.uniform(0, 20), ("late", "stall", "refuse", "429"))
+    return schedule
+
+
+def a_run_of_another_program(schedule: Schedule, chance: random.Random) -> Schedule:
+    """The run of this name was created by a program that does not write into its config as this package does."""
+    first = schedule.launches[0]
+    kept = tuple((name, value) for name, value in first.variables if name.startswith("PLUTO_DIST_"))
+    options = (("resume", chance.choice((True, False))),)
+    launch = replace(first, start=1.0, options=options, variables=(*kept, ("PLUTO_RUN_ID", EXPERIMENT)))
+    return replace(schedule, launches=(launch,), foreign=chance.choice(("COMPLETED", "FAILED", "CANCELLED", "RUNNING")))
 
 
 def a_cancel_before_a_restart(schedule: Schedule, chance: random.Random) -> Schedule:
@@ -201,6 +228,7 @@ def wrong_clocks(schedule: Schedule, chance: random.Random) -> Schedule:
 SCENES: tuple[Scene, ...] = (
     twins,
     a_launch_beside_another,
+    a_launch_after_a_lost_one,
     a_cancel_before_a_restart,
     a_silent_creator,
     another_name,
@@ -211,6 +239,7 @@ SCENES: tuple[Scene, ...] = (
     many_attaches,
     a_full_disk,
     wrong_clocks,
+    a_run_of_another_program,
 )
 
 

@@ -10,6 +10,7 @@ Launcher = Literal["torchrun", "elastic", "supervised", "srun", "bare", "single"
 Ending = Literal["finish", "with", "exit"]
 Death = Literal["raise", "SystemExit", "kill", "_exit", "preempt", "lose node", "freeze"]
 
+EXPERIMENT = "my-experiment"  # a run that the user has named
 Names = tuple[tuple[tuple[str, object], ...], tuple[tuple[str, str], ...]]  # arguments and variables
 
 
@@ -44,6 +45,7 @@ class Launch:
 
     Attributes:
         start: when, in seconds.
+        spread: within how many seconds its agents, or tasks, start.
         nodes, per_node: how many ranks.
         restarts: the agent's ``--max-restarts``.
         same_store: whether the store outlives the attempts, as torchrun's own does.
@@ -61,6 +63,7 @@ class Launch:
 
     launcher: Launcher
     start: float = 0.0
+    spread: float = 2.0
     nodes: int = 1
     per_node: int = 1
     restarts: int = 0
@@ -102,6 +105,7 @@ class Schedule:
         threadless: hosts where no thread can be started: (from, to, number of the host).
         shared_spool: whether the hosts share the folder of kept requests.
         limit: whether the organization is at its limit.
+        foreign: the status of a run with the job's id that another program has created before; "" if there is none.
     """
 
     seed: int
@@ -119,6 +123,7 @@ class Schedule:
     threadless: tuple[tuple[float, float, int], ...] = ()
     shared_spool: bool = False
     limit: bool = False
+    foreign: str = ""
 
 
 @dataclass(frozen=True)
@@ -224,7 +229,7 @@ def _identity(
     """Arguments and variables by which the launches of the job are one run, or are not."""
     kind = chance.choice(("token", "token", "rdzv", "run_id", "resume", "resume")) if launches == 1 else "resume"
     if kind == "run_id" or (launches > 1 and chance.random() < 0.25):
-        return (("resume", True),) * (launches > 1), (("PLUTO_RUN_ID", "my-experiment"),)
+        return (("resume", True),) * (launches > 1), (("PLUTO_RUN_ID", EXPERIMENT),)
     if kind == "resume":
         return (("resume", True),), (("SLURM_CLUSTER_NAME", "lab"), ("SLURM_JOB_ID", "4711"), ("rdzv", "my-job"))
     return (), (("rdzv", "my-job"),) * (kind == "rdzv")

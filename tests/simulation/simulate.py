@@ -31,7 +31,7 @@ from pluto_dist.rendezvous import node_state, session
 from simulation import stdlib
 from simulation.jobs import ExitHooks, Job, TerminationHook
 from simulation.kernel import Host, World
-from simulation.schedule import Schedule
+from simulation.schedule import EXPERIMENT, Schedule
 from simulation.tracker import KEY, WEB, Application, Tracker, stepped
 from simulation.transport import Adapter, Network, Stores, Weather
 
@@ -171,6 +171,8 @@ class Simulator:
     def _play(self, finished: Finished, network: Network) -> None:
         schedule, world, tracker, job = finished.schedule, finished.world, finished.tracker, finished.job
         tracker.watch()
+        if schedule.foreign:
+            tracker.add(EXPERIMENT, schedule.foreign)
         job.start()
         for when in schedule.cancels:
             world.at(when, lambda: _cancel(world, tracker))

@@ -187,9 +187,21 @@ class Tracker:
         if self.is_hosted:
             self.facts.cancel(run)
         else:
-            body = json.dumps({"runId": run, "status": "CANCELLED"}).encode()
-            headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
-            self.handle("POST", "/api/runs/status/update", WEB_PORT, headers, body, lambda reply: None)
+            self._post("/api/runs/status/update", {"runId": run, "status": "CANCELLED"})
+
+    def add(self, external_id: str, status: str) -> None:
+        """A run that another program has created, and ended."""
+
+        def end(reply: Reply) -> None:
+            run = json.loads(reply.content)["runId"]
+            self._post("/api/runs/status/update", {"runId": run, "status": status})
+
+        ended = end if status != "RUNNING" else lambda reply: None
+        self._post(CREATED, {"runName": "sdk", "projectName": "pluto", "externalId": external_id}, ended)
+
+    def _post(self, path: str, body: dict[str, Any], done: Callable[[Reply], None] = lambda reply: None) -> None:
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        self.handle("POST", path, WEB_PORT, headers, json.dumps(body).encode(), done, "another program")
 
     def runs(self) -> list[dict[str, Any]]:
         """All runs, as they are stored."""

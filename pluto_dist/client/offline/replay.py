@@ -341,12 +341,13 @@ def _lacking(mine: dict[str, Any], theirs: Any) -> dict[str, Any]:
 
 def _end(entry: Entry, request: UpdateStatusRequest, known: _Known, state: RunState) -> list[str]:
     """Send the end, unless the run has one that takes precedence."""
-    last = attempts.newest(records := attempts.recorded(state.config)) or {}
-    if last and last.get("launch") != entry.launch:
-        if not attempts.has_launch(records, entry.launch):
-            raise RequestRefusedError("the run knows nothing of this launch", 404)
+    records = attempts.recorded(state.config)
+    if not attempts.has_launch(records, entry.launch):
+        raise RequestRefusedError("the run knows nothing of this launch", 404)
+    last = attempts.newest(records) or {}
+    if last.get("launch") != entry.launch:
         return [f"{request.status} not told: a later launch has gone on with the run"]
-    if last and _is_superseded(entry, request, known, state, last):
+    if _is_superseded(entry, request, known, state, last):
         return [f"{request.status} not told: a later attempt of the launch has gone on with the run"]
     mine = _document(request.status_metadata)
     theirs = state.status_metadata if Failure.of_status(state.status_metadata) is not None else None

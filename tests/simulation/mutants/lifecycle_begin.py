@@ -42,8 +42,8 @@ CREATION = (
     Mutant(
         "begun-is-believed",
         "lifecycle/creation.py",
-        before="(creation.prior is not None and attempts.has_launch(records, creation.launch)):",
-        after="creation.prior is not None:",
+        before="    if attempts.has_launch(attempts.recorded(found.config), creation.launch):",
+        after="    if creation.prior is not None:",
         breaks="A launch that is refused stays out of the run, also when its launcher restarts it.",
     ),
     Mutant(
@@ -56,8 +56,8 @@ CREATION = (
     Mutant(
         "own-create-taken-for-anothers",
         "lifecycle/creation.py",
-        before="    if creation.key in records or (creation.prior",
-        after="    if (creation.prior",
+        before="    if attempts.has_launch(attempts.recorded(found.config), creation.launch):",
+        after="    if False:",
         breaks="A rank does not take the run that another rank of its launch has just created for another launch's.",
     ),
     Mutant(
@@ -115,7 +115,7 @@ RESUME = (
     Mutant(
         "not-set-back",
         "client/lookup.py",
-        before="        _set_back(client, resumed.run_id, before, deadline)\n",
+        before="        set_back(client, resumed.run_id, before, deadline)\n",
         after="        pass\n",
         breaks="A refused launch leaves the status as it was, also if it had to resume the run to find it.",
     ),
