@@ -270,12 +270,17 @@ def a_job_alone_is_never_refused(finished: Finished) -> Iterator[str]:
 def a_cancelled_run_is_refused(finished: Finished) -> Iterator[str]:
     """A launch, or a restart, that begins after a person's cancel, or waits then, does not set the run to RUNNING."""
     is_calm = not (finished.schedule.weather or finished.schedule.faults or finished.schedule.frozen)
+    set_back = {
+        (seen.who, seen.body["runId"])
+        for seen in finished.tracker.requests
+        if seen.body.get("status") == "CANCELLED" and "statusUpdated" in seen.body
+    }
     for run in finished.tracker.runs():
         for cancelled, after in itertools.pairwise(finished.tracker.changes(run["id"])):
             if cancelled["to_status"] == "CANCELLED" and after["to_status"] == "RUNNING":
                 since, until = (each["at"] / 1000 - EPOCH for each in (cancelled, after))
                 for part in finished.job.parts:
-                    if part.error == "RunCancelledError":
+                    if (part.process.name, run["id"]) in set_back:
                         continue  # it found the run by waking it, and has cancelled it again
                     began_after = [other.began for other in _by_attempt(finished)[part.launch, part.attempt]]
                     is_late = min((began for began in began_after if began is not None), default=0.0) > since
