@@ -245,6 +245,28 @@ def test_the_users_own_id_of_a_cancelled_run_is_refused(server):
         assert first.details()["status"] == "CANCELLED"
 
 
+def test_a_cancelled_run_that_only_its_creation_finds_is_refused(server):
+    """A run of the SDK: nothing in its config says which external id it has."""
+    first = Launch(server, "b", run_id="mine", resume=None)
+    second = Launch(server, "a", run_id="mine", resume=None)
+    with launches(first, second):
+        run = first.join()
+        forget = UpdateConfigRequest(run.run_id, json.dumps({"pluto_dist": {"run_id": "?"}}))
+        first.client.update_config(forget, deadline=time.monotonic() + 10)
+        first.die("CANCELLED")
+        time.sleep(1.1)  # the tracker's clock in an answer has whole seconds
+        before = first.details()
+        with pytest.raises(RunCancelledError, match="JOB-1 was cancelled"):
+            second.join()
+        after = first.details()
+        assert (after["status"], recorded(after)) == ("CANCELLED", recorded(before))
+
+
+def recorded(details: dict[str, Any]) -> list[str]:
+    """The keys of the attempts that are on record."""
+    return list(attempts.recorded(details["config"]))
+
+
 @pytest.mark.parametrize("ended", ["FAILED", *more("COMPLETED", None)])
 @pytest.mark.parametrize("of_ours", [True, False], ids=["a run of ours", "a run of the SDK"])
 def test_resume_false_leaves_a_run_as_it_was(server, ended, of_ours):

@@ -88,3 +88,23 @@ def test_what_an_offline_launch_kept_enters_a_run_only_by_a_claim(tmp_path: Path
     assert state.status == "FAILED"
     assert state.config["pluto_dist"]["attempts"][THEN]["number"] == 2
     assert state.config["pluto_dist"]["claims"] == {"offline": None}
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["a run of another program", "a run of another launch"])
+def test_an_end_is_told_only_to_a_run_that_knows_its_launch(tmp_path: Path, others: bool):
+    """A launcher whose workers were refused keeps the end of a launch that was never in the run."""
+    with LocalServer() as server:
+        name = RunName(server.url, "digits", reference("job-7"))
+        client = TrackerClient(server.url, server.url, Secret(server.api_key), user_agent="test")
+        until = time.monotonic() + 30
+        created = create_of("another", FIRST) if others else CreateRunRequest("sdk", "digits", "job-7")
+        run = client.create(created, deadline=until).run_id
+        before = client.details(run, deadline=until)
+        outbox = Outbox(tmp_path / "spool", name, "refused")
+        outbox.enqueue(UpdateStatusRequest(0, "FAILED"))
+        outbox.flush(client, until)
+        after = client.details(run, deadline=until)
+        client.close()
+    assert after is not None and before is not None
+    assert (after.status, after.status_metadata) == (before.status, before.status_metadata)
+    assert outbox.check()

@@ -128,6 +128,13 @@ OFFLINE = (
         breaks="What is kept stays on disk until the tracker has taken it.",
     ),
     Mutant(
+        "a-stranger-ends",
+        "client/offline/replay.py",
+        before="    if not attempts.has_launch(records, entry.launch):\n",
+        after="    if records and not attempts.has_launch(records, entry.launch):\n",
+        breaks="An end is told only to a run that has an attempt of its launch on record.",
+    ),
+    Mutant(
         "later-launch-ended",
         "client/offline/replay.py",
         before='        return [f"{request.status} not told: a later launch has gone on with the run"]\n',

@@ -75,6 +75,13 @@ CREATION = (
         breaks="Of two launches that create one run at the same moment one leaves it.",
     ),
     Mutant(
+        "a-cancel-is-taken-back",
+        "lifecycle/creation.py",
+        before="    if answer.resumed and known is None:\n        _refuse_cancelled_run(",
+        after="    if False:\n        _refuse_cancelled_run(",
+        breaks="A cancelled run that only its creation finds is left, and cancelled again.",
+    ),
+    Mutant(
         "prior-attempt-ignored",
         "lifecycle/creation.py",
         before="prior=channel.prior_attempt(),",

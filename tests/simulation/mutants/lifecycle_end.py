@@ -56,6 +56,13 @@ HEARTBEAT = (
         breaks="A launch without a launcher of ours answers a claim on its run.",
     ),
     Mutant(
+        "claims-wait-for-heartbeats",
+        "lifecycle/heartbeat.py",
+        before="return time.monotonic() + min(self._context.plan.settings.heartbeat, END_SECONDS)",
+        after="return time.monotonic() + 3 * END_SECONDS",
+        breaks="A heartbeat waits no longer for its answer than until the next one.",
+    ),
+    Mutant(
         "outage-ends-heartbeats",
         "lifecycle/heartbeat.py",
         before="""\
