@@ -40,18 +40,28 @@ def look_up(client: TrackerClient, name: RunName, *, deadline: float) -> RunStat
         found = client.find(reference.value, name.project, deadline=deadline)
         if found is not None:
             return found
-        before = client.server_time
-        resumed = client.resume(resume_request(name), deadline=deadline)
     except RequestRefusedError as error:
         if error.status == 404:
             return None
         raise
+    return _woken(client, name, deadline)
+
+
+def _woken(client: TrackerClient, name: RunName, deadline: float) -> RunState | None:
+    """The run, found by resuming it; its status is set back."""
+    before, display_id = client.server_time, name.reference.value
     try:
+        resumed = client.resume(resume_request(name), deadline=deadline)
+        display_id = resumed.display_id
         set_back(client, resumed.run_id, before, deadline)
+    except RequestRefusedError as error:
+        if error.status == 404:
+            return None
+        raise
     except TrackerError:
         logger.warning(
             "run %s may be RUNNING although it had ended: it was looked up, and then the tracker did not answer",
-            resumed.display_id,
+            display_id,
         )
         raise
     return client.details(resumed.run_id, deadline=deadline)

@@ -156,7 +156,7 @@ class Supervisor:
             if status == "COMPLETED" and self.run is not None:
                 status, failure = read_end(self._folder, self.run) or (status, failure)
             self.status = status
-            if self.run is None or (status == "COMPLETED" and not self.run.owns):
+            if self.run is None or self.run.is_refused or (status == "COMPLETED" and not self.run.owns):
                 return failure
             if failure is not None and failure.at_ms is None:
                 failure = dataclasses.replace(failure, at_ms=now_ms())

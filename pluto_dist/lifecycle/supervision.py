@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from pluto_dist.contract.failure import Failure, now_ms
+from pluto_dist.errors import RunError, received
 from pluto_dist.lifecycle.context import RankContext
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.rendezvous import node_state, worker_reports
@@ -78,11 +79,15 @@ def report_run(context: RankContext, outcome: Outcome, *, owns: bool, is_late: b
     plan, membership = context.plan, context.membership
     if not is_supervised(plan):
         return
-    told = _settled(context)
     if not is_recorded(plan, outcome):
-        if told is not None:  # as offline, and refused since: the launcher ends nothing
-            worker_reports.report_run(membership.node_state, dataclasses.replace(told, is_settled=False))
+        is_refused = isinstance(received(outcome.error, ""), RunError)
+        if (
+            begun := _reported(context)
+        ) is not None:  # as one that is created, or is offline: the launcher ends nothing
+            told = dataclasses.replace(begun, is_settled=False, is_refused=is_refused)
+            worker_reports.report_run(membership.node_state, told)
         return
+    told = _settled(context)
     report = _report(context, outcome, owns=owns)
     worker_reports.report_owner(membership.node_state, report, plan.topology.rank)
     if told is None or owns or (membership.is_node_leader and not is_late):

@@ -52,6 +52,7 @@ class RunReport(Record):
         stays_offline: whether the script wants no tracker to be asked, or has no key for it.
         updated_at: the last change of a run of the past, in milliseconds since 1970, which is when it ended.
         url: of the run's page; "" while the tracker has not answered.
+        is_refused: whether this launch was not let into the run, which it then does not end.
     """
 
     run_id: int = required(decode_int)
@@ -70,6 +71,7 @@ class RunReport(Record):
     is_settled: bool = optional(decode_bool, True)
     stays_offline: bool = optional(decode_bool, False)
     url: str = optional(_text, "")
+    is_refused: bool = optional(decode_bool, False)
 
     @property
     def name(self) -> RunName:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import time
@@ -116,3 +117,18 @@ def test_a_claim_is_answered_while_heartbeats_are_refused(tmp_path):
             wait_for(lambda: claims.unanswered(tracker.run("jobs")["config"], "mine") == [])
             assert time.monotonic() - began < 10
             wait_for(lambda: came(tracker, HEARTBEAT_PATH) > 2)
+
+
+def test_a_run_that_refused_the_workers_is_left_alone(tmp_path):
+    """Its launcher neither ends it nor looks for it, which would wake a run that has ended."""
+    with PickyTracker() as tracker, a_run(tracker):
+        state, folder = NodeState(tmp_path / "0"), tmp_path / "0"
+        folder.mkdir(mode=0o700)
+        name = (tracker.url, "jobs", "external id", "job-7")
+        begun = RunReport(0, "", 1, "nonce", 0, *name, "mine", owns=True, is_settled=False)
+        for report in (begun, dataclasses.replace(begun, is_refused=True)):
+            report_run(state, report)
+        before = len(tracker.requests)
+        Supervisor(state, lambda: client_of(tracker), tmp_path / "spool", HEARTBEAT, lambda: None).end("FAILED")
+        assert tracker.run("jobs")["status"] == "RUNNING"
+        assert len(tracker.requests) == before

@@ -40,6 +40,8 @@ def one_run(finished: Finished) -> Iterator[str]:
         return  # all ranks that call init() name another run
     if any(launch.odd and 0 in launch.odd for launch in finished.schedule.launches):
         return  # rank 0 names another run, and may have created it when the others say so
+    if any(_is_left_alone(finished, number) for number in finished.job.attempts):
+        return  # a node that was cut off before it knew its launch has its next attempt alone
     guesses = {who.rsplit(" rank", 1)[0] for _, who, _, text in finished.messages if "its run and this one" in text}
     if len(guesses) > 1:
         return  # in two attempts only one node called init() in time, not the same one, and a warning said so
@@ -293,6 +295,8 @@ def nothing_comes_after_the_end(finished: Finished) -> Iterator[str]:
     """No rank of an attempt creates, or attaches to, its run once the attempt's success is on record."""
     for (launch, attempt), parts in _by_attempt(finished).items():
         is_whole = all(_ran_free(finished, part) for part in parts) and not finished.schedule.partitions
+        if finished.schedule.shared_spool and finished.schedule.weather:
+            continue  # what a rank keeps that has ended is sent by one that recovers, which ends the run again
         if finished.schedule.disk or not is_whole:
             continue  # a rank that finds no store of the others any more, or no notes of its node's, goes on alone
         names = {part.process.name for part in parts}
@@ -546,6 +550,18 @@ def _ran_free(finished: Finished, part: Part) -> bool:
 
 def _key(fault: Fault) -> tuple[int, int, int]:
     return fault.launch, fault.attempt, fault.rank
+
+
+def _is_left_alone(finished: Finished, number: int) -> bool:
+    """Whether rank 0 of a restart was on a host that was stopped or cut off before, and did not reach the others."""
+    broken = {f"host-{host}" for _, _, host, *_ in (*finished.schedule.frozen, *finished.schedule.partitions)}
+    for attempt in finished.job.attempts[number][1:]:
+        hosts = {part.process.host.name for part in attempt.parts if part.began is not None}
+        first = {part.process.name for part in attempt.parts if part.rank == 0}
+        told = any(who in first and "going on without the other ranks" in text for _, who, _, text in finished.messages)
+        if finished.job.launches[number].nodes > 1 and broken and (told or (len(hosts) == 1 and hosts <= broken)):
+            return True
+    return False
 
 
 def _by_attempt(finished: Finished) -> dict[tuple[int, int], list[Part]]:

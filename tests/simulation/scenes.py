@@ -33,10 +33,10 @@ def draw(seed: int, profile: Profile) -> Schedule:
 def twins(schedule: Schedule, chance: random.Random) -> Schedule:
     """Launches of one job begin at the same moment, and are restarted."""
     launches = _with_another(schedule.launches)
-    start, spread = 0.0, chance.choice((0.05, 0.3, 2.0))
+    start, spread = 0.0, chance.choice((0.0, 0.02, 0.3, 2.0))
     for number, launch in enumerate(launches):
         launches[number] = replace(_restarted(launch, chance), start=start, spread=spread)
-        start += chance.choice((chance.uniform(0, 0.1), chance.uniform(0, 0.5), chance.uniform(0, 2)))
+        start += chance.choice((0.0, chance.uniform(0, 0.1), chance.uniform(0, 2)))
     schedule = replace(schedule, launches=tuple(launches))
     what = chance.choice(("nothing", "strike", "kill", "kill", "weather"))
     if what == "strike":
@@ -141,6 +141,39 @@ def a_restart_elsewhere(schedule: Schedule, chance: random.Random) -> Schedule:
     return _with_fault(schedule, chance, what, number, launches[number].start + chance.uniform(1, 2 + launch.work))
 
 
+def a_node_that_is_new(schedule: Schedule, chance: random.Random) -> Schedule:
+    """A node whose ranks have called nothing yet is in the next attempt, maybe as the first one."""
+    launches = list(schedule.launches)
+    launch = _restarted(_many_ranks(launches[0], chance), chance, always=True)
+    launch = replace(
+        launch, nodes=chance.choice((2, 3)), per_node=chance.choice((1, 2)), shuffles=chance.random() < 0.8
+    )
+    launch = replace(launch, launcher=chance.choice(("elastic", "torchrun")), same_store=chance.random() < 0.8)
+    node = chance.randrange(launch.nodes)
+    ranks = range(node * launch.per_node, (node + 1) * launch.per_node)
+    late = tuple((rank, chance.choice((3.0, 8.0, 25.0))) for rank in ranks)
+    launches[0] = replace(launch, late=late, work=chance.uniform(1, 20))
+    schedule = replace(schedule, launches=tuple(launches))
+    what: Death = chance.choice(("raise", "kill", "lose node", "_exit"))
+    return _with_fault(schedule, chance, what, 0, launch.start + chance.uniform(0.5, 6))
+
+
+def a_silent_store(schedule: Schedule, chance: random.Random) -> Schedule:
+    """The host of the ranks' store is stopped, or cut off from another host, as the job begins, trains or ends."""
+    launches = list(schedule.launches)
+    launch = replace(_many_ranks(launches[0], chance), nodes=chance.choice((2, 3)), per_node=chance.choice((1, 2)))
+    launches[0] = replace(launch, work=chance.choice((0.5, chance.uniform(1, 20))))
+    begin = launch.start + chance.choice((chance.uniform(0, 4), _STARTED + launches[0].work + chance.uniform(-2, 2)))
+    end = begin + chance.choice((chance.uniform(1, 10), chance.uniform(10, 150)))
+    schedule = replace(schedule, launches=tuple(launches))
+    if chance.random() < 0.3:
+        what: Death = chance.choice(("raise", "kill", "preempt"))
+        schedule = _with_fault(schedule, chance, what, 0, begin + chance.uniform(0, 3))
+    if chance.random() < 0.5:
+        return replace(schedule, frozen=((begin, end, 0),))
+    return replace(schedule, partitions=((begin, end, chance.randrange(2), chance.choice(("drop", "reset"))),))
+
+
 def an_offline_part(schedule: Schedule, chance: random.Random) -> Schedule:
     """A launch, or one of its hosts, does not reach the tracker; another one goes on, and a sync comes between."""
     launches = _with_another(schedule.launches) if chance.random() < 0.7 else list(schedule.launches)
@@ -233,6 +266,8 @@ SCENES: tuple[Scene, ...] = (
     a_silent_creator,
     another_name,
     a_restart_elsewhere,
+    a_node_that_is_new,
+    a_silent_store,
     an_offline_part,
     an_outage_in_training,
     faults_at_the_end,

@@ -144,7 +144,7 @@ OFFLINE = (
     Mutant(
         "waits-for-no-create",
         "client/offline/replay.py",
-        before='            raise RequestRefusedError("the run knows nothing of this launch", 404)\n',
+        before='        raise RequestRefusedError("the run knows nothing of this launch", 404)\n',
         after="            return []\n",
         breaks="An end is kept until what begins its launch, kept on another node, was sent.",
     ),
