@@ -364,6 +364,7 @@ def test_rank_1_is_updated_and_rank_0_is_not(opened: Opened, store: SharedStore,
     assert as_before(notes_in(kept)) == notes_in(WRITTEN / "launch_folder" / "torchrun")
 
 
+@pytest.mark.exhaustive
 def test_rank_1_is_updated_and_rank_0_hosts_the_store(opened: Opened, store: SharedStore, tmp_path: Path):
     """Rank 0 of the old version hosts the store: rank 1 accepts it as the store of its launch, and attaches."""
     old = STORE["rank 0 hosts"]
@@ -379,6 +380,7 @@ def test_rank_1_is_updated_and_rank_0_hosts_the_store(opened: Opened, store: Sha
     assert re.fullmatch("[0-9a-f]{16}", told["seat/1"])
 
 
+@pytest.mark.exhaustive
 def test_rank_0_is_updated_and_rank_1_is_not(opened: Opened, store: SharedStore, tmp_path: Path):
     """Rank 1 of the old version waits: rank 0 uses its token and id, reads its hardware, and publishes the run."""
     old = STORE["rank 1 waits"]["values"]

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(240)]
 LAUNCHER = [sys.executable, "-c", "from pluto_dist.cli import main; main()", "run", "--nproc-per-node=1"]
 WAYS = {"init": [sys.executable], "run": [*LAUNCHER, "--no-python", sys.executable]}
 EITHER_WAY = pytest.mark.parametrize("way", WAYS)
+MOSTLY_INIT = pytest.mark.parametrize("way", ["init", pytest.param("run", marks=pytest.mark.exhaustive)])
 
 HEAD = """
 import json, os, sys, time, requests, pluto_dist
@@ -74,7 +75,7 @@ def history(run: dict[str, Any]) -> list[str]:
     return [change["to"] for change in run["statusHistory"]]
 
 
-@EITHER_WAY
+@MOSTLY_INIT
 def test_an_exception_that_no_database_holds(tmp_path: Path, way: str):
     """A NUL and a lone surrogate in the message: the run is FAILED, with the rest of it, told once."""
     with PickyTracker() as tracker:
@@ -100,7 +101,7 @@ def test_a_run_that_the_monitor_ended(tmp_path: Path, way: str):
     assert (last["status"], last["statusMetadata"]) == ("COMPLETED", None)
 
 
-@EITHER_WAY
+@MOSTLY_INIT
 def test_a_run_of_the_past(tmp_path: Path, way: str):
     """A run that is brought in with its times began and ended then."""
     with PickyTracker() as tracker:
@@ -120,7 +121,7 @@ def test_a_run_of_the_past_during_an_outage(tmp_path: Path):
     assert (run["createdAt"], run["statusUpdated"]) == ("2020-09-13T12:26:40.000Z", "2020-09-13T12:28:43.456Z")
 
 
-@EITHER_WAY
+@MOSTLY_INIT
 def test_heartbeats_that_go_nowhere(tmp_path: Path, way: str):
     """An address that takes none is said once, with the variable to set; the run is whole, and ends."""
     with PickyTracker(takes_heartbeats=False) as tracker:

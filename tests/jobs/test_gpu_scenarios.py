@@ -104,6 +104,7 @@ def test_a_driver(server: LocalServer, fake_library: Path, tmp_path: Path, name:
     )
 
 
+@pytest.mark.exhaustive
 def test_eight_ranks_and_one_process_that_asks(tracker, torchrun, fake_library, tmp_path):
     """Of eight ranks on a node one touches the driver: a bounded number of calls, and none after its shutdown."""
     profile = build.write_profile(tmp_path / "node.profile", "h100")

@@ -40,7 +40,7 @@ report(before=before, after=around())
 """
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
 def test_nothing_is_left_after_finish(tracker, torchrun, ranks):
     """Threads, processes, sockets, files, variables and hooks are what they were before init()."""
     job = torchrun(LOOK_AROUND, nproc=ranks, environ=tracker.environ())

@@ -22,7 +22,7 @@ from running import Torchrun, Tracker
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.timeout(240)]
 
-SEEDS = (3, 5)
+SEEDS = (5,)
 
 # torch is imported by pluto_dist's thread, or never; here that takes as long as on a machine that is busy.
 SLOW_TORCH = """
@@ -99,7 +99,7 @@ ENDS = {
 @pytest.mark.parametrize("ranks", [2, pytest.param(16, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize(
     ("end", "status"),
-    [pytest.param(*ENDS[name], id=name, marks=() if name != "neither" else pytest.mark.exhaustive) for name in ENDS],
+    [pytest.param(*ENDS[name], id=name, marks=() if name == "finish" else pytest.mark.exhaustive) for name in ENDS],
 )
 @pytest.mark.parametrize("fault", ["refuses", pytest.param("", marks=pytest.mark.exhaustive, id="up")])
 def test_ranks_that_end_before_they_are_connected(

@@ -44,6 +44,7 @@ def test_launches_of_eight_ranks_make_a_run_each(tracker, torchrun, recording_pr
     assert not [line for line in tracker.log() if line.endswith(("500", "502", "503"))]
 
 
+@pytest.mark.exhaustive
 def test_jobs_that_share_a_rendezvous_id_stay_apart(tracker, torchrun):
     """Two jobs at once with torchrun's default id "none" are two runs."""
     none = ("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0")
@@ -57,6 +58,7 @@ def test_jobs_that_share_a_rendezvous_id_stay_apart(tracker, torchrun):
     assert len(tracker.runs("fresh")) == 2
 
 
+@pytest.mark.exhaustive
 def test_the_same_id_again_is_a_new_run_unless_resume_is_asked_for(tracker, torchrun):
     """The same job started twice with id 123: two runs; with resume=True: one, and the second knows it resumed."""
     options = ("--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--rdzv-id=123")

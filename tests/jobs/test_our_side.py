@@ -75,7 +75,8 @@ def said(output: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("pluto_dist: ")]
 
 
-@pytest.mark.parametrize("what", ["full", pytest.param("read-only", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("what", ["full", "read-only"])
+@pytest.mark.exhaustive
 def test_a_disk_that_takes_nothing(torchrun: Torchrun, environ: dict[str, str], mounted: Any, what: str):
     """Training completes; one line says that what is recorded is lost if the process ends first."""
     folder = mounted("size=64k,mode=700")
@@ -111,9 +112,8 @@ def test_a_disk_that_takes_nothing_and_a_tracker_that_comes_back(
     assert ended(run) == ["RUNNING", "COMPLETED"]
 
 
-@pytest.mark.parametrize(
-    "victim", ["leader", *(pytest.param(each, marks=pytest.mark.exhaustive) for each in ("other rank", "agent"))]
-)
+@pytest.mark.parametrize("victim", ["leader", "other rank", "agent"])
+@pytest.mark.exhaustive
 def test_killed_while_offline(
     torchrun: Torchrun, tracker: FaultyTracker, environ: dict[str, str], tmp_path: Path, victim: str
 ):

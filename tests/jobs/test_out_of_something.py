@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from forked import Table, shown
 
@@ -12,28 +14,27 @@ SCENARIOS = ("worker", "launcher", "online", "offline")
 NO_BORDER = ("background.py", "log.py")  # what reports the exception, and stands below every other frame of a thread
 
 
-def test_a_thread_that_cannot_be_started(table: Table):
+def mostly_exhaustive(always: str, *others: str) -> list[Any]:
+    return [always, *(pytest.param(other, marks=pytest.mark.exhaustive) for other in others)]
+
+
+@pytest.mark.parametrize("scenario", mostly_exhaustive("worker", "launcher", "online"))
+def test_a_thread_that_cannot_be_started(table: Table, scenario: str):
     """Each thread of the package in turn, and all of them: init(), update_config() and finish() raise nothing."""
-    cases = []
-    for scenario in ("launcher", "worker", "online"):
-        cases += [
-            {"scenario": scenario, "site": site, "fails": "thread"}
-            for site in [*table.sites(scenario, "thread"), "all"]
-        ]
-    results = table.run_all(cases)
+    sites = [*table.sites(scenario, "thread"), "all"]
+    results = table.run_all([{"scenario": scenario, "site": site, "fails": "thread"} for site in sites])
     print(shown(results))
     assert all(result.is_good for result in results)
     assert all("RuntimeError" in result.output for result in results)  # a warning says what is lost
 
 
-def test_no_file_descriptor_from_some_moment_on(table: Table):
+@pytest.mark.parametrize("scenario", mostly_exhaustive("launcher", "worker", "online", "offline"))
+def test_no_file_descriptor_from_some_moment_on(table: Table, scenario: str):
     """No file and no socket can be opened: a warning for each service that is lost, and the run's end if it is lost."""
-    for scenario in SCENARIOS:
-        table.sites(scenario)
-        table.usual[scenario] += 2  # SIGTERM, the other ranks, the disk
-    cases = [(scenario, moment) for scenario in SCENARIOS for moment in MOMENTS]
+    table.sites(scenario)
+    table.usual[scenario] += 2  # SIGTERM, the other ranks, the disk
     results = table.run_all(
-        [{"scenario": scenario, "site": "-", "error": "EMFILE", "moment": moment} for scenario, moment in cases]
+        [{"scenario": scenario, "site": "-", "error": "EMFILE", "moment": moment} for moment in MOMENTS]
     )
     print(shown(results))
     assert all(result.is_good for result in results)

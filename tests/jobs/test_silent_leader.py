@@ -131,6 +131,7 @@ def test_without_an_agent_the_others_stand_in(killer, torchrun):
     print(f"ROW | killed {killer.when} | no agent | the others waited {waited:.1f} s of at most {TIMEOUT:.0f} | 1 run")
 
 
+@pytest.mark.exhaustive
 def test_under_torchrun_the_next_attempt_goes_on(killer, torchrun):
     """The agent starts all ranks again: the same run, resumed only if a script had lived in it."""
     environ = environ_of(killer) | {"AGENT": "1", "SECONDS": "60"}  # the agent is faster than a rank that stands in

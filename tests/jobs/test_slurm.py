@@ -124,6 +124,7 @@ class User:
         self.slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # else two minutes from now
 
 
+@pytest.mark.exhaustive
 def test_srun_on_one_node(tracker, user):
     """Four tasks of one step on one node, with no address given, are in one run, by one call each."""
     job = user.run("srun", "-N1", "-n4", sys.executable, user.jobs.write(SCRIPT))

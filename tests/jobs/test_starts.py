@@ -30,7 +30,12 @@ dist.destroy_process_group()
 
 @pytest.mark.parametrize(
     ("where", "private"),
-    [("before", "0"), ("after", "0"), ("before", "1"), pytest.param("after", "1", marks=pytest.mark.exhaustive)],
+    [
+        ("after", "0"),
+        ("before", "1"),
+        pytest.param("before", "0", marks=pytest.mark.exhaustive),
+        pytest.param("after", "1", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_before_and_after_init_process_group(tracker, torchrun, where, private):
     """init() meets the ranks with or without a process group, and does not disturb it."""

@@ -102,7 +102,9 @@ def _states() -> dict[str, State]:
 STATES = _states()
 
 
-@pytest.mark.parametrize("scenario", ["offline", "launcher", pytest.param("outage", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    "scenario", ["offline", *(pytest.param(each, marks=pytest.mark.exhaustive) for each in ("launcher", "outage"))]
+)
 def test_a_folder_that_cannot_be_used(table: Table, scenario: str):
     """One warning says what is lost, and nothing else is: the run is in the tracker, or on disk."""
     table.sites(scenario)

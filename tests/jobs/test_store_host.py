@@ -70,11 +70,10 @@ def late(played: Played, moment: Moment, fault: str) -> list[str]:
 
 
 def test_no_call_waits_for_the_stores_host(storage):
-    """One of each: frozen in finish(), cut off before an exception, and an interrupted init() that is called again."""
+    """One of each: frozen in an init() that is interrupted and called again, and cut off before an exception."""
     cases = (
-        (Moment("in finish", message=1), "frozen", 0),
-        (Moment("before the end", "raises"), "cut off", 1),
         (Moment("in init", "goes on", 8, signal.SIGINT), "frozen", 0),
+        (Moment("before the end", "raises"), "cut off", 1),
     )
     assert [wrong for moment, fault, rank in cases if (wrong := check(storage, moment, fault, rank))] == []
 

@@ -254,7 +254,7 @@ def test_a_tracker_that_is_away_for_a_while(
     print(f"away for {seconds} s of {steps} steps: {len(run['config']['steps'])} changes of the config, {ended(run)}")
 
 
-@pytest.mark.parametrize("launcher", [pytest.param("torchrun", marks=pytest.mark.exhaustive), "pluto-dist run"])
+@pytest.mark.parametrize("launcher", ["torchrun", "pluto-dist run"])
 @pytest.mark.exhaustive
 def test_a_tracker_that_appears_after_the_job_started(
     torchrun: Torchrun, tracker: FaultyTracker, environ: dict[str, str], tmp_path: Path, launcher: str
@@ -295,8 +295,9 @@ def test_a_tracker_that_appears_after_the_job_started(
     assert job.output.count("the tracker answers") == 1
 
 
-@pytest.mark.parametrize("launcher", [pytest.param("torchrun", marks=pytest.mark.exhaustive), "pluto-dist run"])
-@pytest.mark.parametrize("how", [pytest.param("ends", marks=pytest.mark.exhaustive), "fails"])
+@pytest.mark.parametrize("launcher", ["torchrun", "pluto-dist run"])
+@pytest.mark.parametrize("how", ["ends", "fails"])
+@pytest.mark.exhaustive
 def test_a_tracker_that_never_appears(
     torchrun: Torchrun, tracker: FaultyTracker, environ: dict[str, str], tmp_path: Path, launcher: str, how: str
 ):

@@ -21,11 +21,10 @@ def test_a_wrong_key_is_the_same_error_on_every_rank(tracker, torchrun):
         "except pluto_dist.errors.AuthenticationError as error:\n"
         "    report(error=str(error), seconds=time.monotonic() - began)\n"
         "    raise\n",
-        nproc=4,
         environ=tracker.environ() | {"PLUTO_API_KEY": wrong},
     )
     assert job.returncode != 0
-    assert [report["rank"] for report in job.reports] == [0, 1, 2, 3]
+    assert [report["rank"] for report in job.reports] == [0, 1]
     assert len({report["error"] for report in job.reports}) == 1
     assert "PLUTO_API_KEY" in job.reports[0]["error"]
     assert max(report["seconds"] for report in job.reports) < 5
@@ -52,10 +51,10 @@ def test_a_tracker_that_is_down_costs_one_warning(torchrun):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound, not listening: refuses for as long as the test runs
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        job = torchrun(TRAIN, nproc=4, environ={"PLUTO_API_KEY": "k", "PLUTO_URL_API": url, "PLUTO_DIST_TIMEOUT": "4"})
+        job = torchrun(TRAIN, environ={"PLUTO_API_KEY": "k", "PLUTO_URL_API": url, "PLUTO_DIST_TIMEOUT": "4"})
 
     assert job.returncode == 0, job.output
-    assert [report["mode"] for report in job.reports] == ["offline"] * 4
+    assert [report["mode"] for report in job.reports] == ["offline"] * 2
     assert len({report["run_id"] for report in job.reports}) == 1
     lines = [line for line in job.output.splitlines() if "pluto_dist" in line]
     assert len(lines) == 1, job.output
@@ -89,6 +88,7 @@ def test_a_tracker_that_dies_in_mid_run(tracker, torchrun):
     assert job.output.count("could not be reported to the tracker") == 1
 
 
+@pytest.mark.exhaustive
 def test_without_a_key_the_job_runs_offline(torchrun):
     """No key: one line, no request, the same run id on all ranks."""
     job = torchrun(TRAIN, environ={})

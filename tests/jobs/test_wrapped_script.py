@@ -79,7 +79,6 @@ time.sleep(60)  # until the agent ends it
 """
 
 
-@pytest.mark.both_trackers(by_default=True)
 def test_an_exception_on_one_rank(tracker, torchrun):
     """The run and torchrun both tell the root cause: exception, rank, and a traceback without a frame of ours."""
     script = torchrun.write(RAISES)

@@ -15,7 +15,7 @@ import pytest
 
 from project.test_readme import ROOT
 
-SECONDS = 600.0  # of one command; most of it is the installation of torch
+SECONDS = 1500.0  # of one command, on a busy machine; most of it is the installation of torch
 TRAIN = "import os\nprint('rank', os.environ['RANK'], 'trained')\n"
 LONG = "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(300)\n"
 
@@ -35,6 +35,7 @@ class Terminal:
             "PATH": f"{folder}/env/bin:{os.environ['PATH']}",
             "PIP_CONSTRAINT": str(ROOT / "scripts" / "constraints.txt"),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_NO_COMPILE": "1",  # of torch's 2,000 modules the commands load some
             "OMP_NUM_THREADS": "1",
             "RES_OPTIONS": "timeout:1 attempts:1",
         }
@@ -94,7 +95,7 @@ def wait_for(path: Path) -> None:
 
 @pytest.mark.exhaustive
 @pytest.mark.multiprocess
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_a_first_day(terminal: Terminal):
     """Each command says what the next one is or does what a newcomer expects; the transcript is printed."""
     terminal.type("pip install --quiet $(ls dist/*.whl)[server]")

@@ -82,6 +82,7 @@ def run(command: list[str], environ: dict[str, str], folder: Path = ROOT) -> str
     return done.stdout
 
 
+@pytest.mark.exhaustive
 @pytest.mark.multiprocess
 def test_the_demo():
     """README.md shows lines of the demo, in their order."""

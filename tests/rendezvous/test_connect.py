@@ -84,7 +84,7 @@ def ranks(*settings: list[object]) -> list[dict]:
         return seen
 
 
-@pytest.mark.parametrize("order", ["rank 0 first", "rank 0 last"])
+@pytest.mark.parametrize("order", [pytest.param("rank 0 first", marks=pytest.mark.exhaustive), "rank 0 last"])
 def test_rank_0_hosts_where_torch_will(order):
     """Whoever comes first, the ranks agree on one token in the store that rank 0 hosts."""
     place = ["127.0.0.1", free_port()]

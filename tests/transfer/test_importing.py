@@ -79,6 +79,7 @@ def test_from_the_embedded_tracker(tmp_path):
     ids=["from hosted", "to hosted", "embedded"],
 )
 @pytest.mark.exhaustive
+@pytest.mark.timeout(1800)
 def test_100_runs(source, target, tmp_path):
     """The same from and to the hosted tracker, as it was measured."""
     with source() as from_tracker, target() as to_tracker:

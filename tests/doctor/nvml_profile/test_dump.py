@@ -75,7 +75,7 @@ def test_a_profile_with_its_ids(node):
 
 def test_a_driver_that_stalls(node):
     """A call that blocks is recorded as a stall, the others with their results; doctor returns, with its finding."""
-    dump_profile(node, "h100", "nvmlDeviceGetMigMode.ms=60000", options=("--timeout=10",))
+    dump_profile(node, "h100", "nvmlDeviceGetMigMode.ms=60000", options=("--timeout=5",))
     lines = (node.folder / PROFILE).read_text().splitlines()
     assert "nvmlDeviceGetMigMode.ms=600000" in lines and "count=8" in lines
     assert replayed(node, deadline=0.3).gpus.error == "timeout"
