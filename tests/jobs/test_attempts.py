@@ -67,6 +67,7 @@ run.finish()
 """
 
 
+@pytest.mark.exhaustive
 def test_a_restart_on_other_hardware(tracker, torchrun, fake_library: Path, tmp_path: Path):
     """The driver and a GPU are others after it: command, page and warning show that, and the first attempt on request.
 

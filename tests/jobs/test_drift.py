@@ -71,6 +71,7 @@ def test_two_hosts_that_differ(
     print(output)
 
 
+@pytest.mark.exhaustive
 def test_the_command_asks_the_tracker(tracker, torchrun):
     """By number and by display id; a run that is not there is one clear line."""
     job = torchrun("import pluto_dist\nfrom reporting import report\nreport(pluto_dist.init(project='drift'))\n",

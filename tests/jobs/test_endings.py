@@ -108,7 +108,6 @@ ENDINGS = {
     "sys.exit(0) on one rank": Ending("exits 0", 0, False, each(COMPLETED)),
 }
 ALWAYS = {
-    ("an exception", "run"),
     ("SIGKILL, a restart left", "run"),
     ("SIGKILL", "init"),
 }

@@ -121,7 +121,7 @@ def test_a_job_and_its_tracker(watched: Watched, environ: dict[str, str]):
 
 def test_the_launcher_and_a_failure(watched: Watched, environ: dict[str, str]):
     """pluto-dist run, and a script that dies of an exception, which is reported."""
-    job = watched([*CLI, "run", "--nproc-per-node=2", watched.torchrun.write(FAILS)], environ)
+    job = watched([*CLI, "run", "--nproc-per-node=1", watched.torchrun.write(FAILS)], environ)
     assert job.returncode == 1 and "the loss is nan" in job.output
 
 

@@ -116,6 +116,7 @@ def test_a_job_that_ends_at_once_has_all_its_attaches_before_its_end(tracker, to
     assert [change["to"] for change in run["statusHistory"]] == ["RUNNING", "COMPLETED"]
 
 
+@pytest.mark.exhaustive
 def test_several_runs_one_after_the_other(tracker, torchrun):
     """The n-th init() of every rank names the n-th run of the launch."""
     job = torchrun(

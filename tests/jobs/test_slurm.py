@@ -194,6 +194,7 @@ def test_tasks_that_see_one_gpu_each(tracker, user, gpus_of_every_node, tmp_path
     print(shown)
 
 
+@pytest.mark.exhaustive
 def test_ranks_that_alternate_between_nodes(tracker, user, gpus_of_every_node):
     """Slurm deals ranks out to nodes in turn where it is told so; the run says which are where, and on which GPU."""
     tasks = ["srun", "-N2", "--ntasks-per-node=2", "--distribution=cyclic", "--gpus-per-node=4"]

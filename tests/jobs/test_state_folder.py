@@ -140,7 +140,8 @@ def test_dev_null_as_the_state_folder(tracker: Tracker, torchrun: Torchrun, laun
         assert len(said(job.output)) <= 4, job.output
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("pluto-dist run", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("launcher", ["torchrun", "pluto-dist run"])
 def test_a_disk_that_becomes_read_only_in_mid_job(tracker: Tracker, torchrun: Torchrun, tmp_path: Path, launcher: str):
     """State, temporary and launch folder at once, with real launchers: the job ends as COMPLETED, and the run too."""
     folder = tmp_path / "disk"

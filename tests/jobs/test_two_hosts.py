@@ -55,7 +55,8 @@ def launch(hosts: tuple[Host, Host], folder: Path, environ: dict[str, str], *opt
     return [process.returncode for process in started], "\n".join(outputs)
 
 
-@pytest.mark.parametrize("victim", ["", *(pytest.param(each, marks=pytest.mark.exhaustive) for each in ("0", "3"))])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("victim", ["", "0", "3"])
 def test_both_hosts_are_in_one_run(hosts, tracker_on_host, tmp_path, victim):
     """One run on both hosts with both in its metadata; whichever rank is killed, the next attempt is in it too."""
     environ = {**tracker_on_host, "KILL": victim}

@@ -71,7 +71,7 @@ def check_one_run(tracker, job, ranks: int = 2) -> dict:
     return run
 
 
-ALWAYS = {"torchrun", "c10d with an id"}
+ALWAYS = {"torchrun"}
 MODES = [
     pytest.param(*mode, id=name, marks=() if name in ALWAYS else pytest.mark.exhaustive)
     for name, mode in TORCHRUN.items()

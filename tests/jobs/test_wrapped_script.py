@@ -116,11 +116,12 @@ if os.environ["CODE"] not in ("0", "None"):
     ("code", "exit_code", "reason"),
     [
         ("3", 3, "SystemExit: 3"),
-        pytest.param("'no data in /data'", 1, "SystemExit: no data in /data", marks=pytest.mark.exhaustive),
-        pytest.param("0", 0, None, marks=pytest.mark.exhaustive),
-        pytest.param("None", 0, None, marks=pytest.mark.exhaustive),
+        ("'no data in /data'", 1, "SystemExit: no data in /data"),
+        ("0", 0, None),
+        ("None", 0, None),
     ],
 )
+@pytest.mark.exhaustive
 def test_an_exit_code(tracker, torchrun, code, exit_code, reason):
     """An exit code other than 0 is a failure of the run; 0 and None are its normal end."""
     job = start(torchrun, command(torchrun.write(EXITS)), tracker.environ() | {"CODE": code})
