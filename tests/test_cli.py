@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 import pluto_dist.cli
-from cli.asked import ask, printed
+from cli.asked import ask, every_command, printed
 from cli.test_asking import compare
 from inventory.documents import compose_hosts, with_driver
 from inventory.inventories import h100_node
@@ -99,6 +99,17 @@ def test_the_shapes_of_json(tmp_path):
         if name == "nodes":
             found["node_classes"] = found["cluster"] = found["nodes"] = "as in the system metadata"
         compare(f"shape-{name}", json.dumps(shape(found), indent=2) + "\n")
+
+
+def test_each_json_has_its_shape():
+    """Each command with --json, inner ones too, has a file in ``cli/output/`` and a row in the README."""
+    asked = {name for name, command in every_command() if any("--json" in each.opts for each in command.params)}
+    files = {file.stem for file in Path(__file__).parent.joinpath("cli", "output").glob("*.txt")}
+    named = {name: name.replace(" ", "-") for name in asked}
+    assert {name for name in asked if not {f"{named[name]}-json", f"shape-{named[name]}"} & files} == set()
+    table = README.split("## JSON")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `([a-z ]+)` \|", table, re.MULTILINE)) == asked
+    assert "server status" in asked  # the walk goes into groups
 
 
 # Completion. The shells that are installed are asked; `pluto-dist` is a script in front of the PATH.

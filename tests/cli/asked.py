@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import click
 from click.testing import CliRunner, Result
 
 from hosted.columns import AnyTracker
 from pluto_dist.cli import main
+
+
+def every_command(command: click.Command = main, words: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    """Each command below ``command``, groups included, by the words that name it ("server status")."""
+    if words:
+        yield " ".join(words), command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None, name
+            yield from every_command(inner, (*words, name))
 
 
 def ask(server: AnyTracker | None, *arguments: str, **more: Any) -> Result:

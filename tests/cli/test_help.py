@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pluto_dist.cli import COMMANDS, main
+from cli.asked import every_command
+from pluto_dist.cli import main
 from pluto_dist.cli.wrap import PROGRAM, wrap
 from project.test_readme import understand
 
 FOLDER = Path(__file__).with_name("help")
 TEXTS = {
     "pluto-dist": (main, "pluto-dist", ["--help"]),
-    **{f"pluto-dist-{name}": (main, "pluto-dist", [name, "--help"]) for name in COMMANDS},
     **{
-        f"pluto-dist-server-{name}": (main, "pluto-dist", ["server", name, "--help"])
-        for name in ("status", "backup", "restore")
+        f"pluto-dist-{name.replace(' ', '-')}": (main, "pluto-dist", [*name.split(), "--help"])
+        for name, _ in every_command()
     },
     "python-m-pluto_dist": (wrap, PROGRAM, ["--help"]),
 }
