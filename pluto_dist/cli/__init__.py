@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import keyword
+from collections.abc import Iterable
 
 import click
 
@@ -32,6 +33,16 @@ COMMANDS = {
 }
 
 
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question to add to an error about ``word``; "" if nothing that is known is like it.
+
+    >>> did_you_mean("digts", ["faces", "digits"])
+    " Did you mean 'digits'?"
+    """
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
 class _Commands(click.Group):
     """The commands by name; a test keeps their summaries those of the commands themselves."""
 
@@ -49,9 +60,7 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.5)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
-            ctx.fail(f"No such command {args[0]!r}.{meant}")
+            ctx.fail(f"No such command {args[0]!r}.{did_you_mean(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -108,7 +109,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], *, limit: int | No
     if not rows:
         return []
     texts = [["" if value is None else one_line(str(value)) for value in row] for row in (head, *rows)]
-    widths = [max(len(row[n]) for row in texts) for n in range(len(head))]
+    widths = [max(columns(row[n]) for row in texts) for n in range(len(head))]
     if limit is not None and sum(widths) + 2 * len(widths) - 2 > limit:
         others = sum(widths) - widths[cut] + 2 * len(widths) - 2
         widths[cut] = max(limit - others, min(NARROWEST, widths[cut]))
@@ -124,8 +125,22 @@ def one_line(text: str) -> str:
     return readable(text).replace("\n", " ").replace("\t", " ")
 
 
+def columns(text: str) -> int:
+    """Columns of a terminal that ``text`` takes: wide letters take two, accents that stand alone none.
+
+    >>> columns("naïve"), columns("名前"), columns("e\u0301")
+    (5, 4, 1)
+    """
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(unicodedata.combining(letter) != 0 for letter in text)
+
+
 def _fitted(text: str, size: int) -> str:
-    return f"{text[: size - 1]}…" if len(text) > size else text.ljust(size)
+    if columns(text) > size:
+        while columns(text) >= size:
+            text = text[:-1]
+        text += "…"
+    return text + " " * (size - columns(text))
 
 
 def ago(at: datetime | None, now: datetime | None = None) -> str:

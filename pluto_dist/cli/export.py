@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
-from pluto_dist.cli import asking
+from pluto_dist.cli import asking, did_you_mean
 from pluto_dist.cli.examples import examples
 from pluto_dist.contract.run_ref import reference
+from pluto_dist.errors import RequestRefusedError
 from pluto_dist.query import RunSummary, Tracker
 from pluto_dist.transfer.export import export as export_runs
 
@@ -57,6 +58,11 @@ def _runs(tracker: Tracker, names: Sequence[str], project: str | None) -> list[R
     found: dict[int, RunSummary] = {}
     for name in names:
         is_project = name in projects and reference(name).kind == "external id"
-        listed = tracker.runs(name) if is_project else [asking.find(tracker, name, project)]
+        try:
+            listed = tracker.runs(name) if is_project else [asking.find(tracker, name, project)]
+        except RequestRefusedError as error:
+            if error.status != 404:
+                raise
+            raise click.ClickException(f"{error}{did_you_mean(name, projects)}") from error
         found.update({each.id: each for each in listed})
     return list(found.values())

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from pluto_dist.cli import asking
+from pluto_dist.cli import asking, did_you_mean
 from pluto_dist.cli.examples import examples
 from pluto_dist.contract.run_requests import STATUSES
 from pluto_dist.query import RunSummary, Tracker
@@ -53,9 +53,11 @@ def runs(*, project: str | None, watch: bool, as_json: bool, **options: Any) -> 
         try:
             while True:
                 found = list(_found(tracker, chosen, **options))
+                if not found:
+                    click.echo(_nothing(tracker, chosen), err=True)
                 if watch and sys.stdout.isatty():
                     click.clear()
-                _print(found, chosen, as_json)
+                _print(found, as_json)
                 if not watch:
                     return
                 time.sleep(WATCH_SECONDS)
@@ -72,12 +74,18 @@ def _found(tracker: Tracker, project: str | None, *, sort: str, limit: int, **fi
     yield from itertools.islice(itertools.chain(*listed), limit)
 
 
-def _print(found: list[RunSummary], project: str | None, as_json: bool) -> None:
+def _nothing(tracker: Tracker, project: str | None) -> str:
+    """Why no run is listed."""
+    names = [each.name for each in tracker.projects()]
+    if project is None or project in names:
+        return f"no such runs in {'any project' if project is None else f'project {project!r}'}"
+    return asking.one_line(f"no project {project!r} in {tracker.settings.url_api}.{did_you_mean(project, names)}")
+
+
+def _print(found: list[RunSummary], as_json: bool) -> None:
     if as_json:
         asking.print_json({"runs": [each.to_json() for each in found]})
         return
-    if not found:
-        click.echo(f"no such runs in {'any project' if project is None else f'project {project!r}'}", err=True)
     rows = [
         (each.display_id or each.id, each.status, asking.ago(each.created_at), each.project, each.name,
          ", ".join(each.tags))

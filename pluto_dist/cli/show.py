@@ -118,8 +118,10 @@ def _nodes(run: RunDetails) -> Iterator[str]:
     cluster = chosen.document.get("cluster") if chosen is not None else None
     if chosen is None or not isinstance(cluster, dict):
         return
-    names = ("nodes", "world_size", "gpus", "gpus_bad", "gpu_name")
-    yield f"{'nodes':12}  " + "  ".join(f"{name} {cluster[name]}" for name in names if cluster.get(name) is not None)
+    counts = {"nodes": "node", "world_size": "rank", "gpus": "GPU", "gpus_bad": "bad GPU"}
+    told = [f"{n} {word}{'s' * (n != 1)}" for name, word in counts.items() if (n := cluster.get(name))]
+    names = [cluster["gpu_name"]] if cluster.get("gpu_name") else []
+    yield f"{'nodes':12}  {asking.one_line(', '.join(map(str, told + names)))}"
     hosts = [str(host) for host in _list(chosen.document.get("hosts"))]
     yield f"{'hosts':12}  {', '.join(hosts[:8])}" + (f" and {len(hosts) - 8} more" if len(hosts) > 8 else "")
     if drift := _list(chosen.document.get("drift")):

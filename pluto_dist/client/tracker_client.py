@@ -350,10 +350,9 @@ class TrackerClient:
             )
         if status != 200:
             path = urlsplit(url).path
-            advice = "Correct what it names; what init() was given is sent as it is."
-            raise RequestRefusedError(
-                f"{responses.origin(url)} refused {path} (HTTP {status}): {text}\n{advice}", status
-            )
+            of_init = path == "/api/runs/create"
+            advice = "\nCorrect what it names; what init() was given is sent as it is." if of_init else ""
+            raise RequestRefusedError(f"{responses.origin(url)} refused {path} (HTTP {status}): {text}{advice}", status)
         if len(answer.content) > ANSWER_LIMIT:
             raise UnexpectedAnswerError(f"{responses.origin(url)} answered more than {ANSWER_LIMIT} bytes")
         if answer.media_type == "text/plain" and urlsplit(url).path in TEXT_PATHS:

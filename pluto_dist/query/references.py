@@ -51,10 +51,13 @@ def find_all(tracker: Asked, text: str, project: str | None) -> tuple[RunDetails
     found = find(tracker, named.value, project)
     if not found:
         where = f"project {project!r}" if project else "any project"
+        is_needed = project is None and named.kind == "external id"
         raise RequestRefusedError(
             f"{text[:100]!r} names no run of {where} of {tracker.settings.url_api}.\n"
             "A run is named by number, display id (DIG-7), external id or the address of its page; "
-            "`pluto-dist runs` lists them.",
+            "`pluto-dist runs` lists them."
+            + "\nAn external id of a run that pluto-dist did not record is found with its project only."
+            * is_needed,
             _NOT_FOUND,
         )
     return found

@@ -219,6 +219,34 @@ def test_a_narrow_terminal():
     assert lines[1].startswith("DIG-1  RUNNING  a name")
 
 
+def test_wide_letters():
+    """A name of letters that take two columns is cut and aligned as a terminal shows it."""
+    rows = [("名前" * 10, "a"), ("e\u0301", "b")]
+    first, second = asking.table(("name", "tag"), rows, limit=20, cut=0)[1:]
+    assert asking.columns(first) == asking.columns(second) == 20
+    assert first.endswith("…   a") and second.endswith(" b")
+
+
+def test_a_project_that_is_not_there(recorder, tmp_path):
+    """`runs` and `export` name the project that is nearly called so; a script still reads an empty list."""
+    recorder.create("digits")
+    done = ask(recorder.server, "runs", "digts", "--json")
+    assert (done.exit_code, json.loads(done.stdout)) == (0, {"runs": []})
+    assert re.fullmatch(r"no project 'digts' in http://\S+ Did you mean 'digits'\?\n", done.stderr)
+    done = ask(recorder.server, "export", "digts", "--to", str(tmp_path / "e"))
+    assert done.exit_code == 1
+    assert "Did you mean 'digits'?" in done.stderr
+
+
+def test_a_request_that_is_refused(recorder):
+    """The message is about the command; advice on init() is for init()."""
+    recorder.create("digits")
+    done = ask(recorder.server, "runs", "digits", "--sort", "bogus")
+    assert done.exit_code == 1
+    assert "unknown field: bogus" in done.stderr or "sort" in done.stderr
+    assert "init()" not in done.output
+
+
 def test_colours(monkeypatch):
     """At a terminal a status has a colour; with NO_COLOR and in a pipe it has none."""
     assert asking.status("FAILED") == "FAILED"

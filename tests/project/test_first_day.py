@@ -37,6 +37,7 @@ class Terminal:
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "PIP_NO_COMPILE": "1",  # of torch's 2,000 modules the commands load some
             "OMP_NUM_THREADS": "1",
+            "PLUTO_DIST_TIMEOUT": "120",  # of a busy machine
             "RES_OPTIONS": "timeout:1 attempts:1",
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pluto_dist.transfer.importing import import_runs
 from recorded_runs import Recorder
 
 ASSIGNED = {"id", "display_id", "updated_at", "heartbeat_at", "raw"}  # by the target
+WITHOUT_RECORDED_ANSWERS = {"/api/runs/files", "/api/runs/metric-names"}  # their shapes are those the SDK reads
 STATUSES = ("COMPLETED", "FAILED", "TERMINATED", "CANCELLED")
 
 
@@ -84,6 +86,23 @@ def test_100_runs(source, target, tmp_path):
     """The same from and to the hosted tracker, as it was measured."""
     with source() as from_tracker, target() as to_tracker:
         moved(from_tracker, to_tracker, tmp_path, count=100)
+
+
+def test_what_an_export_reads_was_recorded(tmp_path):
+    """The contract has answers of the hosted tracker for each path that an export asks it, but for those named here.
+
+    ``tests/hosted/test_contract.py`` holds the layer, from which the other tests here export, to those answers.
+    """
+    with HostedTracker() as server:
+        Recorder(server).whole()
+        before = len(server.requests())
+        with Tracker(environ=server.environ()) as tracker:
+            list(export(tracker, tracker.runs("digits"), tmp_path / "e"))
+        lines = server.requests()[before:]
+    asked = {found[1] for line in lines if (found := re.search(r'"GET (/api/runs/[a-z/-]*[a-z])', line))}
+    contract = "".join(path.read_text() for path in Path(columns.__file__).parents[1].glob("server/contract/*_rows.py"))
+    assert {path for path in asked if path not in contract} == WITHOUT_RECORDED_ANSWERS
+    assert len(asked - WITHOUT_RECORDED_ANSWERS) >= 5
 
 
 @pytest.mark.both_trackers(by_default=True)

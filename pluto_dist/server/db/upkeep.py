@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pluto_dist.contract.validation import Json
 from pluto_dist.server.db.blobs import BlobStore
-from pluto_dist.server.db.database import Database, DatabaseFileError
+from pluto_dist.server.db.database import Database
 from pluto_dist.server.db.records import iso, now_ms
 
 _DAY_MS = 86_400_000
@@ -130,7 +130,7 @@ def restore(backup: Path, path: Path) -> int:
 def _existing(path: Path) -> Database:
     """The database at ``path``, which is not created."""
     if not path.is_file():
-        raise DatabaseFileError(path, "there is no such file")
+        raise UpkeepError(f"{path} is no database of a tracker: there is no such file")
     return Database(path)
 
 
