@@ -154,6 +154,14 @@ def ago(at: datetime | None, now: datetime | None = None) -> str:
     return f"{duration(((now or datetime.now(timezone.utc)) - at).total_seconds())} ago"
 
 
+def counted(count: int, what: str) -> str:
+    """
+    >>> counted(1, "run"), counted(2, "run")
+    ('1 run', '2 runs')
+    """
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
 def duration(seconds: float) -> str:
     """
     >>> duration(59), duration(150), duration(7200), duration(3 * 86400)

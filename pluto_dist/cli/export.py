@@ -47,8 +47,8 @@ def export(*, names: tuple[str, ...], folder: Path, project: str | None, as_json
         asking.print_json({"folder": str(folder), "runs": [each.to_json() for each in done]})
     else:
         known = sum(each.is_known for each in done)
-        also = f", {known} were there already" if known else ""
-        click.echo(f"{len(done) - known} runs written to {folder}{also}")
+        also = f", {known} {'was' if known == 1 else 'were'} there already" if known else ""
+        click.echo(f"{asking.counted(len(done) - known, 'run')} written to {folder}{also}")
     raise SystemExit(1 if any(each.missing for each in done) else 0)
 
 

@@ -99,7 +99,9 @@ def backup(default: Path, *, target: Path, db: Path | None) -> None:
         from pluto_dist.server.db.upkeep import back_up
 
         files = back_up(db or default, target)
-    click.echo(f"{db or default} is copied to {target}, with {files} uploaded files in {target}.blobs")
+    click.echo(
+        f"{db or default} is copied to {target}, with {asking.counted(files, 'uploaded file')} in {target}.blobs"
+    )
 
 
 @server.command(epilog=examples("pluto-dist server restore copy.db", "pluto-dist server restore copy.db --db runs.db"))
@@ -112,7 +114,7 @@ def restore(default: Path, *, source: Path, db: Path | None) -> None:
         from pluto_dist.server.db.upkeep import restore as put_back
 
         runs = put_back(source, db or default)
-    click.echo(f"{db or default} has {runs} runs again; next: pluto-dist server")
+    click.echo(f"{db or default} has {asking.counted(runs, 'run')} again; next: pluto-dist server")
 
 
 @contextmanager

@@ -119,13 +119,13 @@ def _nodes(run: RunDetails) -> Iterator[str]:
     if chosen is None or not isinstance(cluster, dict):
         return
     counts = {"nodes": "node", "world_size": "rank", "gpus": "GPU", "gpus_bad": "bad GPU"}
-    told = [f"{n} {word}{'s' * (n != 1)}" for name, word in counts.items() if (n := cluster.get(name))]
+    told = [asking.counted(n, word) for name, word in counts.items() if (n := cluster.get(name))]
     names = [cluster["gpu_name"]] if cluster.get("gpu_name") else []
     yield f"{'nodes':12}  {asking.one_line(', '.join(map(str, told + names)))}"
     hosts = [str(host) for host in _list(chosen.document.get("hosts"))]
     yield f"{'hosts':12}  {', '.join(hosts[:8])}" + (f" and {len(hosts) - 8} more" if len(hosts) > 8 else "")
     if drift := _list(chosen.document.get("drift")):
-        yield f"{'':12}  {len(drift)} differences: pluto-dist nodes {run.display_id or run.id}"
+        yield f"{'':12}  {asking.counted(len(drift), 'difference')}: pluto-dist nodes {run.display_id or run.id}"
 
 
 def _values(title: str, rows: list[tuple[str, str]]) -> Iterator[str]:

@@ -115,10 +115,14 @@ def _next_step(options: Options, key_is_new: bool, url: str) -> str:
     if options.env_file is not None:
         path = options.env_file if options.env_file.is_absolute() else Path(options.env_file)
         shown = shlex.quote(str(path) if path.is_absolute() else f"./{path}")
-        return f"`. {shown}` in the shell of a job, start it, and open {url}"
-    if key_is_new:
-        return f"paste the two export lines into the shell of a job, start it, and open {url}"
-    return f"set PLUTO_API_KEY to that key and PLUTO_URL_API={url} for a job, start it, and open {url}"
+        said = f"`. {shown}` in the shell of"
+    elif key_is_new:
+        said = "paste the two export lines into the shell of"
+    else:
+        said = f"set PLUTO_API_KEY to that key and PLUTO_URL_API={url} for"
+    if options.read_only:
+        return f"open {url}; for commands that read, {said} them (no job can be recorded here)"
+    return f"{said} a job, start it, and open {url}"
 
 
 def _nowhere(_: str) -> None:
