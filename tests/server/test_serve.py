@@ -177,7 +177,6 @@ def test_read_only(start: Callable[..., ServerProcess], tmp_path: Path) -> None:
     headers = {"Authorization": f"Bearer {before.api_key}"}
     server = start("--port", "0", "--db", str(db), "--read-only").wait_until_ready()
     assert "read-only" in server.stderr
-    assert f"next: open {server.url}; for commands that read, paste the two export lines" in server.stderr
     for path in ("/api/runs/create", "/api/runs/resume", "/api/runs/trigger", "/ingest/metrics", "/files"):
         answer = requests.post(server.url + path, json={}, headers=headers, timeout=TIMEOUT)
         assert (answer.status_code, "read-only" in answer.json()["error"]) == (403, True)
@@ -186,6 +185,7 @@ def test_read_only(start: Callable[..., ServerProcess], tmp_path: Path) -> None:
     details = requests.get(f"{server.url}/api/runs/details/{run}", headers=headers, timeout=TIMEOUT)
     assert details.json()["status"] == "RUNNING"
     assert server.stop() == 0
+    assert f"next: open {server.url}; for commands that read, paste the two export lines" in server.stderr
 
 
 def test_wildcard_address(start: Callable[..., ServerProcess], tmp_path: Path) -> None:
