@@ -183,3 +183,4 @@ def test_watching(monkeypatch):
         monkeypatch.setattr("pluto_dist.cli.runs.time.sleep", sleep)
         output = printed(server, "runs", "digits", "--watch")
     assert (output.count("first"), output.count("second")) == (2, 1)
+    assert [text.count("first") for text in output.rstrip().split("\n\n")] == [1, 1]

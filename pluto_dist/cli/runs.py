@@ -60,6 +60,8 @@ def runs(*, project: str | None, watch: bool, as_json: bool, **options: Any) -> 
                 _print(found, as_json)
                 if not watch:
                     return
+                if not (as_json or sys.stdout.isatty()):
+                    click.echo()  # between two lists
                 time.sleep(WATCH_SECONDS)
         except KeyboardInterrupt:
             if not watch:
