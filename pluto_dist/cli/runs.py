@@ -53,10 +53,10 @@ def runs(*, project: str | None, watch: bool, as_json: bool, **options: Any) -> 
         try:
             while True:
                 found = list(_found(tracker, chosen, **options))
-                if not found:
-                    click.echo(_nothing(tracker, chosen), err=True)
                 if watch and sys.stdout.isatty():
                     click.clear()
+                if not found:
+                    click.echo(_nothing(tracker, chosen), err=True)
                 _print(found, as_json)
                 if not watch:
                     return
