@@ -66,7 +66,10 @@ class Tracker:
         self.settings = keychain.with_stored_key(loaded)
         self.timeout = timeout
         if self.settings.api_key is None:
-            raise ConfigurationError(f"no API key: set PLUTO_API_KEY to a key of {self.settings.url_api}")
+            raise ConfigurationError(
+                f"no API key: set PLUTO_API_KEY to a key of {self.settings.url_api}; "
+                "`pluto-dist server` is a tracker of your own"
+            )
         self.client = TrackerClient(
             self.settings.url_api, self.settings.url_py, self.settings.api_key, user_agent=user_agent(who)
         )
