@@ -23,6 +23,7 @@ from pluto_dist.identity import Named
 from pluto_dist.lifecycle.plan import Plan
 from pluto_dist.log import logger
 from pluto_dist.rendezvous.run_channel import LEADER, RunChannel
+from pluto_dist.rendezvous.store import StoreAnswerError
 from pluto_dist.rendezvous.store_thread import StoreSilentError
 
 JOIN_GRACE = 10.0  # a rank that has not called init() so long after the run was created is not waited for
@@ -78,8 +79,9 @@ class ShutdownStep:
         except ExchangeError as error:
             logger.debug("the other ranks cannot be asked at the end: %s", error)
             # What several ranks keep of one run becomes one run, and of several failures the earliest is on record. A
-            # store that has ended was that of a rank which has told its failure; one that is silent has told nothing.
-            is_untold = isinstance(error, StoreSilentError) and status != "COMPLETED"
+            # store that has ended was that of a rank which has told its failure; one that is silent, or answers
+            # garbage, has told nothing.
+            is_untold = isinstance(error, (StoreSilentError, StoreAnswerError)) and status != "COMPLETED"
             return self.is_owner or not in_tracker or is_untold
 
     def await_others(self, status: str) -> bool:

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 PREFIX = "pluto_dist"
 _BATCH = 100  # keys in one request
-# torch.distributed.DistError and all below it; the others come of an answer that is none, which C++ takes for lengths.
-_FAILURES = (RuntimeError, ValueError, IndexError, OverflowError, MemoryError)
+_NO_ANSWER = (ValueError, IndexError, OverflowError, MemoryError)  # what C++ raises that takes garbage for lengths
 VALUE_LIMIT = (1 << 20) + 1  # bytes of a value that are looked at: one more than a message may have
+
+
+class StoreAnswerError(ExchangeError):
+    """The store answered what no store answers: what is behind its address is not the ranks' store, or not any more."""
 
 
 class Store(Protocol):
@@ -107,7 +110,10 @@ class TorchStore:
         self._waited_for, self._pause = "", 0.0
 
     def compare_set(self, key: str, expected: str, desired: str) -> str:
-        return _text(self._call("compare_set", key, expected, desired))
+        value = _text(self._call("compare_set", key, expected, desired))
+        if not value and not expected and desired:
+            raise StoreAnswerError(f"the store that the ranks share has not set {key!r}, and says that it is not set")
+        return value
 
     def set(self, key: str, value: str) -> None:
         self._call("set", key, value)
@@ -154,7 +160,9 @@ class TorchStore:
                 return self._thread.call(getattr(store, method), *arguments)
             with torch_call():
                 return getattr(store, method)(*arguments)
-        except _FAILURES as error:
+        except _NO_ANSWER as error:
+            raise StoreAnswerError(f"the store that the ranks share answers garbage: {error}") from error
+        except RuntimeError as error:  # torch.distributed.DistError and all below it
             raise ExchangeError(f"the store that the ranks share is gone: {error}") from error
 
 
