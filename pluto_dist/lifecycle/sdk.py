@@ -17,6 +17,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -70,13 +71,13 @@ class Attached:
     """An SDK run, whose settings have the key: no variable of this package refers to it but through this.
 
     Args:
-        op: what ``pluto.init()`` returned.
+        op: returns what ``pluto.init()`` returned; in C, for a frame of Python would have it among its variables.
     """
 
     __slots__ = ("op",)
 
-    def __init__(self, op: Any) -> None:
-        self.op: Callable[[], Any] = lambda: op
+    def __init__(self, op: Callable[[], Any]) -> None:
+        self.op = op
 
     def disable_end(self) -> Attached:
         """Make the SDK's ``finish()``, also as its exit hook, close without ending the run."""
@@ -135,4 +136,4 @@ def attach(plan: Plan, run_id: str, *, samples: bool, arguments: dict[str, Any])
     defaults = {"project": plan.request.project_name, "dir": str(folder), "run_id": run_id, "resume": True}
     if "dir" not in given:
         folder.mkdir(parents=True, exist_ok=True)
-    return Attached(pluto.init(settings=settings, **{**defaults, **given})).disable_end()
+    return Attached(repeat(pluto.init(settings=settings, **{**defaults, **given})).__next__).disable_end()
