@@ -266,10 +266,10 @@ def _launch(folder: Path) -> None:
 
 
 def job(case: dict[str, Any]) -> None:
-    """A small training: its last line says that it is over."""
-    import pluto_dist
+    """A small training: its last line says that it is over, and with what result."""
+    from training import Training, package
 
-    scenario, mode = case["scenario"], None
+    training, scenario, mode = Training(), case["scenario"], None
     if scenario == "worker":
         _launch(Path(case["folder"]))
     if scenario == "outage":
@@ -281,15 +281,16 @@ def job(case: dict[str, Any]) -> None:
     if scenario != "launcher":
         install(case)
     _meanwhile(case, "before init()")
-    run = pluto_dist.init(project=case["project"], config={"lr": 1}, mode=mode)  # type: ignore[arg-type]
+    run = package().init(project=case["project"], config={"lr": 1}, mode=mode)
     if scenario == "outage":
         _relay(case["port"], target)
     _meanwhile(case, "after init()")
+    training.steps(100)
     run.update_config({"loss": 0.5})
     _meanwhile(case, "after update_config()")
     run.finish()
     _meanwhile(case, "after finish()")
-    print("the training is over", flush=True)
+    print(f"the training is over: {training}", flush=True)
 
 
 def _meanwhile(case: dict[str, Any], moment: str) -> None:
@@ -330,7 +331,8 @@ def _case(case: dict[str, Any]) -> None:
     os.close(output)
     os.environ.update(case["environ"])
     os.chdir(folder)
-    (_supervised if case["scenario"] == "launcher" else job)(case)
+    under_launcher = case["scenario"] == "launcher" and "WITHOUT" not in os.environ
+    (_supervised if under_launcher else job)(case)
 
 
 def _end(work: Callable[[dict[str, Any]], None], case: dict[str, Any], leave: Callable[[int], Any] = os._exit) -> None:
@@ -349,6 +351,7 @@ def _end(work: Callable[[dict[str, Any]], None], case: dict[str, Any], leave: Ca
 
 def main() -> None:
     import torch.distributed  # noqa: F401  # as a training does
+    import training  # noqa: F401
 
     import pluto_dist.api  # noqa: F401
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -21,6 +22,7 @@ import failing
 from failing import ERRNOS
 from offline import spool_of
 from running import NO_RESOLVER, Tracker
+from training import result_of
 
 from pluto_dist.client.offline import queue
 from pluto_dist.client.offline.sync import sync
@@ -49,7 +51,8 @@ class Result:
     """What became of one case.
 
     Attributes:
-        where: "tracker", "spool", "told" (a warning says that the run, or its end, is lost), or what is wrong.
+        where: "tracker", "spool", "told" (a warning says that the run, or its end, is lost), "" without this package,
+            or what is wrong.
     """
 
     scenario: str
@@ -58,10 +61,17 @@ class Result:
     where: str
     output: str = ""
     name: str = ""
+    code: int = 0
+    seconds: float = 0.0
 
     @property
     def is_good(self) -> bool:
         return self.where in ("tracker", "spool", "told")
+
+    @property
+    def training(self) -> tuple[int, str]:
+        """The exit code, and the training's result."""
+        return self.code, result_of(self.output)
 
 
 @dataclass
@@ -97,9 +107,10 @@ class Table:
         *,
         fails: str = "file",
         state: State | None = None,
+        without: bool = False,
         **more: str,
     ) -> Result:
-        """One case: what fails where, or the state that its folder is in."""
+        """One case: what fails where, or the state that its folder is in; also ``without`` this package."""
         with self.lock:
             self.count += 1
             name = f"{scenario}-{self.count}"
@@ -114,13 +125,18 @@ class Table:
                 "scenario": scenario, "site": site, "errno": getattr(errno, error, 0), "fails": fails, "project": name,
                 "folder": str(folder), "port": port, "environ": own, **more, **changed,
             }  # fmt: skip
+            if without:
+                case["environ"] = {**case["environ"], "WITHOUT": "1"}
             zygote = self.zygotes.get()
+            began = time.monotonic()
             try:
                 code = zygote.run(case)
             finally:
                 self.zygotes.put(zygote)
+            seconds = time.monotonic() - began
         output = (folder / "output").read_text()
-        return Result(scenario, site, error, self._where(case, code, output), output, name)
+        where = "" if without else self._where(case, code, output)
+        return Result(scenario, site, error, where, output, name, code, seconds)
 
     def _where(self, case: dict[str, Any], code: int, output: str) -> str:
         """Where the run of a case is; or what is wrong."""

@@ -92,6 +92,8 @@ RANK = """
 import atexit, os, signal, sys, time
 from pathlib import Path
 import torch.distributed
+from training import Training
+training = Training()
 atexit.register(lambda: note("over", time.time()))  # the last of all, before Python takes torch down
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
 folder, place, way = Path(os.environ["CONTROL"]), os.environ["PLACE"], os.environ["WAY"]
@@ -142,6 +144,8 @@ time.sleep(0.2)
 at("before update_config")
 timed("update_config", lambda: run.update_config({"a": 1}))
 at("in training")
+training.steps(100)
+print(training, flush=True)
 time.sleep(60 if way == "is stopped" else 2 + 2 * int(os.environ["SECONDS"]) if place == "in training" else 0)
 at("before the end")
 if place == "in finish":
@@ -327,6 +331,7 @@ class StoreHost:
             "PLUTO_PROJECT": f"job-{self.jobs}",
             "PLUTO_DIR": str(self.folder / f"state of {host.name}"),
             "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parent),
         }
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PLUTO_", "PET_"))}
         inside = ["ip", "netns", "exec", host.namespace, "unshare", "--uts", "sh", "-c", 'hostname "$0"; exec "$@"']

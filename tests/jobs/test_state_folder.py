@@ -102,13 +102,18 @@ def _states() -> dict[str, State]:
 STATES = _states()
 
 
+def cases_of_states(table: Table, scenario: str) -> list[dict[str, Any]]:
+    """Each state of the folder."""
+    table.sites(scenario)
+    return [{"scenario": scenario, "site": name, "state": state} for name, state in STATES.items()]
+
+
 @pytest.mark.parametrize(
     "scenario", ["offline", *(pytest.param(each, marks=pytest.mark.exhaustive) for each in ("launcher", "outage"))]
 )
 def test_a_folder_that_cannot_be_used(table: Table, scenario: str):
     """One warning says what is lost, and nothing else is: the run is in the tracker, or on disk."""
-    table.sites(scenario)
-    results = table.run_all([{"scenario": scenario, "site": name, "state": state} for name, state in STATES.items()])
+    results = table.run_all(cases_of_states(table, scenario))
     print(shown(results))
     assert all(result.is_good for result in results)
 
