@@ -245,7 +245,7 @@ class StoreHost:
             (self.control / "hold").write_text(str(moment.message))
         measured = self._start(self.hosts[0], rank, moment, more | {"MEASURED": "1"})
         try:
-            wait_for(lambda: (self.control / "at").exists() or measured.poll() is not None, str(moment), 60)
+            wait_for(lambda: (self.control / "at").exists() or measured.poll() is not None, str(moment), 180)
             assert measured.poll() is None, f"the rank ended before this moment: {moment}"
             self.begin(fault)
             (self.control / "go").touch()
@@ -257,7 +257,7 @@ class StoreHost:
             signalled = time.time()
             if moment.signal is not None:
                 measured.send_signal(moment.signal)
-            output, _ = measured.communicate(timeout=120)
+            output, _ = measured.communicate(timeout=240)
             ended = time.time()
         finally:
             self.end(fault)

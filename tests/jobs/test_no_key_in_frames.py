@@ -68,7 +68,7 @@ class Watched:
         """The job; fails if a frame had the key, or if the output has it."""
         paths = (WATCHER, Path(__file__).parent, Path(__file__).parents[1], environ.get("PYTHONPATH", ""))
         more = {"PYTHONPATH": os.pathsep.join(map(str, paths)), "WATCHED": str(self.reports)}
-        job = self.torchrun.finish(self.torchrun.start_command(command, environ | more), 200)
+        job = self.torchrun.finish(self.torchrun.start_command(command, environ | more), 400)
         lines = [line for file in self.reports.glob("*.txt") for line in file.read_text().splitlines()]
         assert not [line for line in lines if not line.startswith("frames ")], job.output
         assert sum(int(line.split()[1]) for line in lines if line.startswith("frames ")) > 100, job.output
@@ -191,6 +191,7 @@ def test_a_key_of_the_keychain(watched: Watched, environ: dict[str, str], tmp_pa
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(600)  # each line of the SDK's imports is watched
 def test_the_sdk(watched: Watched, environ: dict[str, str]):
     """Its settings have the key; they are in no frame of ours."""
     paths = os.pathsep.join((str(Path(pluto_dist.__file__).parents[1]), str(Path(requests.__file__).parents[1])))
