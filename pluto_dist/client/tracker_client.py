@@ -381,9 +381,12 @@ def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
+_chance = random.SystemRandom()  # the generator of the module `random` is the script's, which may have seeded it
+
+
 def _backoff(tries: int) -> float:
     """Seconds to wait after so many earlier tries: none at first, then doubled up to 8 s, with jitter."""
-    return min(8.0, 0.2 * 2.0 ** min(tries, 8) + 0.5 * random.random()) if tries else 0.0
+    return min(8.0, 0.2 * 2.0 ** min(tries, 8) + 0.5 * _chance.random()) if tries else 0.0
 
 
 class _TryAgainError(Exception):

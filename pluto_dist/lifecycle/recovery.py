@@ -104,9 +104,12 @@ def _await_recovery(context: RankContext) -> Outcome | None:
     return None
 
 
+_chance = random.SystemRandom()  # the generator of the module `random` is the script's, which may have seeded it
+
+
 def _pauses() -> Iterator[float]:
     """Growing pauses, different on every rank: ten thousand ranks may poll one store."""
     pause = FIRST_PAUSE
     while True:
-        yield pause * random.uniform(0.75, 1.25)
+        yield pause * _chance.uniform(0.75, 1.25)
         pause = min(LONGEST_PAUSE, pause * 2)

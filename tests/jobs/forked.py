@@ -76,12 +76,18 @@ class Result:
 
 @dataclass
 class Table:
-    """Runs the cases of a test, several at a time."""
+    """Runs the cases of a test, several at a time.
+
+    Attributes:
+        usual: how many lines of this package a case prints in which nothing fails, by scenario.
+        training: the result without this package.
+    """
 
     tracker: Tracker
     folder: Path
     zygotes: SimpleQueue[Zygote] = field(default_factory=SimpleQueue)
     usual: dict[str, int] = field(default_factory=dict)
+    training: str = ""
     count: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -90,6 +96,7 @@ class Table:
         result = self.run(scenario, fails=fails)
         assert result.where == ("spool" if scenario == "offline" else "tracker"), result
         self.usual[scenario] = len(said(result.output))
+        self.training = self.training or result_of(self.run(scenario, without=True).output)
         files = self.folder.glob(f"{result.name}/sites-*.json")
         found = sorted({site for file in files for site in json.loads(file.read_text())})
         assert len(found) > 2, found
@@ -142,6 +149,8 @@ class Table:
         """Where the run of a case is; or what is wrong."""
         if code or "the training is over" not in output or "Traceback" in output:
             return f"exit code {code}"
+        if self.training and result_of(output) != self.training:
+            return "another result than without this package"
         lost = [line for line in said(output) if "lost" in line or "without a run" in line]
         more = len(said(output)) - self.usual.get(case["scenario"], 9) - ("is lost: neither" in output)
         if more > 1:

@@ -316,6 +316,17 @@ def test_no_drawers(path):
     assert not re.search(r"\b(master|main_process|process_index)\b", path.read_text(encoding="utf-8"))
 
 
+def test_the_scripts_generator_is_left_alone():
+    """A script seeds `random`: whatever else draws from it changes the training's result."""
+    found = {
+        (path.name, name)
+        for path in FILES
+        if re.search(r"^\s*import random$", text := path.read_text(), re.MULTILINE)
+        for name in re.findall(r"\brandom\.(\w+)", text)
+    }
+    assert {name for _, name in found} == {"SystemRandom"}, found
+
+
 def test_one_place_reads_digits():
     """Text becomes a number by parse_digits: isdigit() takes what int() refuses, and int() refuses long numbers."""
     found = {

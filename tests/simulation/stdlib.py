@@ -235,6 +235,7 @@ def installed(world: World, seed: int) -> Iterator[None]:
     replace(random, "uniform", chance.uniform)
     replace(random, "random", chance.random)
     replace(random, "randint", chance.randint)
+    replace(random.SystemRandom, "random", lambda _: chance.random())
     replace(secrets, "token_hex", lambda size=16: chance.randbytes(size).hex())
     replace(secrets, "choice", chance.choice)
     real = {name: getattr(os, name) for name in ("getpid", *_FILE_CALLS)}
