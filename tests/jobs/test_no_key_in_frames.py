@@ -195,7 +195,8 @@ def test_a_key_of_the_keychain(watched: Watched, environ: dict[str, str], tmp_pa
 def test_the_sdk(watched: Watched, environ: dict[str, str]):
     """Its settings have the key; they are in no frame of ours."""
     paths = os.pathsep.join((str(Path(pluto_dist.__file__).parents[1]), str(Path(requests.__file__).parents[1])))
-    job = watched([str(python_with_sdk()), watched.torchrun.write(SDK)], {**environ, "PYTHONPATH": paths})
+    more = {"PYTHONPATH": paths, "PLUTO_DIST_TIMEOUT": "120"}  # each line is watched, which takes a while
+    job = watched([str(python_with_sdk()), watched.torchrun.write(SDK)], environ | more)
     assert job.returncode == 0, job.output
 
 
