@@ -32,6 +32,10 @@ class _KeyedConnection(HTTPConnection):
     connections: weakref.WeakSet[HTTPConnection]
     _is_at_head = False
 
+    def __str__(self) -> str:
+        """As urllib3's own from 2.6 on; before, its errors show the address of the object."""
+        return f"HTTPConnection(host={self.host!r}, port={self.port!r})"
+
     def connect(self) -> None:
         self.connections.add(self)
         super().connect()

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import requests
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
 from pluto_dist.client import responses
@@ -366,14 +367,26 @@ class TrackerClient:
             ) from error
 
     def _unreachable(self, url: str, error: Exception) -> TrackerUnavailableError:
-        cause = error.args[0] if error.args else error
-        text = str(getattr(cause, "reason", cause)) or type(error).__name__
-        reason = self._key.masked(text).rpartition("): ")[2]  # without urllib3's "HTTPConnection(host=...): "
+        reason = self._key.masked(_words(error)) or type(error).__name__
         variable = "PLUTO_URL_PY" if url == self._url_py + HEARTBEAT_PATH else "PLUTO_URL_API"
         return TrackerUnavailableError(
             f"{responses.origin(url)} cannot be reached ({reason[:300]}).\n"
             f"Check {variable}, and HTTPS_PROXY and NO_PROXY if there is a proxy."
         )
+
+
+def _words(error: Exception) -> str:
+    """What went wrong, without the connections and pools that requests and urllib3 name in it.
+
+    >>> from urllib3.exceptions import ProtocolError
+    >>> _words(requests.ConnectionError(ProtocolError("Connection aborted.", ConnectionResetError(104, "by peer"))))
+    'Connection aborted: [Errno 104] by peer'
+    """
+    cause = error.args[0] if error.args else error
+    cause = getattr(cause, "reason", cause)
+    parts = cause.args if isinstance(cause, HTTPError) else (cause,)
+    words = [str(part).rpartition("): ")[2].rstrip(".") for part in parts if not isinstance(part, HTTPConnection)]
+    return ": ".join(words)
 
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from email.utils import formatdate
 from typing import Any
 
 import pytest
+from urllib3.connection import HTTPConnection
 
 from client.misbehaving import (
     RUN,
@@ -242,6 +245,42 @@ def test_nobody_listens(client_of):
     assert 0.2 < time.monotonic() - began < 8
     assert url in str(caught.value)
     assert "PLUTO_URL_API" in str(caught.value)
+
+
+@contextmanager
+def refuses() -> Iterator[str]:
+    """An address that refuses connections."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, not listening
+        yield f"127.0.0.1:{closed.getsockname()[1]}"
+
+
+@contextmanager
+def never_accepts() -> Iterator[str]:
+    """An address whose queue of connections is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as stack:
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("way", [refuses, never_accepts, "a proxy"], ids=["refused", "no answer", "a proxy"])
+def test_an_error_names_no_object(client_of, monkeypatch, way, scheme):
+    """The error names host and port, and what failed; no object and its address, whatever urllib3 is installed."""
+    monkeypatch.delattr(HTTPConnection, "__str__", raising=False)  # urllib3 has it from 2.6 on
+    with (refuses if way == "a proxy" else way)() as address:
+        url = f"{scheme}://{address}"
+        if way == "a proxy":
+            url = f"{scheme}://tracker.invalid"
+            monkeypatch.setenv(f"{scheme}_proxy", f"http://{address}")
+        with pytest.raises(TrackerUnavailableError) as caught:
+            client_of(url).create(REQUEST, deadline=soon(1.5), retry=False)
+    assert " at 0x" not in str(caught.value)
+    words = {refuses: "Connection refused", never_accepts: "timed out", "a proxy": "proxy: Failed to establish"}
+    assert re.match(rf"{re.escape(url)} cannot be reached \([^()]*{words[way]}", str(caught.value))
 
 
 def test_a_deadline_in_the_past_still_ends(client_of):
