@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import requests
-from urllib3.exceptions import InvalidHeader
+from urllib3.exceptions import InvalidHeader, ProtocolError
 from urllib3.util.retry import Retry
 
 from pluto_dist.contract.secret import Secret
@@ -41,12 +41,19 @@ class Answer:
 
     @classmethod
     def read(cls, response: requests.Response, limit: int, key: Secret) -> Answer:
-        """The answer, with at most ``limit`` bytes of its body."""
+        """The answer, with at most ``limit`` bytes of its body.
+
+        Raises:
+            ProtocolError: the body ended before its length; urllib3 1.26 does not say so.
+        """
 
         def header(name: str) -> str:
             return key.masked(response.headers.get(name, ""))
 
-        content = key.masked_bytes(response.raw.read(limit, decode_content=True))
+        body = response.raw.read(limit, decode_content=True)
+        if len(body) < limit and (missing := response.raw.length_remaining):
+            raise ProtocolError(f"Connection broken: {missing} bytes of the answer are missing")
+        content = key.masked_bytes(body)
         media_type = header("Content-Type").partition(";")[0].strip().lower()
         return cls(response.status_code, content, header("Date"), header("Retry-After"), header("Location"), media_type)
 

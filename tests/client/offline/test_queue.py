@@ -219,7 +219,7 @@ def test_a_disk_that_is_full(tmp_path):
 def _hold(root: Path, ready: Any, end: Any) -> None:
     with RunQueue(root, NAME).locked(5) as mine:
         ready.set() if mine else None
-        end.wait(30)
+        end.wait(120)
 
 
 def test_one_sender_at_a_time(root):
@@ -230,7 +230,7 @@ def test_one_sender_at_a_time(root):
     ready, end = context.Event(), context.Event()
     holder = context.Process(target=_hold, args=(root, ready, end))
     holder.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     with spooled.locked(0.2) as mine:
         assert mine is False
     os.kill(holder.pid, signal.SIGKILL)
