@@ -7,6 +7,7 @@ a tracker's answer gets to a terminal.
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
@@ -56,6 +57,12 @@ class _StderrHandler(_Handler):
     @property
     def stream(self) -> TextIO:  # type: ignore[override]  # StreamHandler keeps it as an attribute
         return sys.stderr
+
+
+@functools.cache
+def lacking(name: str, effect: str) -> None:
+    """Log at debug level, once, that this version of something has no ``name``, and what happens without it."""
+    logger.debug("%s is not there: %s", name, effect)
 
 
 def set_up() -> None:

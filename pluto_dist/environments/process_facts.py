@@ -110,7 +110,7 @@ def is_spawned(environ: Mapping[str, str]) -> bool:
 
 
 def _starts_ranks() -> bool:
-    # torch.multiprocessing.spawn._wrap is the target of every process that these two start (torch 2.4 to 2.13).
+    # torch.multiprocessing.spawn._wrap is the target of every process that these two start (torch 2.5 to 2.13).
     target = getattr(multiprocessing.current_process(), "_target", None)
     return getattr(target, "__module__", None) == "torch.multiprocessing.spawn"
 

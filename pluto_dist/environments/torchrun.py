@@ -15,6 +15,7 @@ from pluto_dist.environments.process_facts import ProcessFacts
 from pluto_dist.environments.topology import Topology, node_place
 from pluto_dist.environments.variables import master_address, rank_and_world, seen, whole_number
 from pluto_dist.errors import LauncherError
+from pluto_dist.log import lacking
 
 FOLDER_VARIABLE = "PLUTO_DIST_LAUNCH_FOLDER"  # set by `pluto-dist run` for its workers
 SUPERVISOR_VARIABLE = "PLUTO_DIST_SUPERVISOR"
@@ -118,4 +119,6 @@ def _attempt_folder(error_file: str) -> str | None:
     path = PurePath(error_file)
     if path.is_absolute() and path.name == "error.json" and path.parent.parent.name.startswith("attempt_"):
         return str(path.parent.parent)
+    if path.is_absolute() and path.suffix:
+        lacking("attempt_N/RANK/error.json in torch's folder", "TORCHELASTIC_RESTART_COUNT alone tells attempts apart")
     return None

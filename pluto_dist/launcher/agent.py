@@ -1,6 +1,6 @@
 """Runs the job: torch's elastic agent in this process, and the report of how it ended.
 
-Starts the agent through the entry points that torchrun itself uses (torch 2.4 to 2.13). Exit code and report are
+Starts the agent through the entry points that torchrun itself uses (torch 2.5 to 2.15). Exit code and report are
 torchrun's: the report of a failure is printed once, without a traceback of this process, and then one line of ours.
 """
 
@@ -14,10 +14,12 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -27,10 +29,10 @@ from pluto_dist.contract.failure import Failure, now_ms
 from pluto_dist.environments.process_facts import process_name
 from pluto_dist.environments.torchrun import FOLDER_VARIABLE, SUPERVISOR_VARIABLE, TRACKER_VARIABLE
 from pluto_dist.launcher import root_cause
-from pluto_dist.launcher.command import WRAPPER
+from pluto_dist.launcher.command import WRAPPER, not_this_torch
 from pluto_dist.launcher.oom import OomKillCounts, count_oom_kills
 from pluto_dist.launcher.supervisor import Supervisor
-from pluto_dist.log import logger
+from pluto_dist.log import lacking, logger
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.worker_reports import read_failure, read_run
 from pluto_dist.settings.settings import Settings
@@ -53,25 +55,22 @@ def run(parsed: argparse.Namespace, settings: Settings) -> None:
         SystemExit: the job failed, was stopped by a signal, or its run was cancelled in the tracker.
         Exception: whatever else torchrun raises.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
-    from torch.distributed.run import run as torchrun
-
+    elastic = _elastic()
     host, kills = socket.gethostname(), count_oom_kills()
     is_online = settings.mode == "online" and settings.api_key is not None
     with _folder(settings.url_api if is_online else "") as folder:
         supervisor = _supervisor(folder, settings, host)
         try:
-            record(torchrun)(parsed)
-        except ChildFailedError as error:
+            elastic.record(elastic.run)(parsed)
+        except elastic.ChildFailedError as error:
             failure = _root_cause(error, folder, host, kills)
             first = supervisor.end("FAILED", failure) or failure
             sys.stderr.write(_torchruns_report(error, parsed))
             sys.exit(_report(supervisor, first))
-        except SignalException as error:
+        except elastic.SignalException as error:
             if supervisor.cancelled:
                 sys.exit(_cancelled(supervisor))
-            failure = Failure(f"{error.sigval.name} to the launcher", host, at_ms=now_ms())
+            failure = Failure(f"{_signal_of(error)} to the launcher", host, at_ms=now_ms())
             supervisor.end("TERMINATED", failure)
             sys.exit(_report(supervisor, failure))
         except Exception as error:  # whatever it is goes on to the caller, after the run is ended
@@ -81,6 +80,21 @@ def run(parsed: argparse.Namespace, settings: Settings) -> None:
         failed = supervisor.end("COMPLETED")
         if supervisor.run is not None and supervisor.run.owns:
             _report(supervisor, failed)
+
+
+def _elastic() -> Any:
+    """What torchrun itself starts, and the errors that it ends with.
+
+    Raises:
+        SystemExit: this torch lacks one of them.
+    """
+    try:
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
+        from torch.distributed.run import run
+    except ImportError as error:
+        raise not_this_torch(error) from error
+    return SimpleNamespace(SignalException=SignalException, ChildFailedError=ChildFailedError, record=record, run=run)
 
 
 def _supervisor(folder: NodeState, settings: Settings, host: str) -> Supervisor:
@@ -135,21 +149,38 @@ def _root_cause(error: ChildFailedError, folder: NodeState, host: str, kills: Oo
 
 def _failure(rank: int, failure: ProcessFailure, host: str) -> Failure:
     """How a worker failed, with the exception and traceback of torch's error file, if it left one."""
-    data = failure.error_file_data
+    data = _read(failure, "error_file_data", {})
     inner = data.get("message") if isinstance(data, dict) else None
     reason = trace = ""
     if isinstance(inner, dict):
         extra = inner.get("extraInfo")
         trace = str((extra.get("py_callstack") if isinstance(extra, dict) else None) or "")[-2500:]
-        reason = str(inner.get("message", failure.message))[:500]
-    return Failure(reason, host, rank, _time_of(failure), failure.exitcode, trace)
+        reason = str(inner.get("message", _read(failure, "message", "")))[:500]
+    return Failure(reason, host, rank, _time_of(failure), _read(failure, "exitcode", None), trace)
 
 
 def _time_of(failure: ProcessFailure) -> int:
     """When a worker failed, in ms: the time of its error file, since torch's own is in whole seconds."""
+    file = _read(failure, "error_file", None)
     with suppress(OSError):  # no error file: it was killed
-        return Path(failure.error_file).stat().st_mtime_ns // 1_000_000
-    return int(1000 * failure.timestamp)
+        if file:
+            return Path(file).stat().st_mtime_ns // 1_000_000
+    return int(1000 * _read(failure, "timestamp", time.time()))
+
+
+def _read(failure: ProcessFailure, field: str, default: Any) -> Any:
+    """A field of torch's record of a failure; it is none of torch's public interface."""
+    if not hasattr(failure, field):
+        lacking(f"ProcessFailure.{field}", "the root cause of a failure is less exact")
+    return getattr(failure, field, default)
+
+
+def _signal_of(error: Exception) -> str:
+    """The name of the signal that torch's agent turned into ``error``."""
+    if not hasattr(error, "sigval"):
+        lacking("SignalException.sigval", "the report names no signal")
+        return "a signal"
+    return str(error.sigval.name)
 
 
 @contextmanager

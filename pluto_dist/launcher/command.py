@@ -17,10 +17,21 @@ WRAPPER = "pluto_dist"
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """torchrun's view of ``arguments``; exits with its usage message where they are wrong."""
-    from torch.distributed.run import get_args_parser
+    try:
+        from torch.distributed.run import get_args_parser
+    except ImportError as error:
+        raise not_this_torch(error) from error
 
     parsed: argparse.Namespace = get_args_parser().parse_args(list(arguments))
     return parsed
+
+
+def not_this_torch(error: ImportError) -> SystemExit:
+    """The end of a launcher whose torch lacks what it starts the agent with."""
+    return SystemExit(
+        f"pluto-dist run cannot start this torch's torchrun: {error}\n"
+        "Start the same with: torchrun [TORCHRUN OPTIONS] -m pluto_dist [OPTIONS] SCRIPT [ARGS]"
+    )
 
 
 def why_not_wrapped(parsed: argparse.Namespace) -> str | None:

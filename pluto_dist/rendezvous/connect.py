@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from pluto_dist.environments.context import LaunchContext
 from pluto_dist.environments.topology import Topology
 from pluto_dist.errors import ExchangeError, NoSharedRunError
+from pluto_dist.log import lacking
 from pluto_dist.rendezvous.file_store import FileStore
 from pluto_dist.rendezvous.node_state import NodeState
 from pluto_dist.rendezvous.store import LocalStore, Store, TorchStore
@@ -71,8 +72,9 @@ def connect(
         return TorchStore(_client(*context.store_address, deadline), topology.world_size, StoreThread(stop))
     if topology.world_size == 1:
         return (FileStore.create() if context.launcher == "single" else None) or LocalStore()
-    if process_group() is not None and context.hosted_address not in _hosted:
-        return TorchStore(_beside_default(deadline), topology.world_size, StoreThread(stop))
+    is_torchs = process_group() is not None and context.hosted_address not in _hosted
+    if is_torchs and (store := _default_store()) is not None:
+        return TorchStore(_beside(store, deadline), topology.world_size, StoreThread(stop))
     if context.hosted_address is not None:
         return _connect_to_rank_zero(lambda: context.hosted_address, context, slot, deadline, stop)
     if context.is_on_one_node and folder.is_persistent:
@@ -179,10 +181,18 @@ def _client(host: str, port: int, deadline: float) -> torch.distributed.Store:
 
 def _tcp_store(host: str, port: int, seconds: float, *, hosts: bool) -> torch.distributed.TCPStore:
     with torch_call():
+        import torch
         import torch.distributed as dist
 
         timeout = timedelta(seconds=seconds)
-        return dist.TCPStore(host, port, None, hosts, timeout, wait_for_workers=False, multi_tenant=hosts)
+        sharing = {"multi_tenant": True} if hosts else {}
+        try:
+            return dist.TCPStore(host, port, None, hosts, timeout, wait_for_workers=False, **sharing)
+        except TypeError as error:  # an argument is gone: init_process_group would find its port taken
+            raise ExchangeError(
+                f"torch {torch.__version__} does not make the ranks' shared store: {_first_line(error)}\n"
+                "Start the script with torchrun, or call pluto_dist.init() after init_process_group()."
+            ) from error
 
 
 def _patience(deadline: float) -> float:
@@ -190,13 +200,24 @@ def _patience(deadline: float) -> float:
     return max(1.0, min(CONNECT_SECONDS, deadline - time.monotonic()))
 
 
-def _beside_default(deadline: float) -> torch.distributed.Store:
-    """The default process group's store, by a client of its own."""
-    import torch.distributed as dist
-    from torch.distributed.distributed_c10d import _get_default_store
+def _default_store() -> torch.distributed.Store | None:
+    """The default process group's store; ``None`` if this torch does not give it."""
+    try:
+        from torch.distributed.distributed_c10d import _get_default_store
+    except ImportError:  # torch has no public name for it (2.5 to 2.15)
+        lacking("torch.distributed.distributed_c10d._get_default_store", "rank 0 hosts a store of our own")
+        return None
+    return _get_default_store()
 
-    store = _get_default_store()  # torch has no public name for it (2.4 to 2.13)
+
+def _beside(store: torch.distributed.Store, deadline: float) -> torch.distributed.Store:
+    """``store``, by a client of its own."""
+    import torch.distributed as dist
+
     while isinstance(store, dist.PrefixStore):
+        if not hasattr(store, "underlying_store"):
+            lacking("PrefixStore.underlying_store", "a wait of torch's in the store delays this rank's messages")
+            return store
         store = store.underlying_store
     if isinstance(store, dist.TCPStore):
         return _client(store.host, store.port, deadline)

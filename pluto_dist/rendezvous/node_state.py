@@ -4,7 +4,7 @@ A store may end with the rank or the agent that hosts it; what names the launch 
 launch's token, the tracker's number of its run and the last failure in a folder that only its own agent's workers find:
 
 - the folder that the agent made for itself, of mode 0700, three levels above TORCHELASTIC_ERROR_FILE: torchrun makes
-  one per agent and keeps it over attempts (torch 2.4 to 2.13);
+  one per agent and keeps it over attempts (torch 2.5 to 2.13);
 - without one (``--log-dir=/dev/null``, mpirun, srun): a folder of this user's, named after the agent, which is the
   nearest ancestor process that lacks this worker's variables.
 

@@ -169,6 +169,6 @@ class TorchStore:
 def _text(value: bytes) -> str:
     """A value as text; of one that is longer than any message the rest is left out.
 
-    torch's server takes values of up to 8 MiB (TCPStore with libuv, 2.4 to 2.13), which a client reads whole.
+    torch's server takes values of up to 8 MiB (TCPStore with libuv, 2.5 to 2.13), which a client reads whole.
     """
     return value[:VALUE_LIMIT].decode(errors="replace")

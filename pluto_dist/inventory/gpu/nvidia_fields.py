@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from pluto_dist.log import lacking
 from pluto_dist.serialization.text import record_text
 
 MAX_NVLINKS = 36  # NVML_NVLINK_MAX_LINKS; an H100 or B200 has 18
@@ -27,6 +28,7 @@ THROTTLE_REASONS = {
 }
 """Bits of nvmlClocksEventReasons that indicate a fault; idle, power cap and application clocks are left out."""
 FABRIC_COMPLETED = 3  # NVML_GPU_FABRIC_STATE_COMPLETED
+FABRIC_STRUCTURE = "c_nvmlGpuFabricInfo_v2_t"  # not in 12.575, whose structure has another size; in 13.615
 
 
 class Device(Protocol):
@@ -118,8 +120,9 @@ def _fabric(device: Device) -> dict[str, Any]:
     """
     import ctypes  # pynvml has imported it
 
-    structure = getattr(device.nvml, "c_nvmlGpuFabricInfo_v2_t", None)  # missing before nvidia-ml-py 12.560
+    structure = getattr(device.nvml, FABRIC_STRUCTURE, None)
     if structure is None:
+        lacking(f"pynvml.{FABRIC_STRUCTURE}", "no NVLink fabric (GB200) is recorded; install a newer nvidia-ml-py")
         return {}
     info = structure()
     if device.read("nvmlDeviceGetGpuFabricInfoV", ctypes.byref(info)) is None or info.state != FABRIC_COMPLETED:

@@ -14,6 +14,7 @@ from typing import Any
 from pluto_dist.inventory import gpu
 from pluto_dist.inventory.gpu.vendor import TorchBackend
 from pluto_dist.inventory.safe_read import value_or_none
+from pluto_dist.log import lacking
 from pluto_dist.serialization.text import record_text
 
 
@@ -53,8 +54,16 @@ def _uuid(torch: Any, current: int, local_rank: int | None) -> str | None:
     initialized = (each for each in backends if len(backends) > 1 and each[1].is_initialized())
     backend, module = next(initialized, backends[0])
     has_context = getattr(getattr(torch, "_C", None), backend.has_context or "", None)
+    if has_context is None and backend.has_context is not None:
+        lacking(f"torch._C.{backend.has_context}", "a script that sets no device counts as on cuda:LOCAL_RANK")
     device = _device(module, has_context, current, local_rank)
-    return None if device is None else record_text(str(module.get_device_properties(device).uuid))
+    if device is None:
+        return None
+    properties = module.get_device_properties(device)
+    if not hasattr(properties, "uuid"):  # torch.cuda's before 2.5.1
+        lacking("the uuid of torch's device properties", "each rank counts as on its entry of the visible devices")
+        return None
+    return record_text(str(properties.uuid))
 
 
 def _device(module: Any, has_context: Any, current: int, local_rank: int | None) -> int | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from pathlib import Path
 
+import pynvml
 import pytest
 
 from fakenvml.node import FakeNode
-from pluto_dist.inventory.gpu import nvidia
+from pluto_dist.inventory.gpu import nvidia, nvidia_fields
 from pluto_dist.inventory.records import MigInstance
 from pluto_dist.inventory.report.document import compose
 from pluto_dist.serialization.text import record_text
@@ -38,6 +41,16 @@ def test_all_fields_of_eight_gpus(node):
     assert (gpu.nvlinks, gpu.nvlinks_up, gpu.nvlink_version) == (18, 18, 4)
     assert [(each.numa, each.cpus) for each in gpus.devices] == [(0, "0-47,96-143")] * 4 + [(1, "48-95,144-191")] * 4
     assert (gpus.p2p, gpus.confidential) == ("all", None)
+
+
+def test_the_installed_pynvml_has_every_name():
+    """A function that an old nvidia-ml-py lacks would be a value left out in silence: pyproject's bound forbids it."""
+    modules = Path(nvidia.__file__).parent.glob("nvidia*.py")
+    text = "".join(module.read_text(encoding="utf-8") for module in modules)
+    used = set(re.findall(r"\b(?:nvmlDevice|nvmlSystem|nvmlInit|nvmlShutdown|c_nvml|NVML_TEMP)\w*", text))
+    assert len(used) > 30
+    optional = {nvidia_fields.FABRIC_STRUCTURE, "nvmlDeviceGet"}  # the second is the beginning of an f-string
+    assert {name for name in used - optional if not hasattr(pynvml, name)} == set()
 
 
 def test_confidential_computing(node):
@@ -231,25 +244,25 @@ from pluto_dist.inventory.probes.collect import collect
 reports = []
 for _ in range(2):
     began = time.monotonic()
-    inventory = collect(0.5)
+    inventory = collect(3)
     reports.append([inventory.to_json(), time.monotonic() - began])
 print(json.dumps(reports))
 """
-    output, calls = node.python(code, "h100", "nvmlInitWithFlags.ms=8000")
+    output, calls = node.python(code, "h100", "nvmlInitWithFlags.ms=60000")
     (first, waited), (second, waited_again) = json.loads(output)
 
     assert first["gpus"] == second["gpus"] == {"error": "timeout"}
     assert first["hostname"] and first["host"]["memory"] and first["software"]["python"]
-    assert 0.5 <= waited < 1.5 and waited_again < 0.4
+    assert 3 <= waited < 30 and waited_again < 3
     assert [call.function for call in calls] == ["nvmlInitWithFlags"]
 
 
 def test_a_stall_in_the_middle_is_a_timeout(node):
     """A driver may stall at any call."""
-    seen = node.collect("h100", "nvmlDeviceGetTemperature.ms=8000", deadline=0.5)
+    seen = node.collect("h100", "nvmlDeviceGetTemperature.ms=60000", deadline=0.5)
 
     assert (seen.gpus.error, seen.gpus.devices) == ("timeout", ())
-    assert seen.seconds < 1.5
+    assert seen.seconds < 30
 
 
 def test_other_users_of_the_library(node):
