@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 
 from hosted.columns import AnyTracker
@@ -25,6 +28,9 @@ from pluto_dist.server.routes.runs import details_json
 # torch 2.13 asks the name server for the name of every socket it connects or accepts, loopback included, and its
 # store answers nobody meanwhile: 5 s where no name server answers. These jobs do without one.
 NO_RESOLVER = {"RES_OPTIONS": "attempts:0"}
+# Before torch 2.12 torchrun on one node has the id "none", or the given one, and port 29500, which is one job's only.
+TORCH = tuple(int(number) for number in metadata.version("torch").split("+")[0].split(".")[:2])
+RANDOM_ID = TORCH >= (2, 12)
 FORWARDED = ("Authorization", "Content-Type", "User-Agent")
 
 
@@ -34,6 +40,12 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> 
     while not condition():
         assert time.monotonic() < until, what
         time.sleep(0.1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def whole(db: Path, shown: dict[str, Any]) -> dict[str, Any]:
@@ -83,12 +95,12 @@ class Tracker:
         return ["RUNNING"] if isinstance(self.server, HostedTracker) else ["RUNNING", "CANCELLED"]
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer = requests.post(self.server.url + path, json=body, headers=self._headers(), timeout=10)
+        answer = requests.post(self.server.url + path, json=body, headers=self._headers(), timeout=60)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def _get(self, path: str, **params: str) -> dict[str, Any]:
-        answer = requests.get(self.server.url + path, params=params, headers=self._headers(), timeout=10)
+        answer = requests.get(self.server.url + path, params=params, headers=self._headers(), timeout=60)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -158,6 +170,7 @@ class Torchrun:
         return {
             **kept,
             **NO_RESOLVER,
+            **({} if RANDOM_ID else {"PET_MASTER_PORT": str(free_port())}),
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(Path(__file__).parent),
             "REPORTS": str(reports),
@@ -171,7 +184,13 @@ class Torchrun:
                     process.communicate(timeout=40)  # torchrun gives its workers 30 s
                 except subprocess.TimeoutExpired:
                     process.kill()
-                    process.communicate(timeout=10)
+        for left in psutil.process_iter():  # workers, whose agent may have left them behind
+            with suppress(psutil.Error):
+                if left.environ().get("REPORTS", "").startswith(f"{self.folder}/"):
+                    left.kill()
+        for process in self.started:
+            if process.returncode is None:
+                process.communicate(timeout=60)
 
 
 @dataclass(frozen=True)

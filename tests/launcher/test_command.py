@@ -17,7 +17,7 @@ from pluto_dist.launcher.command import parse, why_not_wrapped, wrapped
 OPTIONS = {
     action.option_strings[-1]: action
     for action in get_args_parser()._actions
-    if action.option_strings and action.dest != "help"
+    if action.option_strings and action.dest not in ("help", "print_completion")  # these print, and end
 }
 VALUES = {"--nnodes": "1:2", "--rdzv-conf": "timeout=3", "--nproc-per-node": "2", "--redirects": "3", "--tee": "3"}
 
