@@ -37,7 +37,7 @@ class Recorder:
     def ingest(self, kind: str, run: int, *rows: dict[str, Any]) -> None:
         body = "\n".join(map(json.dumps, rows)).encode()
         headers = {"X-Run-Id": str(run), "Content-Type": "application/x-ndjson"}
-        answer = self.session.post(f"{self.server.url}/ingest/{kind}", data=body, headers=headers, timeout=20)
+        answer = self.session.post(f"{self.server.url}/ingest/{kind}", data=body, headers=headers, timeout=60)
         assert answer.status_code == 200, answer.text
 
     def metric(self, run: int, name: str, *values: float) -> None:
@@ -58,7 +58,7 @@ class Recorder:
         }  # fmt: skip
         headers = {"X-Run-Id": str(run)}
         url = self.server.url + "/files"
-        answer = self.session.post(url, json={"files": [described]}, headers=headers, timeout=20)
+        answer = self.session.post(url, json={"files": [described]}, headers=headers, timeout=60)
         assert answer.status_code == 200, answer.text
         with requests.Session() as plain:
             plain.trust_env = False

@@ -66,7 +66,7 @@ def init(server: LocalServer, folder: Path, **arguments: Any) -> dict[str, Any]:
 def ask(server: LocalServer, path: str, body: Any = None) -> Any:
     headers = {"Authorization": f"Bearer {server.api_key}"}
     method = "GET" if body is None else "POST"
-    return requests.request(method, server.url + path, json=body, headers=headers, timeout=10).json()
+    return requests.request(method, server.url + path, json=body, headers=headers, timeout=60).json()
 
 
 def parent(server: LocalServer, project: str) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def parent(server: LocalServer, project: str) -> dict[str, Any]:
     )
     lines = "".join(json.dumps({"time": 1, "step": n, "data": {"loss": 1.0}}) + "\n" for n in range(10))
     headers = {"Authorization": f"Bearer {server.api_key}", "X-Run-Id": str(made["runId"])}
-    requests.post(server.url + "/ingest/metrics", data=lines, headers=headers, timeout=10)
+    requests.post(server.url + "/ingest/metrics", data=lines, headers=headers, timeout=60)
     ask(server, "/api/runs/status/update", {"runId": made["runId"], "status": "COMPLETED"})
     return dict(made)
 

@@ -21,9 +21,9 @@ def _ended_run() -> int:
     """The number of a new run that has ended."""
     headers, origin = {"Authorization": f"Bearer {LINKS['key']}"}, LINKS["origin"]
     named = {"runName": "r", "projectName": "deleted"}
-    made = requests.post(f"{origin}/api/runs/create", json=named, headers=headers, timeout=10)
+    made = requests.post(f"{origin}/api/runs/create", json=named, headers=headers, timeout=60)
     ended = {"runId": int(made.json()["runId"]), "status": "COMPLETED"}
-    requests.post(f"{origin}/api/runs/status/update", json=ended, headers=headers, timeout=10)
+    requests.post(f"{origin}/api/runs/status/update", json=ended, headers=headers, timeout=60)
     return ended["runId"]
 
 

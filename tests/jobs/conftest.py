@@ -132,4 +132,4 @@ def rendezvous(hosts, tmp_path) -> Iterator[str]:
         pass
     yield f"--rdzv-endpoint={hosts[1].name}:29400"
     process.kill()
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)

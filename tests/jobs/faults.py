@@ -252,7 +252,7 @@ class FaultyTracker:
             kept = {n: headers[n] for n in ("authorization", "content-type", "user-agent") if n in headers}
             with requests.Session() as session:
                 session.trust_env = False
-                answer = session.request(method, self.target + path, data=body, headers=kept, timeout=20)
+                answer = session.request(method, self.target + path, data=body, headers=kept, timeout=60)
             kind = f"Content-Type: {answer.headers.get('Content-Type', 'text/plain')}"
             return whole(answer.status_code, answer.content, kind, f"Date: {answer.headers['Date']}")
 

@@ -188,7 +188,7 @@ def test_a_cancel_reaches_every_node(cluster, rendezvous):
         "import os, sys, requests\n"
         "key = {'Authorization': 'Bearer ' + os.environ['PLUTO_API_KEY']}\n"
         "url = os.environ['PLUTO_URL_API'] + '/api/runs/status/update'\n"
-        "requests.post(url, json={'runId': int(sys.argv[1]), 'status': 'CANCELLED'}, headers=key, timeout=10)\n"
+        "requests.post(url, json={'runId': int(sys.argv[1]), 'status': 'CANCELLED'}, headers=key, timeout=60)\n"
     )
     environ = {**cluster.environ}
     done = cluster.hosts[0].start([sys.executable, "-c", code, str(listed["id"])], environ, cluster.folder)

@@ -48,7 +48,7 @@ def test_a_stalled_driver_costs_the_metadata_and_not_the_run(tracker, torchrun, 
     )
 
     assert job.returncode == 0, job.output
-    assert max(report["seconds"] for report in job.reports) < 10
+    assert max(report["seconds"] for report in job.reports) < 30  # of the 60
     (run,) = tracker.runs("gpus")
     assert run["systemMetadata"]["nodes"][0]["gpu_error"] == "timeout"
     assert run["status"] == "COMPLETED"

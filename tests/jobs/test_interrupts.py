@@ -146,7 +146,7 @@ def interrupted(
         return time.monotonic() - began, process.returncode, output
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 ALWAYS = ("the store never speaks", "the tracker never answers")

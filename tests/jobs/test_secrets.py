@@ -143,6 +143,6 @@ def test_a_hung_git_does_not_hold_up_the_run(tracker, torchrun, repository):
     job = torchrun.finish(torchrun.start_command([sys.executable, torchrun.write(TIMED)], environ))
 
     assert job.returncode == 0, job.output
-    assert job.reports[0]["seconds"] < 10
+    assert job.reports[0]["seconds"] < 30  # of the 600
     (run,) = tracker.runs("hung")
     assert len(run["systemMetadata"]["git"]["commit"]) == 40 and "dirty" not in run["systemMetadata"]["git"]

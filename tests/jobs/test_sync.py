@@ -57,7 +57,7 @@ def all_runs(tracker: FaultyTracker, project: str) -> list[dict[str, Any]]:
     key = {"Authorization": f"Bearer {tracker.behind.api_key}"}
 
     def get(path: str, **params: Any) -> dict[str, Any]:
-        answer = requests.get(tracker.behind.url + path, params=params, headers=key, timeout=20)
+        answer = requests.get(tracker.behind.url + path, params=params, headers=key, timeout=60)
         answer.raise_for_status()
         return dict(answer.json())
 

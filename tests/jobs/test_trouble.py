@@ -11,13 +11,13 @@ pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 
 
 def test_a_wrong_key_is_the_same_error_on_every_rank(tracker, torchrun):
-    """Every rank raises the same error within 5 s of calling init(), and the key is nowhere in the output."""
+    """Every rank raises the same error long before the timeout of init(), and the key is nowhere in the output."""
     wrong = "mlps_" + "x7" * 20
     job = torchrun(
         "import time, torch.distributed, pluto_dist\nfrom reporting import report\n"
         "began = time.monotonic()\n"
         "try:\n"
-        "    pluto_dist.init(project='refused')\n"
+        "    pluto_dist.init(project='refused', timeout=120)\n"
         "except pluto_dist.errors.AuthenticationError as error:\n"
         "    report(error=str(error), seconds=time.monotonic() - began)\n"
         "    raise\n",
@@ -27,7 +27,7 @@ def test_a_wrong_key_is_the_same_error_on_every_rank(tracker, torchrun):
     assert [report["rank"] for report in job.reports] == [0, 1]
     assert len({report["error"] for report in job.reports}) == 1
     assert "PLUTO_API_KEY" in job.reports[0]["error"]
-    assert max(report["seconds"] for report in job.reports) < 5
+    assert max(report["seconds"] for report in job.reports) < 30
     assert wrong not in job.output
     assert tracker.runs("refused") == []
 

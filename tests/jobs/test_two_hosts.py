@@ -51,7 +51,7 @@ def launch(hosts: tuple[Host, Host], folder: Path, environ: dict[str, str], *opt
             outputs.append(process.communicate(timeout=max(1, until - time.monotonic()))[0])
         except subprocess.TimeoutExpired:
             process.kill()
-            outputs.append(process.communicate(timeout=10)[0])
+            outputs.append(process.communicate(timeout=60)[0])
     return [process.returncode for process in started], "\n".join(outputs)
 
 

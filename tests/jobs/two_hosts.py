@@ -85,7 +85,7 @@ def ask(host: Host, environ: dict[str, str], path: str) -> dict[str, Any]:
     code = (
         "import os, sys, requests\n"
         "key = {'Authorization': 'Bearer ' + os.environ['PLUTO_API_KEY']}\n"
-        "answer = requests.get(os.environ['PLUTO_URL_API'] + sys.argv[1], headers=key, timeout=10)\n"
+        "answer = requests.get(os.environ['PLUTO_URL_API'] + sys.argv[1], headers=key, timeout=60)\n"
         "print(answer.text)\n"
     )
     process = host.start([sys.executable, "-c", code, path], {**os.environ, **environ}, Path.cwd())

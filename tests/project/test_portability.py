@@ -61,7 +61,7 @@ def test_a_world_of_one_elsewhere(tmp_path: Path, torchruns):
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)[0] == "online"
         key = {"Authorization": f"Bearer {server.api_key}"}
-        (run,) = requests.get(f"{server.url}/api/runs/list?projectName=elsewhere", headers=key, timeout=10).json()[
+        (run,) = requests.get(f"{server.url}/api/runs/list?projectName=elsewhere", headers=key, timeout=60).json()[
             "runs"
         ]
         assert run["status"] == "COMPLETED"

@@ -75,7 +75,7 @@ def started(*settings: list[object]) -> Iterator[list[dict]]:
     finally:
         for process in processes:
             process.kill()
-            process.communicate(timeout=10)
+            process.communicate(timeout=60)
 
 
 def ranks(*settings: list[object]) -> list[dict]:
@@ -104,7 +104,7 @@ def test_two_jobs_on_one_port_do_not_mix():
     """A second job that comes to the first one's port gets an error on every rank, never the first one's token."""
     place = ["127.0.0.1", free_port()]
     with started(*([rank, 2, 30, place, 0] for rank in range(2))) as first:
-        second = ranks(*([rank, 2, 3, place, 0] for rank in range(2)))
+        second = ranks(*([rank, 2, 8, place, 0] for rank in range(2)))
     assert len({report["token"] for report in first}) == 1
     assert all("another" in report["error"] or "cannot host" in report["error"] for report in second)
 
@@ -113,7 +113,7 @@ def test_rank_0_never_comes():
     """The wait for rank 0 ends at its time, with an error that says what to do."""
     (seen,) = ranks([1, 2, 2, ["127.0.0.1", free_port()], 0])
     assert "init_process_group" in seen["error"]
-    assert 1.5 < seen["seconds"] < 10
+    assert 1.5 < seen["seconds"] < 30
 
 
 # What nodes remember.
@@ -168,11 +168,11 @@ def test_a_newcomer_waits_for_those_who_remember(folders):
     store = LocalStore()
     newcomer = node(store, 0, None)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(newcomer.agree_on_token, 2, 20)
+        waiting = pool.submit(newcomer.agree_on_token, 2, 60)
         time.sleep(0.3)
         assert not waiting.done()
         assert node(store, 1, folders[1]).agree_on_token(2, 0) == token
-        assert waiting.result(10) == token
+        assert waiting.result(30) == token
 
 
 def test_nobody_remembers(folders):
@@ -182,7 +182,7 @@ def test_nobody_remembers(folders):
     began = time.monotonic()
     token = node(store, 0, folders[0]).agree_on_token(2, 30)
     assert TOKEN.fullmatch(token)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert NodeState(folders[0]).get("token") == token
 
 
@@ -190,7 +190,7 @@ def test_a_silent_node_is_waited_for_no_longer_than_said(folders):
     """A node that never speaks costs the bound, and then the launch has a token."""
     began = time.monotonic()
     assert TOKEN.fullmatch(node(LocalStore(), 0, folders[0]).agree_on_token(2, 0.5))
-    assert 0.4 < time.monotonic() - began < 5
+    assert 0.4 < time.monotonic() - began < 30
 
 
 def test_two_memories_end_as_one(folders):

@@ -276,7 +276,7 @@ def test_an_outcome_wakes_those_who_wait(meeting):
         waiting = pool.submit(follower.outcome, 30)
         time.sleep(0.1)
         leader.publish_outcome(Outcome("online", ANSWER))
-        assert waiting.result(10) == Outcome("online", ANSWER)
+        assert waiting.result(30) == Outcome("online", ANSWER)
 
 
 def test_waits_are_bounded(meeting):
@@ -286,7 +286,7 @@ def test_waits_are_bounded(meeting):
     assert place.run(1).outcome(0.3) is None
     assert not place.await_acknowledgement(0.3)
     assert place.store.get("missing", 0.3) is None
-    assert 0.8 < time.monotonic() - began < 10
+    assert 0.8 < time.monotonic() - began < 30
     assert place.store.get("attempt", 0) == "0"
 
 
@@ -502,7 +502,7 @@ def test_nobody_hosts_the_store():
     began = time.monotonic()
     with pytest.raises(ExchangeError, match=f"127.0.0.1:{gone.port}"):
         connect(context, NodeState(None), "slot", deadline=time.monotonic() + 1)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 40
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_all_workers_of_a_node_have_one_nonce(folder, tmp_path):
     finally:
         for worker in workers:
             worker.kill()
-            worker.communicate(timeout=10)
+            worker.communicate(timeout=60)
     assert len(nonces) == 1
     assert re.fullmatch(r"[0-9a-f]{16}\n", nonces.pop())
     assert [entry.name for entry in folder.iterdir()] == [NAME]

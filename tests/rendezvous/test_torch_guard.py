@@ -24,7 +24,7 @@ PROGRAM = """
     launch = LaunchContext("torchrun", Topology(0, 2), store_address=("127.0.0.1", server.port))
 
     def join():
-        return connect(launch, NodeState(None), "slot", deadline=time.monotonic() + 20)
+        return connect(launch, NodeState(None), "slot", deadline=time.monotonic() + 60)
 
     def look(store=join()):
         store.get("missing")
@@ -41,7 +41,7 @@ PROGRAM = """
 
     last, busy = SlowToGo(), threading.Event()
     threading.Thread(target=for_ever, args=({act},), daemon=True).start()
-    busy.wait(20)
+    busy.wait(60)
     sys.exit(7)
 """
 
@@ -50,7 +50,7 @@ PROGRAM = """
 def test_a_busy_thread_does_not_abort_the_process(act):
     """A look at the store, or a new connection, has come back before Python finalises, and no other begins."""
     program = textwrap.dedent(PROGRAM).replace("{act}", act)
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 7, ended.stderr
     assert ended.stderr == ""
 
@@ -64,15 +64,15 @@ def test_a_forked_child_is_not_held_up():
         def stay():
             with torch_guard.torch_call():
                 inside.set()
-                time.sleep(60)
+                time.sleep(120)
 
         inside = threading.Event()
         threading.Thread(target=stay, daemon=True).start()
-        inside.wait(20)
+        inside.wait(60)
         if os.fork() == 0:
             os._exit(0 if torch_guard.close(0) else 1)
         _, status = os.wait()
         print("child", os.waitstatus_to_exitcode(status), "parent", torch_guard.close(0.1))
     """)
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert ended.stdout == "child 0 parent False\n", ended.stderr

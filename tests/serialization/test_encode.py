@@ -638,7 +638,7 @@ def test_the_number_of_values_is_bounded_and_what_is_near_the_top_survives() -> 
 
 def test_shared_values_do_not_explode() -> None:
     """Two to the power of sixty values, as objects shared sixty times, stop at the limit."""
-    encoded = encode({"k": shared(60), "lr": 0.1})
+    encoded = encode({"k": shared(60), "lr": 0.1}, seconds=60)
 
     assert encoded.value["lr"] == 0.1 and encoded.losses
     assert encode({"k": ["x" * 1_000_000] * 50_000}).value["k"].startswith("dropped: 1")
@@ -725,7 +725,7 @@ def test_reading_a_config_takes_a_bounded_time(config: Any) -> None:
     began = time.monotonic()
     encoded = encode(config, seconds=0.5)
 
-    assert time.monotonic() - began < 5  # 40 s in all
+    assert time.monotonic() - began < 20  # 40 s in all
     assert encoded.value["lr"] == 0.1
     assert any("was not read in time" in loss.what for loss in encoded.losses)
     check_storable(encoded)
@@ -736,7 +736,7 @@ def test_interpolations_that_raise_take_no_longer_than_others() -> None:
     began = time.monotonic()
     encoded = encode(OmegaConf.create({f"k{n}": "${nothing}" for n in range(2000)}))
 
-    assert time.monotonic() - began < 8  # 0.6 s; 26 s if each converts the config
+    assert time.monotonic() - began < 20  # 0.6 s; 26 s if each converts the config
     assert set(encoded.value.values()) == {"${nothing}"}
     assert len(encoded.losses) == 2000
 

@@ -45,7 +45,7 @@ def jobs(tmp_path: Path) -> Iterator[Torchrun]:
     for process in started.started:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 def run(jobs: Torchrun, way: Way, how: str, environ: dict[str, str]) -> Job:

@@ -29,7 +29,7 @@ def test_body_over_the_limit(encoding: str) -> None:
         body = json.dumps({"runName": "r", "projectName": "p", "config": json.dumps("x" * 5_000_000)}).encode()
         data: Any = body if encoding == "length" else iter([body[n : n + 65536] for n in range(0, len(body), 65536)])
         headers = {"Authorization": f"Bearer {server.api_key}", "Content-Type": "application/json"}
-        rejected = session.post(f"{server.url}/api/runs/create", data=data, headers=headers, timeout=20)
+        rejected = session.post(f"{server.url}/api/runs/create", data=data, headers=headers, timeout=60)
         assert (rejected.status_code, set(rejected.json())) == (413, {"error"})
         accepted = session.post(
             f"{server.url}/api/runs/create", json={"runName": "r", "projectName": "p"}, headers=headers, timeout=20
