@@ -22,7 +22,6 @@ from pluto_dist.contract.run_ref import Reference, RunName
 from pluto_dist.contract.run_requests import (
     PRECEDENCE,
     CreateRunRequest,
-    CreateRunResponse,
     RunState,
     UpdateConfigRequest,
     UpdateStatusRequest,
@@ -82,12 +81,18 @@ def _import_run(tracker: Tracker, exported: ExportedRun, origin: str, project: s
         is_ours = mark == {"from": origin, "run": run.id, "complete": True}
         return Imported(run, "already there" if is_ours else "taken", state.display_id)
     mark = {"from": origin, "run": run.id, "complete": False}
-    answer = tracker.client.create(_create_request(run, project, external_id, mark), deadline=tracker.deadline)
-    _send_logged(tracker, exported, answer)
-    _send_end(tracker, run, answer.run_id)
+    number = None if state is None or state.status != run.status else state.run_id
+    if number is None:  # a create would set a run RUNNING that has its end from an import that was interrupted
+        request = _create_request(run, project, external_id, mark)
+        number = tracker.client.create(request, deadline=tracker.deadline).run_id
+        _send_end(
+            tracker, run, number
+        )  # first: the hosted tracker takes a running run with old values for a silent one
+    _send_logged(tracker, exported, project, number)
     done = {"pluto_dist": {FIELD: {**mark, "complete": True}}}
-    tracker.client.update_config(UpdateConfigRequest(answer.run_id, json.dumps(done)), deadline=tracker.deadline)
-    return Imported(run, "sent", answer.display_id, answer.url)
+    tracker.client.update_config(UpdateConfigRequest(number, json.dumps(done)), deadline=tracker.deadline)
+    made = tracker.details(number)
+    return Imported(run, "sent", made.display_id, tracker.page(made))
 
 
 def _mark_of(state: RunState) -> Json:
@@ -112,11 +117,11 @@ def _create_request(run: RunDetails, project: str, external_id: str, mark: Mappi
     )
 
 
-def _send_logged(tracker: Tracker, exported: ExportedRun, target: CreateRunResponse) -> None:
+def _send_logged(tracker: Tracker, exported: ExportedRun, project: str, number: int) -> None:
     run = exported.details
     by_type = itertools.groupby(sorted(run.log_names, key=lambda each: each.type), key=lambda each: each.type)
     for type, names in by_type:
-        request = _AddLogNames(target.run_id, tuple(each.name for each in names), type)
+        request = _AddLogNames(number, tuple(each.name for each in names), type)
         tracker.client.post("/api/runs/logName/add", request, deadline=tracker.deadline)
     points = (
         {"time": point.time_ms, "step": point.step, "data": {name: point.value}} for name, point in exported.points()
@@ -130,15 +135,15 @@ def _send_logged(tracker: Tracker, exported: ExportedRun, target: CreateRunRespo
         for each in exported.data()
     )
     for kind, rows in (("metrics", points), ("logs", console), ("data", data)):
-        _send_lines(tracker, kind, rows, _headers(target, run))
-    _send_files(tracker, exported, _headers(target, run))
+        _send_lines(tracker, kind, rows, _headers(run, project, number))
+    _send_files(tracker, exported, _headers(run, project, number))
 
 
-def _headers(target: CreateRunResponse, run: RunDetails) -> dict[str, str]:
+def _headers(run: RunDetails, project: str, number: int) -> dict[str, str]:
     """Those of the SDK; a name that no header can carry is left out: the number says which run it is."""
-    names = {"X-Run-Name": run.name, "X-Project-Name": target.project_name}
+    names = {"X-Run-Name": run.name, "X-Project-Name": project}
     readable = {name: value for name, value in names.items() if value.isascii() and value.isprintable()}
-    return {"X-Run-Id": str(target.run_id), **readable}
+    return {"X-Run-Id": str(number), **readable}
 
 
 def _send_lines(tracker: Tracker, kind: str, rows: Iterable[Mapping[str, Json]], headers: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hosted import columns
+from hosted.rows.liveness import Times
 from hosted.tracker import HostedTracker
 from pluto_dist.errors import PlutoDistError
 from pluto_dist.query import RunDetails, Tracker
@@ -103,6 +104,17 @@ def test_what_an_export_reads_was_recorded(tmp_path):
     contract = "".join(path.read_text() for path in Path(columns.__file__).parents[1].glob("server/contract/*_rows.py"))
     assert {path for path in asked if path not in contract} == WITHOUT_RECORDED_ANSWERS
     assert len(asked - WITHOUT_RECORDED_ANSWERS) >= 5
+
+
+def test_a_run_of_the_past_is_not_silent(tmp_path):
+    """The hosted tracker's monitor, which looks all the time here, ends no run whose last sign arrives late."""
+    with LocalServer() as source, HostedTracker(times=Times(every=0.02)) as target:
+        Recorder(source).whole(status="COMPLETED")
+        with Tracker(environ=source.environ()) as old, Tracker(environ=target.environ()) as new:
+            list(export(old, old.runs("digits"), tmp_path / "e"))
+            list(import_runs(new, tmp_path / "e"))
+            (after,) = new.runs("digits")
+            assert read(new, new.details(after.id), tmp_path) == read(old, old.run("DIG-1"), tmp_path)
 
 
 @pytest.mark.both_trackers(by_default=True)
