@@ -168,7 +168,9 @@ def test_sync(server, tmp_path):
     block = shown("pluto_dist/client/offline/README.md", "pluto-dist sync").splitlines()
     spool = tmp_path / "pluto-dist" / "spool"
     outbox = Outbox(spool, RunName("https://pluto-api.trainy.ai", "digits", reference(ID)), "a" * 20)
-    outbox.enqueue(CreateRunRequest("ddp", "digits", ID))
+    record = {"number": 1, "launch": "a" * 20, "start": "2026-11-28T09:00:00.000Z"}
+    config = {"pluto_dist": {"attempts": {f"{record['start']} b": record}}}
+    outbox.enqueue(CreateRunRequest("ddp", "digits", ID, config=json.dumps(config)), f"{record['start']} b")
     outbox.enqueue(UpdateConfigRequest(0, json.dumps({"best": 0.97})))
     outbox.enqueue(UpdateStatusRequest.of(0, "COMPLETED"))
     would, sent = (

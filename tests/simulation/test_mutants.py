@@ -56,5 +56,5 @@ def test_the_copy_is_what_runs(tmp_path):
 @pytest.mark.parametrize("name", SURE)
 def test_a_mutant_is_found(name):
     """The simulator finds it, under a seed under which the package as it is violates nothing."""
-    result = simulate(BY_NAME[name], range(1000))
+    result = simulate(BY_NAME[name], range(1000), ["scenes"])
     assert result.seed is not None, result.trouble

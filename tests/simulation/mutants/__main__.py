@@ -11,6 +11,7 @@ from functools import partial
 from simulation.mutants import MUTANTS
 from simulation.mutants.mutant import UNCHANGED, Mutant
 from simulation.mutants.running import simulate
+from simulation.schedule import PROFILES
 
 KNOWN = {mutant.name: mutant for mutant in (UNCHANGED, *MUTANTS)}
 
@@ -24,6 +25,13 @@ def main() -> int:
     parser.add_argument(
         "--seeds", type=_seeds, default=range(1000), metavar="A:B", help="of each profile; default: 0:1000"
     )
+    parser.add_argument(
+        "--profiles",
+        type=_profiles,
+        default=("scenes",),
+        metavar="A,B",
+        help=f"of {', '.join(PROFILES)}; default: scenes",
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="mutants at a time")
     parser.add_argument("--list", action="store_true", help="list the mutants, and what each of them changes")
     given = parser.parse_args()
@@ -36,7 +44,7 @@ def main() -> int:
     print("| mutant | what it breaks | found at seed | by |\n|---|---|---|---|", flush=True)
     is_right = True
     with ThreadPoolExecutor(given.jobs) as pool:
-        for result in pool.map(partial(simulate, seeds=given.seeds), mutants):
+        for result in pool.map(partial(simulate, seeds=given.seeds, profiles=given.profiles), mutants):
             print(result.row(), flush=True)
             is_right = is_right and result.is_right
     return 0 if is_right else 1
@@ -45,6 +53,14 @@ def main() -> int:
 def _seeds(text: str) -> range:
     first, _, last = text.partition(":")
     return range(int(first), int(last))
+
+
+def _profiles(text: str) -> tuple[str, ...]:
+    """Raises ValueError if there is no such profile."""
+    names = tuple(text.split(","))
+    if unknown := set(names) - PROFILES.keys():
+        raise ValueError(f"no profile {', '.join(unknown)}")
+    return names
 
 
 def _shown(mutant: Mutant) -> str:

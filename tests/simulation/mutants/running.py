@@ -7,11 +7,11 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from simulation.mutants.mutant import UNCHANGED, Mutant, copy_package
-from simulation.schedule import PROFILES
 
 TESTS = Path(__file__).parents[2]
 CHUNK = 100  # seeds that one process simulates
@@ -48,17 +48,17 @@ class Result:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def simulate(mutant: Mutant, seeds: range) -> Result:
+def simulate(mutant: Mutant, seeds: range, profiles: Sequence[str]) -> Result:
     """Simulate ``seeds`` with the mutant, to the first violation that the package as it is does not have there.
 
-    Each hundred seeds are drawn from every profile, the one after the other.
+    Each hundred seeds are drawn from every one of the profiles, the one after the other.
     """
     with tempfile.TemporaryDirectory(prefix="pluto-dist-mutant-") as folder:
         faulty, sound = Path(folder, "faulty"), Path(folder, "sound")
         copy_package(faulty, mutant)
         copy_package(sound, UNCHANGED)
         for start in range(seeds.start, seeds.stop, CHUNK):
-            for profile in PROFILES:
+            for profile in profiles:
                 result = _first(mutant, faulty, sound, range(start, min(start + CHUNK, seeds.stop)), profile)
                 if result.trouble or result.seed is not None:
                     return result
