@@ -110,7 +110,7 @@ def test_eight_ranks_and_one_process_that_asks(tracker, torchrun, fake_library, 
     profile = build.write_profile(tmp_path / "node.profile", "h100")
     driver = build.environ(fake_library, profile, tmp_path / "calls.log")
     job = torchrun(
-        "import pluto_dist\nfrom reporting import report\nreport(pluto_dist.init(project='eight'))\n",
+        "import pluto_dist\nfrom reporting import report\nreport(pluto_dist.init(project='eight', timeout=120))\n",
         nproc=8,
         environ=tracker.environ() | driver,
     )

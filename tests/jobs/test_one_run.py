@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.multiprocess, pytest.mark.both_trackers]
 INIT_AND_REPORT = """
 import pluto_dist
 from reporting import report
-run = pluto_dist.init(project="fresh", config={"lr": 0.1}, tags=["t"])
+run = pluto_dist.init(project="fresh", config={"lr": 0.1}, tags=["t"], timeout=120)  # torch is imported meanwhile
 report(run)
 """
 
@@ -122,7 +122,7 @@ def test_several_runs_one_after_the_other(tracker, torchrun):
     job = torchrun(
         "import pluto_dist\nfrom reporting import report\n"
         "for n in range(3):\n"
-        "    with pluto_dist.init(project='fresh', config={'n': n}) as run:\n"
+        "    with pluto_dist.init(project='fresh', config={'n': n}, timeout=120) as run:\n"
         "        report(run, n=n)\n",
         nproc=3,
         environ=tracker.environ(),

@@ -79,7 +79,8 @@ MODES = [
 def test_torchrun(tracker, torchrun, options, variables, prefix, source):
     """Whatever torchrun makes of its options, its ranks are in one run, whose id tells where it is from."""
     options = [option.format(port=free_port()) for option in options]
-    job = torchrun(REPORT, *options, environ=tracker.environ() | variables)
+    patient = {"PLUTO_DIST_TIMEOUT": "120"}  # torch is imported meanwhile
+    job = torchrun(REPORT, *options, environ=tracker.environ() | patient | variables)
     run = check_one_run(tracker, job)
     assert run["externalId"].startswith(prefix)
     assert source in job.reports[0]["run_id_source"]
