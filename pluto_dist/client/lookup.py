@@ -49,10 +49,10 @@ def look_up(client: TrackerClient, name: RunName, *, deadline: float) -> RunStat
 
 def _woken(client: TrackerClient, name: RunName, deadline: float) -> RunState | None:
     """The run, found by resuming it; its status is set back."""
-    before, display_id = client.server_time, name.reference.value
+    before, shown = client.server_time, name.reference.value
     try:
         resumed = client.resume(resume_request(name), deadline=deadline)
-        display_id = resumed.display_id
+        shown = resumed.display_id or shown
         set_back(client, resumed.run_id, before, deadline)
     except RequestRefusedError as error:
         if error.status == 404:
@@ -61,7 +61,7 @@ def _woken(client: TrackerClient, name: RunName, deadline: float) -> RunState | 
     except TrackerError:
         logger.warning(
             "run %s may be RUNNING although it had ended: it was looked up, and then the tracker did not answer",
-            display_id,
+            shown,
         )
         raise
     return client.details(resumed.run_id, deadline=deadline)

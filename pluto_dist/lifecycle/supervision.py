@@ -84,8 +84,8 @@ def report_run(context: RankContext, outcome: Outcome, *, owns: bool, is_late: b
         if (
             begun := _reported(context)
         ) is not None:  # as one that is created, or is offline: the launcher ends nothing
-            told = dataclasses.replace(begun, is_settled=False, is_refused=is_refused)
-            worker_reports.report_run(membership.node_state, told)
+            refused = dataclasses.replace(begun, is_settled=False, is_refused=is_refused)
+            worker_reports.report_run(membership.node_state, refused)
         return
     told = _settled(context)
     report = _report(context, outcome, owns=owns)
