@@ -80,10 +80,9 @@ def report_run(context: RankContext, outcome: Outcome, *, owns: bool, is_late: b
     if not is_supervised(plan):
         return
     if not is_recorded(plan, outcome):
-        is_refused = isinstance(received(outcome.error, ""), RunError)
-        if (
-            begun := _reported(context)
-        ) is not None:  # as one that is created, or is offline: the launcher ends nothing
+        begun = _reported(context)
+        if begun is not None:  # as a run that is created, or is offline: the launcher is to end nothing
+            is_refused = isinstance(received(outcome.error, ""), RunError)
             refused = dataclasses.replace(begun, is_settled=False, is_refused=is_refused)
             worker_reports.report_run(membership.node_state, refused)
         return

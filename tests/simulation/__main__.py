@@ -135,7 +135,7 @@ def _described(schedule: Schedule) -> list[str]:
         lines += [f"    rank {rank} never calls init()" for rank in launch.absent]
     for fault in schedule.faults:
         when = f"at operation {fault.operation}" if fault.operation else f"after {fault.at:.1f} s"
-        when = f"during request {fault.request}" if fault.request else when
+        when = f"{'during' if fault.is_sent else 'before'} request {fault.request}" if fault.request else when
         who = f"rank {fault.rank}, attempt {fault.attempt} of launch {fault.launch}"
         lines.append(f"fault: {fault.what} of {who}, {when}")
     for begin, end, what, part in schedule.weather:

@@ -197,7 +197,7 @@ class _Play:
             world.freeze(process, fault.seconds)
 
         if fault.request:
-            process.strikes[fault.request] = kill if fault.what == "kill" else freeze
+            process.strikes[fault.request] = (fault.is_sent, kill if fault.what == "kill" else freeze)
         elif fault.what == "kill" and fault.operation:
             process.killed_at_operation = fault.operation
         elif fault.what == "kill":

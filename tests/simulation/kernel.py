@@ -40,6 +40,7 @@ class Process:
     """A process.
 
     Attributes:
+        strikes: what happens at a request, by its number, and whether the request is on its way by then.
         on_end: called once it is over, with its exit code (negative: a signal).
         state: what modules of the package keep for one process, by name.
     """
@@ -57,7 +58,7 @@ class Process:
     operations: int = 0
     killed_at_operation: int | None = None
     requests: int = 0
-    strikes: dict[int, Callable[[], None]] = field(default_factory=dict)  # what happens once a request is on its way
+    strikes: dict[int, tuple[bool, Callable[[], None]]] = field(default_factory=dict)
     is_terminating: bool = False
 
     @property
@@ -195,7 +196,8 @@ class World:
         if kind == "http":
             process.requests += 1
             if strike := process.strikes.get(process.requests):
-                self.after(_ON_ITS_WAY, strike)
+                is_sent, action = strike
+                self.after(_ON_ITS_WAY if is_sent else 0.0, action)
         self.sleep(self.random.expovariate(10_000.0))
 
     def _resume(self, task: Task, wait: int, result: Any) -> None:

@@ -38,12 +38,9 @@ def twins(schedule: Schedule, chance: random.Random) -> Schedule:
         launches[number] = replace(_restarted(launch, chance), start=start, spread=spread)
         start += chance.choice((0.0, chance.uniform(0, 0.1), chance.uniform(0, 2)))
     schedule = replace(schedule, launches=tuple(launches))
-    what = chance.choice(("nothing", "strike", "kill", "kill", "weather"))
+    what = chance.choice(("nothing", "strike", "strike", "strike", "weather"))
     if what == "strike":
         return replace(schedule, faults=(*schedule.faults, _strike(chance, chance.randrange(len(launches)))))
-    if what == "kill":
-        killed = Fault("kill", chance.randrange(len(launches)), 0, operation=chance.randrange(5, 60))
-        return replace(schedule, faults=(*schedule.faults, killed))
     kinds = ("500", "500 after", "refuse", "cut", "late")
     return _with_weather(schedule, chance, chance.uniform(0, _STARTED), kinds) if what == "weather" else schedule
 
@@ -344,7 +341,8 @@ def _strike(chance: random.Random, number: int) -> Fault:
     what: Death = chance.choice(("freeze", "kill"))
     seconds = chance.uniform(2, 80) if what == "freeze" else 0.0
     if chance.random() < 0.7:
-        return Fault(what, number, 0, request=chance.randrange(1, 7), seconds=seconds)
+        is_sent = chance.random() < 0.5
+        return Fault(what, number, 0, request=chance.randrange(1, 7), is_sent=is_sent, seconds=seconds)
     return Fault(what, number, 0, at=chance.uniform(0, 1.5), seconds=seconds)
 
 

@@ -25,7 +25,8 @@ class Fault:
         rank: the worker, whose node is meant for "lose node" and "preempt".
         at: seconds after the worker's start, if ``operation`` is 0.
         operation: the call of store, HTTP or disk at which a "kill" comes.
-        request: the call of HTTP during which a "kill" or a "freeze" comes, once it is on its way.
+        request: the call of HTTP at which a "kill" or a "freeze" comes.
+        is_sent: whether that request is on its way by then.
         seconds: how long a "freeze" lasts.
     """
 
@@ -36,6 +37,7 @@ class Fault:
     at: float = 0.0
     operation: int = 0
     request: int = 0
+    is_sent: bool = True
     seconds: float = 0.0
 
 
