@@ -11,23 +11,35 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from pluto_dist.client.tracker_client import HEARTBEAT_PATH
 from pluto_dist.contract import attempts
+from pluto_dist.lifecycle.election import TAKE_OVER_EVERY
 from pluto_dist.lifecycle.participant import INVENTORY_SECONDS
 from pluto_dist.lifecycle.shutdown import JOIN_GRACE
-from simulation.jobs import ODD, Part, part_key
-from simulation.kernel import EPOCH, Process
-from simulation.schedule import EXPERIMENT, Fault
+from simulation.expected import expected_end
+from simulation.history import (
+    LOST,
+    SET_ASIDE,
+    by_attempt,
+    came_after_a_cancel,
+    ended_at,
+    is_held_back,
+    is_left_alone,
+    life,
+    ran_free,
+)
+from simulation.jobs import ODD, Part
+from simulation.kernel import EPOCH
+from simulation.schedule import EXPERIMENT
 from simulation.simulate import Finished
 from simulation.tracker import CREATED, KEY, Seen
 
 Invariant = Callable[[Finished], Iterator[str]]
 ENDED = ("COMPLETED", "FAILED", "TERMINATED", "CANCELLED")
 REFUSALS = ("RunInUseError", "RunCancelledError", "RunExistsError", "RunIdMismatchError")
-SET_ASIDE = "what was kept is set aside"
 _LOOK = 3.0  # seconds from the last look at a run to its creation, at most
 _HEARTBEAT = 12.0  # seconds within which the owner sees a cancel
 _SLACK = 1.0  # seconds of latency that a bound does not count
-_LATENCY = 0.1  # seconds from the call of init() to the moment that its record has as its start
 _FINISH = {"COMPLETED": 45.0, "else": 30.0}  # beyond the timeout
 
 
@@ -40,7 +52,7 @@ def one_run(finished: Finished) -> Iterator[str]:
         return  # all ranks that call init() name another run
     if any(launch.odd and 0 in launch.odd for launch in finished.schedule.launches):
         return  # rank 0 names another run, and may have created it when the others say so
-    if any(_is_left_alone(finished, number) for number in finished.job.attempts):
+    if any(is_left_alone(finished, number) for number in finished.job.attempts):
         return  # a node that was cut off before it knew its launch has its next attempt alone
     guesses = {who.rsplit(" rank", 1)[0] for _, who, _, text in finished.messages if "its run and this one" in text}
     if len(guesses) > 1:
@@ -51,7 +63,7 @@ def one_run(finished: Finished) -> Iterator[str]:
 
 def ranks_agree(finished: Finished) -> Iterator[str]:
     """All ranks of an attempt agree on the run, and on whether it was resumed."""
-    for (launch, number), parts in _by_attempt(finished).items():
+    for (launch, number), parts in by_attempt(finished).items():
         known = [part.facts for part in parts if part.facts]
         is_sure = not finished.schedule.disk  # by which the ranks of a node know their attempt
         for name in ("run_id", "id", *(("resumed",) if is_sure else ())):
@@ -71,9 +83,9 @@ def a_rank_is_in_the_run_that_it_named(finished: Finished) -> Iterator[str]:
 def init_is_bounded(finished: Finished) -> Iterator[str]:
     """``init()`` returns within its timeout."""
     for part in finished.job.parts:
-        if part.began is None or not _ran_free(finished, part):
+        if part.began is None or not ran_free(finished, part):
             continue
-        end = part.returned if part.returned is not None else part.signalled or _ended_at(finished, part)
+        end = part.returned if part.returned is not None else part.signalled or ended_at(finished, part)
         probes = 0.0 if part.error is None else INVENTORY_SECONDS  # which are waited for: the process may end now
         if end - part.began > part.timeout + probes + _SLACK:
             waited = f"{end - part.began:.1f} s with a timeout of {part.timeout} s"
@@ -83,7 +95,7 @@ def init_is_bounded(finished: Finished) -> Iterator[str]:
 def the_end_is_bounded(finished: Finished) -> Iterator[str]:
     """``finish()``, and the end of a process, are bounded."""
     for part in finished.job.parts:
-        if part.finishing is None or part.finished is None or not _ran_free(finished, part):
+        if part.finishing is None or part.finished is None or not ran_free(finished, part):
             continue
         seconds, limit = part.finished - part.finishing, part.timeout + _FINISH["COMPLETED"]
         if seconds > limit:
@@ -111,7 +123,7 @@ def training_is_unhurt(finished: Finished) -> Iterator[str]:
 
 def ranks_are_refused_together(finished: Finished) -> Iterator[str]:
     """A launch that is refused is refused on all ranks."""
-    for (launch, number), parts in _by_attempt(finished).items():
+    for (launch, number), parts in by_attempt(finished).items():
         asked = [part for part in parts if part.returned is not None and finished.job.launches[launch].waits]
         if finished.job.launches[launch].odd:
             continue  # a rank that names another run may come after the others have begun
@@ -127,8 +139,8 @@ def launches_do_not_overlap(finished: Finished) -> Iterator[str]:
     if ("PLUTO_RUN_ID", EXPERIMENT) in finished.schedule.launches[0].variables:
         return
     lives = sorted(
-        (life for number in range(len(finished.schedule.launches)) if (life := _life(finished, number))),
-        key=lambda life: life[1],
+        (found for number in range(len(finished.schedule.launches)) if (found := life(finished, number))),
+        key=lambda found: found[1],
     )
     for (first, _, end), (second, begin, _) in itertools.pairwise(lives):
         if begin < end:
@@ -159,7 +171,7 @@ def the_end_is_right(finished: Finished) -> Iterator[str]:
     runs = finished.tracker.runs()
     if len(runs) != 1:
         return
-    allowed, why = _expected(finished)
+    allowed, why = expected_end(finished)
     status = runs[0]["status"]
     if allowed is not None and status not in allowed:
         yield f"{status}, expected {' or '.join(sorted(allowed))}: {why}"
@@ -183,7 +195,8 @@ def sync_revives_nothing(finished: Finished) -> Iterator[str]:
 
 def attempts_are_numbered(finished: Finished) -> Iterator[str]:
     """No two attempts of a job have one number."""
-    if any("the other ranks know is not recorded" in text for *_, text in finished.messages):
+    alone = ("the other ranks know is not recorded", "the run is kept without the other ranks")
+    if any(words in text for *_, text in finished.messages for words in alone):
         return  # without the store several ranks keep a record of the one attempt
     if ("PLUTO_RUN_ID", EXPERIMENT) in finished.schedule.launches[0].variables:
         return  # launches with the user's own id may begin at the same moment
@@ -208,7 +221,7 @@ def the_key_is_secret(finished: Finished) -> Iterator[str]:
 
 def a_cancel_stays(finished: Finished) -> Iterator[str]:
     """A run that was cancelled in the tracker stays cancelled."""
-    if _came_after_a_cancel(finished):
+    if came_after_a_cancel(finished):
         return
     for run in finished.tracker.runs():
         if run["status"] != "CANCELLED":
@@ -218,7 +231,7 @@ def a_cancel_stays(finished: Finished) -> Iterator[str]:
                 # tracker cancels it again.
                 is_seen = finished.tracker.is_hosted or after["at"] > cancelled["at"] + 1000 * _HEARTBEAT
                 moments = (*finished.schedule.cancels, after["at"] / 1000 - EPOCH)
-                is_seen &= not any(_is_held_back(finished, moment, math.inf) for moment in moments)
+                is_seen &= not any(is_held_back(finished, moment, math.inf) for moment in moments)
                 if cancelled["to_status"] == "CANCELLED" and is_seen:
                     yield f"run {run['id']} is {run['status']}"
                     break
@@ -234,10 +247,10 @@ def a_success_waits_for_all(finished: Finished) -> Iterator[str]:
             continue  # a launcher, or sync
         if finished.schedule.disk or finished.schedule.partitions:
             continue  # the ranks of a node know their attempt by its disk; one that is cut off knows no others
-        for part in _by_attempt(finished)[reporter.launch, reporter.attempt]:
+        for part in by_attempt(finished)[reporter.launch, reporter.attempt]:
             # One that comes later is not waited for.
-            is_awaited = (part.began or 0.0) < reporter.settled_at + JOIN_GRACE - _SLACK and _ran_free(finished, part)
-            trains = min(part.finishing or math.inf, _ended_at(finished, part)) > seen.at and is_awaited
+            is_awaited = (part.began or 0.0) < reporter.settled_at + JOIN_GRACE - _SLACK and ran_free(finished, part)
+            trains = min(part.finishing or math.inf, ended_at(finished, part)) > seen.at and is_awaited
             if trains and part.settled_at < seen.at - 1 and seen.at < reporter.finishing + part.timeout - 1:
                 yield f"rank {part.rank} of launch {part.launch} trains when {seen.who} reports COMPLETED"
 
@@ -252,7 +265,7 @@ def a_refusal_changes_nothing(finished: Finished) -> Iterator[str]:
             if seen.who.startswith(f"L{number}.") and seen.status == 200 and _is_change(seen.path, seen.body):
                 yield f"{seen.who}: {seen.method} {seen.path} at {seen.at:.1f} s"
     before, parts = finished.schedule.foreign, [part for part in finished.job.parts if part.began is not None]
-    is_lost = any(lost in text for *_, text in finished.messages for lost in _LOST)
+    is_lost = any(lost in text for *_, text in finished.messages for lost in LOST)
     if before and not finished.schedule.cancels and not is_lost and all(part.error in REFUSALS for part in parts):
         for run in finished.tracker.runs()[:1]:
             if run["status"] != before:
@@ -284,7 +297,7 @@ def a_cancelled_run_is_refused(finished: Finished) -> Iterator[str]:
                 for part in finished.job.parts:
                     if (part.process.name, run["id"]) in set_back:
                         continue  # it found the run by waking it, and has cancelled it again
-                    began_after = [other.began for other in _by_attempt(finished)[part.launch, part.attempt]]
+                    began_after = [other.began for other in by_attempt(finished)[part.launch, part.attempt]]
                     is_late = min((began for began in began_after if began is not None), default=0.0) > since
                     is_late |= is_calm and until > since + _LOOK  # it has looked meanwhile
                     if is_late and any(_is_create_at(seen, part, until) for seen in finished.tracker.requests):
@@ -293,8 +306,8 @@ def a_cancelled_run_is_refused(finished: Finished) -> Iterator[str]:
 
 def nothing_comes_after_the_end(finished: Finished) -> Iterator[str]:
     """No rank of an attempt creates, or attaches to, its run once the attempt's success is on record."""
-    for (launch, attempt), parts in _by_attempt(finished).items():
-        is_whole = all(_ran_free(finished, part) for part in parts) and not finished.schedule.partitions
+    for (launch, attempt), parts in by_attempt(finished).items():
+        is_whole = all(ran_free(finished, part) for part in parts) and not finished.schedule.partitions
         if finished.schedule.shared_spool and finished.schedule.weather:
             continue  # what a rank keeps that has ended is sent by one that recovers, which ends the run again
         if finished.schedule.disk or not is_whole:
@@ -336,13 +349,47 @@ def attaches_keep_their_rate(finished: Finished) -> Iterator[str]:
             seen.at
             for seen in finished.tracker.requests
             if seen.path == CREATED and "config" not in seen.body and seen.who.startswith(f"L{number}.")
-            if not _is_held_back(finished, seen.at)
+            if not is_held_back(finished, seen.at)
         ]
         for first, last in itertools.combinations(range(len(times)), 2):
             count, seconds = last - first + 1, times[last] - times[first]
             if count > rate * (seconds + 1.5) + 2:
                 yield f"launch {number}: {count} attaches in {seconds:.1f} s, with {rate:g} a second"
                 return
+
+
+def one_rank_at_a_time_creates(finished: Finished) -> Iterator[str]:
+    """Ranks take over from a silent rank 0 one after the other, so that few create-run calls are sent."""
+    if finished.schedule.weather or finished.schedule.partitions or finished.schedule.disk:
+        return  # a rank may be offline, and recovers
+    for (launch, attempt), parts in by_attempt(finished).items():
+        began = [part.began for part in parts if part.began is not None]
+        senders = {part.process.name: part for part in parts if part.rank != 0 and part.returned is not None}
+        sent: dict[str, float] = {}
+        for seen in finished.tracker.requests:
+            part = senders.get(seen.who)
+            is_in_init = part is not None and seen.sent <= (part.returned or 0.0)
+            if is_in_init and seen.path == CREATED and "config" in seen.body:
+                sent.setdefault(seen.who, seen.sent)
+        first, *others = sorted(sent.values()) or [0.0]
+        pause = TAKE_OVER_EVERY * parts[0].timeout - (max(began, default=0.0) - min(began, default=0.0)) - _SLACK
+        if others and others[0] - first < pause:
+            yield f"launch {launch}, attempt {attempt}: {len(sent)} ranks create the run in {others[-1] - first:.1f} s"
+
+
+def one_rank_sends_the_heartbeats(finished: Finished) -> Iterator[str]:
+    """A run has one owner, and one sender of heartbeats."""
+    is_calm = not (finished.schedule.weather or finished.schedule.partitions or finished.schedule.frozen)
+    if not is_calm or any(fault.what == "freeze" and not fault.request for fault in finished.schedule.faults):
+        return  # who was silent for a while, and is back, sends them beside the rank that took them over
+    for (launch, attempt), parts in by_attempt(finished).items():
+        names, senders = {part.process.name for part in parts}, []
+        for seen in finished.tracker.requests:
+            if seen.who in names and seen.path == HEARTBEAT_PATH:
+                senders.append(seen.who)
+        changes = sum(one != other for one, other in itertools.pairwise(senders))
+        if changes > 2:
+            yield f"launch {launch}, attempt {attempt}: heartbeats of {sorted(set(senders))}"
 
 
 def the_store_stays_small(finished: Finished) -> Iterator[str]:
@@ -376,6 +423,8 @@ INVARIANTS: tuple[Invariant, ...] = (
     a_success_waits_for_all,
     a_refusal_changes_nothing,
     attaches_keep_their_rate,
+    one_rank_at_a_time_creates,
+    one_rank_sends_the_heartbeats,
     the_key_is_secret,
     the_store_stays_small,
 )
@@ -384,191 +433,6 @@ INVARIANTS: tuple[Invariant, ...] = (
 def violations(finished: Finished) -> list[tuple[str, str]]:
     """The name of each broken invariant, and what is wrong."""
     return [(invariant.__name__, what) for invariant in INVARIANTS for what in invariant(finished)]
-
-
-# The end that a job should have.
-
-
-# What is told where an end, or what a look-up did to it, could neither be told to the tracker nor kept.
-_LOST = ("is lost: neither the tracker nor the disk", "may be RUNNING although it had ended")
-
-
-def _expected(finished: Finished) -> tuple[set[str] | None, str]:
-    """The statuses that the run may have in the end, and why; ``None`` if nobody can know it."""
-    admitted = [number for number in range(len(finished.schedule.launches)) if _is_admitted(finished, number)]
-    if not admitted or any(lost in text for *_, text in finished.messages for lost in _LOST):
-        return None, ""
-    if _came_after_a_cancel(finished):
-        return None, ""  # its attach revives the run on the embedded tracker, and its launcher may have left
-    if ("PLUTO_RUN_ID", EXPERIMENT) in finished.schedule.launches[0].variables and len(admitted) > 1:
-        return None, ""  # launches with the user's own id may be in one run at the same time
-    steps = any(step for _, _, step in finished.schedule.clocks)
-    if len(admitted) > 1 and (steps or (finished.schedule.shared_spool and finished.schedule.clocks)):
-        return None, ""  # what was kept is put in order by another clock than the one that told its start
-    last = max(admitted, key=lambda number: _lifetime(finished, number)[0])
-    begin = _lifetime(finished, last)[0]
-    was_cancelled = finished.schedule.cancels or finished.schedule.foreign == "CANCELLED"
-    allowed: set[str] = {"CANCELLED"} if was_cancelled else set()
-    reasons = []
-    # Of launches that were offline beside each other, or began within what a clock is read to, any counts as the last.
-    for number in admitted:
-        began, ended = _lifetime(finished, number)
-        if number == last or ended > begin or began > begin - attempts.DATE_SECONDS - _LATENCY:
-            expected, why = _expected_of(finished, number)
-            if expected is None:
-                return None, ""
-            allowed |= expected
-            reasons.append(why)
-    return allowed, "; ".join(reasons)
-
-
-def _expected_of(finished: Finished, number: int) -> tuple[set[str] | None, str]:
-    launch, job = finished.schedule.launches[number], finished.job
-    if launch.launcher == "supervised":
-        return _expected_by_launchers(finished, number)
-    parts = job.attempts[number][-1].parts if job.attempts[number] else []
-    joined = [part for part in parts if part.began is not None and part.token]  # the others know no run
-    if not joined or launch.odd or any(_is_silent(part) for part in joined):
-        return None, "a rank ended without a word, or names another run"
-    if any(who.startswith(f"L{number}.") and SET_ASIDE in text for _, who, _, text in finished.messages):
-        return None, "it was refused; nodes that were not connected then may have kept it"
-    ends = {part.end for part in joined}
-    if all(part.process.exit_code == 0 for part in parts):
-        return {"COMPLETED"}, "every rank was done"
-    if ends <= {"done", "SIGTERM"}:
-        allowed = {"TERMINATED"} | {"FAILED" for part in joined if part.intended != "done"}
-        return allowed | {"COMPLETED" for end in ends if end == "done"}, "ranks got SIGTERM"
-    stopped = any(fault.what in ("preempt", "lose node", "kill") for fault in finished.schedule.faults)
-    # Of a rank that fails before it calls init() the others see SIGTERM.
-    stopped |= any(part.began is None and part.process.exit_code for part in parts)
-    allowed = {"FAILED", "TERMINATED"} if stopped else {"FAILED"}
-    waited = [part.finishing + part.timeout for part in joined if part.end == "done" and part.finishing is not None]
-    if waited and min(waited) <= max(_ended_at(finished, part) for part in joined if part.end != "done"):
-        allowed |= {"COMPLETED"}  # a rank that is done waits no longer for the others
-    return allowed, f"ranks ended: {', '.join(sorted(ends))}"
-
-
-def _expected_by_launchers(finished: Finished, number: int) -> tuple[set[str] | None, str]:
-    agents, end = finished.job.agents[number], finished.job.ends.get(number, "")
-    if any(agent.exit_code in (None, -9) for agent in agents):
-        return None, "an agent was killed"
-    if finished.schedule.disk:
-        return None, "workers report to their launcher by the disk"
-    if not any(part.facts for attempt in finished.job.attempts[number] for part in attempt.parts):
-        return None, "it was stopped in init(); a create that is still on its way is nobody's"
-    if end == "success":
-        return {"COMPLETED"}, "all agents saw success"
-    stopped = any(agent.state.get("signalled") for agent in agents)
-    allowed = {"TERMINATED", "FAILED"} if stopped else {"FAILED"}
-    if any(agent.exit_code == 1 and not _knows_the_run(finished, number, agent) for agent in agents):
-        allowed |= {"COMPLETED"}  # to other nodes' launchers torchrun does not tell that one failed
-    return allowed, f"the agents saw: {end}"
-
-
-def _knows_the_run(finished: Finished, number: int, agent: Process) -> bool:
-    """Whether a worker of the agent knew in its last attempt that the run is there; else nobody told the agent."""
-    mine = [part for part in finished.job.attempts[number][-1].parts if part.process.host is agent.host]
-    return any(part.facts for part in mine)
-
-
-def _is_silent(part: Part) -> bool:
-    """Whether a process ended in a way that runs none of its hooks, or leaves the end to a restart."""
-    if part.run is None and part.error is None:
-        return True  # inside init()
-    left = int(part.process.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)) - int(
-        part.process.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
-    )
-    if part.end in ("killed", "alive"):
-        return True
-    return left > 0 and part.end != "done"
-
-
-def _is_held_back(finished: Finished, at: float, seconds: float = 1.0) -> bool:
-    """Whether the tracker executes late, within ``seconds`` of ``at``, what it was sent before."""
-    late = [(begin, end) for begin, end, what, _ in finished.schedule.weather if what == "late"]
-    return any(begin <= at <= end + 1 and end - at <= seconds for begin, end in late)
-
-
-def _came_after_a_cancel(finished: Finished) -> bool:
-    """Whether a rank of an attempt that a person cancelled came to its run later than a heartbeat."""
-    return not finished.tracker.is_hosted and any(
-        part.began is not None and part.began > cancel + float(part.process.environ["PLUTO_DIST_HEARTBEAT"])
-        for cancel in finished.schedule.cancels
-        for part in finished.job.parts
-        if any((other.began or math.inf) < cancel for other in _by_attempt(finished)[part.launch, part.attempt])
-    )
-
-
-def _begun_at(finished: Finished, number: int) -> float:
-    parts = [part for attempt in finished.job.attempts[number] for part in attempt.parts]
-    return max((part.began for part in parts if part.began is not None), default=0.0)
-
-
-def _is_admitted(finished: Finished, number: int) -> bool:
-    """Whether a launch was in the run: it knew so, or an attempt of it is on record (concurrent changes lose some)."""
-    parts = [part for attempt in finished.job.attempts[number] for part in attempt.parts]
-    if any(part.facts.get("id") for part in parts):
-        return True
-    tokens = {token for part in parts for token in part.tokens} - {""}
-    config = json.loads(finished.tracker.runs()[0]["config"] or "{}")
-    return any(attempts.has_launch(attempts.recorded(config), token) for token in tokens)
-
-
-def _lifetime(finished: Finished, number: int) -> tuple[float, float]:
-    """From when to when processes of a launch ran that called ``init()``."""
-    parts = [part for attempt in finished.job.attempts[number] for part in attempt.parts if part.began is not None]
-    return min(part.began or 0.0 for part in parts), max(_ended_at(finished, part) for part in parts)
-
-
-def _life(finished: Finished, number: int) -> tuple[int, float, float] | None:
-    """From when to when a launch was in the tracker's run; one that has failed tells so, and its last ranks hang."""
-    parts = [part for attempt in finished.job.attempts[number] for part in attempt.parts if part.facts.get("id")]
-    if not parts:
-        return None
-    begin = min(part.settled_at for part in parts)
-    is_frozen = any(fault.what == "freeze" and fault.launch == number for fault in finished.schedule.faults)
-    is_frozen |= bool(finished.schedule.frozen)
-    awaited = min(JOIN_GRACE, parts[0].timeout)
-    is_late = any(seconds > awaited for _, seconds in finished.schedule.launches[number].late)
-    if begin == math.inf or is_frozen or is_late:
-        return None
-    # In finish() nothing trains any more: the answer to the end may be late.
-    ends = [(part.finishing or _ended_at(finished, part), part.process.exit_code) for part in parts]
-    failed = [end for end, code in ends if code and finished.schedule.launches[number].restarts == 0]
-    return number, begin, min(failed, default=max(end for end, _ in ends))
-
-
-def _ended_at(finished: Finished, part: Part) -> float:
-    return float(part.process.state.get("ended", finished.world.now))
-
-
-def _ran_free(finished: Finished, part: Part) -> bool:
-    """Whether nothing stopped the process itself: what it asks may be stopped."""
-    own = any(fault.what == "freeze" and part_key(part) == _key(fault) for fault in finished.schedule.faults)
-    return not own and not any(part.process.host.name == f"host-{host}" for *_, host in finished.schedule.frozen)
-
-
-def _key(fault: Fault) -> tuple[int, int, int]:
-    return fault.launch, fault.attempt, fault.rank
-
-
-def _is_left_alone(finished: Finished, number: int) -> bool:
-    """Whether rank 0 of a restart was on a host that was stopped or cut off before, and did not reach the others."""
-    broken = {f"host-{host}" for _, _, host, *_ in (*finished.schedule.frozen, *finished.schedule.partitions)}
-    for attempt in finished.job.attempts[number][1:]:
-        hosts = {part.process.host.name for part in attempt.parts if part.began is not None}
-        first = {part.process.name for part in attempt.parts if part.rank == 0}
-        told = any(who in first and "going on without the other ranks" in text for _, who, _, text in finished.messages)
-        if finished.job.launches[number].nodes > 1 and broken and (told or (len(hosts) == 1 and hosts <= broken)):
-            return True
-    return False
-
-
-def _by_attempt(finished: Finished) -> dict[tuple[int, int], list[Part]]:
-    found: dict[tuple[int, int], list[Part]] = {}
-    for part in finished.job.parts:
-        found.setdefault((part.launch, part.attempt), []).append(part)
-    return found
 
 
 def sentence(name: str) -> str:

@@ -48,7 +48,7 @@ def twins(schedule: Schedule, chance: random.Random) -> Schedule:
 def a_launch_beside_another(schedule: Schedule, chance: random.Random) -> Schedule:
     """A launch begins while another one lives; a person cancels, or the tracker or a host fails while it waits."""
     launches = _with_another(schedule.launches)
-    begin = launches[0].start + chance.uniform(3, 20)
+    begin = launches[0].start + chance.choice((chance.uniform(3, 20), chance.uniform(20, 90)))
     launches[0] = replace(launches[0], work=begin + chance.choice((chance.uniform(0, 10), chance.uniform(10, 60))))
     launches[1] = replace(_restarted(launches[1], chance), start=begin, spread=0.5)
     waits = (begin + 0.5, begin + chance.choice((2, 4, 40)))
@@ -209,6 +209,16 @@ def an_outage_in_training(schedule: Schedule, chance: random.Random) -> Schedule
     return schedule
 
 
+def no_heartbeats(schedule: Schedule, chance: random.Random) -> Schedule:
+    """The address for heartbeats is away, the monitor ends the run, and another launch asks whether this one lives."""
+    launches = _with_another(schedule.launches)
+    begin = chance.uniform(100, 300)
+    launches[0] = replace(launches[0], start=0.0, work=begin + chance.uniform(30, 100), late=())
+    launches[1] = replace(launches[1], start=begin, spread=0.5)
+    weather = (chance.uniform(0, 30), chance.choice((begin - 5, begin + 60)), "no heartbeats", 1.0)
+    return replace(schedule, launches=tuple(launches), weather=(weather,), hosted=chance.random() < 0.8)
+
+
 def faults_at_the_end(schedule: Schedule, chance: random.Random) -> Schedule:
     """Ranks fail, are stopped, or come late while others end, and the tracker is slow to take it."""
     launches = list(schedule.launches)
@@ -267,6 +277,7 @@ SCENES: tuple[Scene, ...] = (
     a_silent_store,
     an_offline_part,
     an_outage_in_training,
+    no_heartbeats,
     faults_at_the_end,
     many_attaches,
     a_full_disk,

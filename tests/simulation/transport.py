@@ -21,6 +21,7 @@ import requests
 from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 
+from pluto_dist.client.tracker_client import HEARTBEAT_PATH
 from pluto_dist.contract.secret import Secret
 from pluto_dist.errors import ExchangeError, NoSharedRunError
 from pluto_dist.rendezvous.connect import CONNECT_SECONDS
@@ -43,13 +44,16 @@ class Weather:
 
     spells: list[tuple[float, float, str, float]] = field(default_factory=list)
 
-    def at(self, world: World) -> tuple[str, float]:
+    def at(self, world: World, *, is_heartbeat: bool) -> tuple[str, float]:
         """What a request meets that is sent now, and when that is over."""
         in_order = sorted(
             self.spells, key=lambda spell: spell[2] != "late"
         )  # while a tracker stalls, nothing overtakes
         for begin, end, what, part in in_order:
-            if begin <= world.now < end and (what == "late" or world.random.random() < part):
+            if what == "no heartbeats":
+                if begin <= world.now < end and is_heartbeat:
+                    return "refuse", end
+            elif begin <= world.now < end and (what == "late" or world.random.random() < part):
                 return what, end
         return "fair", 0.0
 
@@ -82,7 +86,7 @@ class Network:
         parts = urlsplit(url)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
         port = PY_PORT if parts.port == PY_PORT else WEB_PORT
-        what, over = self.weather.at(world)
+        what, over = self.weather.at(world, is_heartbeat=parts.path == HEARTBEAT_PATH)
         if any(begin <= world.now < end and name == process.host.name for begin, end, name in self.cut_hosts):
             what = "unreachable"
         if what != "fair":
