@@ -7,7 +7,7 @@ import json
 from pluto_dist.client.tracker_client import TrackerClient
 from pluto_dist.contract.run_ref import RunName, resume_request
 from pluto_dist.contract.run_requests import PRECEDENCE, RunState, UpdateStatusRequest
-from pluto_dist.errors import RequestRefusedError, TrackerError
+from pluto_dist.errors import RequestRefusedError, TrackerError, TrackerUnavailableError
 from pluto_dist.log import logger
 
 
@@ -49,22 +49,27 @@ def look_up(client: TrackerClient, name: RunName, *, deadline: float) -> RunStat
 
 def _woken(client: TrackerClient, name: RunName, deadline: float) -> RunState | None:
     """The run, found by resuming it; its status is set back."""
-    before, shown = client.server_time, name.reference.value
+    before = client.server_time
     try:
         resumed = client.resume(resume_request(name), deadline=deadline)
-        shown = resumed.display_id or shown
-        set_back(client, resumed.run_id, before, deadline)
     except RequestRefusedError as error:
         if error.status == 404:
             return None
         raise
+    except TrackerUnavailableError:  # it may have done so all the same
+        _warn(name.reference.value)
+        raise
+    try:
+        set_back(client, resumed.run_id, before, deadline)
     except TrackerError:
-        logger.warning(
-            "run %s may be RUNNING although it had ended: it was looked up, and then the tracker did not answer",
-            shown,
-        )
+        _warn(resumed.display_id)
         raise
     return client.details(resumed.run_id, deadline=deadline)
+
+
+def _warn(run: str | None) -> None:
+    told = "run %s may be RUNNING although it had ended: it was looked up, and then the tracker did not answer"
+    logger.warning(told, run)
 
 
 def set_back(client: TrackerClient, run_id: int, since: float, deadline: float) -> None:

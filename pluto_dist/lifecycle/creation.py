@@ -159,7 +159,7 @@ def _known_state(context: RankContext, creation: CreationContext, client: Tracke
             found = look_up(client, name, deadline=plan.deadline)
     if found is None:
         return None
-    if attempts.has_launch(attempts.recorded(found.config), creation.launch):
+    if creation.prior is not None and attempts.has_launch(attempts.recorded(found.config), creation.launch):
         # Another rank of this launch created it, or an earlier attempt whose answer was lost.
         refuse_cancelled(found)
         return found

@@ -49,7 +49,7 @@ def test_backup_while_running_and_restore(tmp_path):
         finally:
             stop.set()
             thread.join(30)
-    assert "with 1 uploaded files" in output
+    assert "with 1 uploaded file in" in output
     printed(None, "server", "restore", str(tmp_path / "copy.db"), "--db", str(tmp_path / "new" / "t.db"))
     with closing(Database(tmp_path / "new" / "t.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchone()[0] == "ok"

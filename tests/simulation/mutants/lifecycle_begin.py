@@ -42,8 +42,8 @@ CREATION = (
     Mutant(
         "begun-is-believed",
         "lifecycle/creation.py",
-        before="    if attempts.has_launch(attempts.recorded(found.config), creation.launch):",
-        after="    if creation.prior is not None:",
+        before=" and attempts.has_launch(attempts.recorded(found.config), creation.launch):",
+        after=":",
         breaks="A launch that is refused stays out of the run, also when its launcher restarts it.",
     ),
     Mutant(
@@ -56,8 +56,8 @@ CREATION = (
     Mutant(
         "own-create-taken-for-anothers",
         "lifecycle/creation.py",
-        before="    if attempts.has_launch(attempts.recorded(found.config), creation.launch):",
-        after="    if False:",
+        before="    if creation.prior is not None and attempts.has_launch(",
+        after="    if False and attempts.has_launch(",
         breaks="A rank does not take the run that another rank of its launch has just created for another launch's.",
     ),
     Mutant(
