@@ -382,8 +382,11 @@ def one_rank_sends_the_heartbeats(finished: Finished) -> Iterator[str]:
     is_calm = not (finished.schedule.weather or finished.schedule.partitions or finished.schedule.frozen)
     if not is_calm or any(fault.what == "freeze" and not fault.request for fault in finished.schedule.faults):
         return  # who was silent for a while, and is back, sends them beside the rank that took them over
+    alone = ("going on offline", "init() took longer")
     for (launch, attempt), parts in by_attempt(finished).items():
         names, senders = {part.process.name for part in parts}, []
+        if any(who in names and words in text for _, who, _, text in finished.messages for words in alone):
+            continue  # ranks that are offline each recover the run, and send them
         for seen in finished.tracker.requests:
             if seen.who in names and seen.path == HEARTBEAT_PATH:
                 senders.append(seen.who)
