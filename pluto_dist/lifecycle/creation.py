@@ -159,7 +159,8 @@ def _known_state(context: RankContext, creation: CreationContext, client: Tracke
             found = look_up(client, name, deadline=plan.deadline)
     if found is None:
         return None
-    if creation.prior is not None and attempts.has_launch(attempts.recorded(found.config), creation.launch):
+    records = attempts.recorded(found.config)
+    if creation.key in records or (creation.prior is not None and attempts.has_launch(records, creation.launch)):
         # Another rank of this launch created it, or an earlier attempt whose answer was lost.
         refuse_cancelled(found)
         return found

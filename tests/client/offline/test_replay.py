@@ -29,7 +29,7 @@ def record(launch: str, start: str) -> dict[str, object]:
 
 
 def create_of(launch: str, key: str) -> CreateRunRequest:
-    config = {"pluto_dist": {"attempts": {key: record(launch, key)}}}
+    config = {"pluto_dist": {"run_id": "job-7", "attempts": {key: record(launch, key)}}}
     return CreateRunRequest("r", "digits", "job-7", config=json.dumps(config))
 
 
@@ -108,3 +108,24 @@ def test_an_end_is_told_only_to_a_run_that_knows_its_launch(tmp_path: Path, othe
     assert after is not None and before is not None
     assert (after.status, after.status_metadata) == (before.status, before.status_metadata)
     assert outbox.check()
+
+
+@pytest.mark.parametrize("ended", ["COMPLETED", "FAILED"])
+def test_what_a_lost_node_kept_revives_nothing(tmp_path: Path, ended: str):
+    """Its launch has been ended elsewhere since: the create adds its record, and the status stays."""
+    with LocalServer() as server:
+        name = RunName(server.url, "digits", reference("job-7"))
+        client = TrackerClient(server.url, server.url, Secret(server.api_key), user_agent="test")
+        until = time.monotonic() + 30
+        run = client.create(create_of("job", FIRST), deadline=until).run_id
+        client.update_status(UpdateStatusRequest(run, ended), deadline=until)
+        before = client.status_history(run, deadline=until)
+        outbox = Outbox(tmp_path / "spool", name, "job")
+        outbox.enqueue(create_of("job", FIRST[:-1] + "z"), FIRST[:-1] + "z")
+        queue = RunQueue(tmp_path / "spool", name)
+        done = replay(queue, client, deadline=until)
+        after, state = client.status_history(run, deadline=until), client.details(run, deadline=until)
+        client.close()
+    assert state is not None
+    assert (state.status, after) == (ended, before)
+    assert (done.sent, queue.is_empty) == (1, True)

@@ -42,8 +42,8 @@ CREATION = (
     Mutant(
         "begun-is-believed",
         "lifecycle/creation.py",
-        before=" and attempts.has_launch(attempts.recorded(found.config), creation.launch):",
-        after=":",
+        before="(creation.prior is not None and attempts.has_launch(records, creation.launch)):",
+        after="creation.prior is not None:",
         breaks="A launch that is refused stays out of the run, also when its launcher restarts it.",
     ),
     Mutant(
@@ -56,8 +56,8 @@ CREATION = (
     Mutant(
         "own-create-taken-for-anothers",
         "lifecycle/creation.py",
-        before="    if creation.prior is not None and attempts.has_launch(",
-        after="    if False and attempts.has_launch(",
+        before="    if creation.key in records or (creation.prior",
+        after="    if (creation.prior",
         breaks="A rank does not take the run that another rank of its launch has just created for another launch's.",
     ),
     Mutant(
