@@ -85,9 +85,8 @@ def _import_run(tracker: Tracker, exported: ExportedRun, origin: str, project: s
     if number is None:  # a create would set a run RUNNING that has its end from an import that was interrupted
         request = _create_request(run, project, external_id, mark)
         number = tracker.client.create(request, deadline=tracker.deadline).run_id
-        _send_end(
-            tracker, run, number
-        )  # first: the hosted tracker takes a running run with old values for a silent one
+        # First: the hosted tracker takes a running run with old values for a silent one.
+        _send_end(tracker, run, number)
     _send_logged(tracker, exported, project, number)
     done = {"pluto_dist": {FIELD: {**mark, "complete": True}}}
     tracker.client.update_config(UpdateConfigRequest(number, json.dumps(done)), deadline=tracker.deadline)
