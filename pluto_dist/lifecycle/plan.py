@@ -72,7 +72,8 @@ class Plan:
 
     def outbox(self, reference: Reference, launch: str) -> Outbox:
         """The requests of that run that are kept, from the launch with this token."""
-        return Outbox(self.settings.spool, self.run_name(reference), launch, resumes=self.continues_job)
+        name, begins = self.run_name(reference), self.settings.resume is False
+        return Outbox(self.settings.spool, name, launch, resumes=self.continues_job, begins=begins)
 
     def run_name(self, reference: Reference) -> RunName:
         """The run of this tracker and project that ``reference`` refers to."""

@@ -182,6 +182,7 @@ def sync_sends_all(finished: Finished) -> Iterator[str]:
     if finished.left and not finished.schedule.disk:  # what begins it may be lost
         yield f"{len(finished.left)} requests are still kept"
     refused = any(SET_ASIDE in text for *_, text in finished.messages)
+    refused |= bool(finished.schedule.foreign)  # known to a launch that was offline only as it is sent
     if finished.set_aside and not refused:
         yield f"{len(finished.set_aside)} requests are set aside"
 

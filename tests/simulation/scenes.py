@@ -87,7 +87,8 @@ def a_run_of_another_program(schedule: Schedule, chance: random.Random) -> Sched
     kept = tuple((name, value) for name, value in first.variables if name.startswith("PLUTO_DIST_"))
     options = (("resume", chance.choice((True, False))),)
     launch = replace(first, start=1.0, options=options, variables=(*kept, ("PLUTO_RUN_ID", EXPERIMENT)))
-    return replace(schedule, launches=(launch,), foreign=chance.choice(("COMPLETED", "FAILED", "CANCELLED", "RUNNING")))
+    status = chance.choice(("COMPLETED", "FAILED", "CANCELLED", "RUNNING"))
+    return replace(schedule, launches=(launch,), foreign=status, limit=False)
 
 
 def a_cancel_before_a_restart(schedule: Schedule, chance: random.Random) -> Schedule:
@@ -210,13 +211,13 @@ def an_outage_in_training(schedule: Schedule, chance: random.Random) -> Schedule
 
 
 def no_heartbeats(schedule: Schedule, chance: random.Random) -> Schedule:
-    """The address for heartbeats is away, the monitor ends the run, and another launch asks whether this one lives."""
+    """The hosted tracker's address for heartbeats is away, its monitor ends the run, and another launch asks for it."""
     launches = _with_another(schedule.launches)
     begin = chance.uniform(100, 300)
     launches[0] = replace(launches[0], start=0.0, work=begin + chance.uniform(30, 100), late=())
     launches[1] = replace(launches[1], start=begin, spread=0.5)
     weather = (chance.uniform(0, 30), chance.choice((begin - 5, begin + 60)), "no heartbeats", 1.0)
-    return replace(schedule, launches=tuple(launches), weather=(weather,), hosted=chance.random() < 0.8)
+    return replace(schedule, launches=tuple(launches), weather=(weather,), hosted=True)
 
 
 def faults_at_the_end(schedule: Schedule, chance: random.Random) -> Schedule:

@@ -41,6 +41,7 @@ class Entry:
         key: of the attempt's record, of a create and of an end; "" if it is not known, and for a change of the config.
         fork_of: the display id of the run that a create forks from, if only that is known.
         resumes: whether the launch continues a run that exists only if no other launch is alive in it.
+        begins: whether it goes into no run that another launch, or program, has begun (``resume=False``).
     """
 
     run: RunName
@@ -51,6 +52,7 @@ class Entry:
     key: str = ""
     fork_of: str = ""
     resumes: bool = False
+    begins: bool = False
 
     def to_json(self) -> dict[str, Any]:
         reference = {"kind": self.run.reference.kind, "value": self.run.reference.value}
@@ -65,7 +67,7 @@ class Entry:
             "key": self.key,
             "fork_of": self.fork_of,
             "request": self.request.to_json(),
-            **({"resumes": True} if self.resumes else {}),
+            **{name: True for name in _OPTIONAL if getattr(self, name)},
         }
 
     @classmethod
@@ -75,13 +77,13 @@ class Entry:
         Raises:
             ValueError: there is none in it.
         """
-        found = {"resumes": False} | codec.decode_fields(body, "entry", _DECODERS, _DECODERS.keys() - {"resumes"})
+        found = _OPTIONAL | codec.decode_fields(body, "entry", _DECODERS, _DECODERS.keys() - _OPTIONAL.keys())
         if found["format"] != FORMAT:
             raise ValueError(f"it is not of format {FORMAT}")
         reference = codec.decode_fields(found["reference"], "reference", _REFERENCE, _REFERENCE)
         request: Any = REQUESTS[found["kind"]].from_json(body.get("request"))
         name = RunName(found["origin"], found["project"], Reference.of(reference["kind"], reference["value"]))
-        of_create = (found["key"], found["fork_of"], found["resumes"])
+        of_create = (found["key"], found["fork_of"], *(found[name] for name in _OPTIONAL))
         return cls(name, found["launch"], found["kind"], found["at"], request, *of_create)
 
 
@@ -97,7 +99,9 @@ _DECODERS: dict[str, codec.Decode] = {
     "key": _text,
     "fork_of": _text,
     "resumes": codec.decode_bool,
+    "begins": codec.decode_bool,
 }
+_OPTIONAL = {"resumes": False, "begins": False}  # what an earlier version does not write
 _REFERENCE: dict[str, codec.Decode] = {"kind": _text, "value": _text}
 
 

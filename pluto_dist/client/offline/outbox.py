@@ -36,6 +36,7 @@ class Outbox:
         name: the run.
         launch: the launch's token.
         resumes: whether it continues a run that exists only if no other launch is alive in it.
+        begins: whether it goes into no run that another launch, or program, has begun.
 
     Attributes:
         launch: the launch's token.
@@ -43,9 +44,11 @@ class Outbox:
         trouble: why the disk does not take what is kept; "" if it does.
     """
 
-    def __init__(self, root: Path | None, name: RunName, launch: str, *, resumes: bool = False) -> None:
+    def __init__(
+        self, root: Path | None, name: RunName, launch: str, *, resumes: bool = False, begins: bool = False
+    ) -> None:
         self.name = name
-        self.launch, self._resumes = launch, resumes
+        self.launch, self._resumes, self._begins = launch, resumes, begins
         self._queue = RunQueue(root, name)
         self._has_warned = False
         self._has_pending = False  # later requests must not overtake what is kept
@@ -84,7 +87,7 @@ class Outbox:
             request = replace(request, status_updated=now if request.status_updated is None else request.status_updated)
             key = self.attempt
         kind = next(kind for kind, record in REQUESTS.items() if isinstance(request, record))
-        self._last = Entry(self.name, self.launch, kind, next_ms(), request, key, fork_of, self._resumes)
+        self._last = Entry(self.name, self.launch, kind, next_ms(), request, key, fork_of, self._resumes, self._begins)
         if not self._queue.enqueue(self._last):
             why, said = self._queue.warnings.pop(), self.trouble
             self.trouble = why

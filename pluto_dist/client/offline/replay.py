@@ -250,6 +250,8 @@ def _continue(
         wakes: whether an end follows, or the job is alive: a run that nobody would end again is left as it is.
     """
     records, notes = attempts.recorded(state.config), []
+    if entry.begins and not attempts.has_launch(records, entry.launch):
+        raise RequestRefusedError(f"resume=False, and run {state.display_id} was begun without this launch", 409)
     if records.get(entry.key) is not None:
         known.is_over = known.is_over or _was_ended(state, entry.launch)
         told = _lacking(

@@ -129,3 +129,28 @@ def test_what_a_lost_node_kept_revives_nothing(tmp_path: Path, ended: str):
     assert state is not None
     assert (state.status, after) == (ended, before)
     assert (done.sent, queue.is_empty) == (1, True)
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["a run of another program", "a run of another launch"])
+def test_what_resume_false_refuses_is_refused_when_it_is_sent(tmp_path: Path, others: bool):
+    """Its launch began offline, and could not know that the run is there: what it kept is set aside."""
+    with LocalServer() as server:
+        name = RunName(server.url, "digits", reference("job-7"))
+        client = TrackerClient(server.url, server.url, Secret(server.api_key), user_agent="test")
+        until = time.monotonic() + 30
+        created = create_of("another", FIRST) if others else CreateRunRequest("sdk", "digits", "job-7")
+        run = client.create(created, deadline=until).run_id
+        client.update_status(UpdateStatusRequest(run, "FAILED"), deadline=until)
+        before = client.details(run, deadline=until)
+        outbox = Outbox(tmp_path / "spool", name, "offline", begins=True)
+        outbox.enqueue(create_of("offline", THEN), THEN)
+        outbox.enqueue(UpdateStatusRequest(0, "COMPLETED"), THEN)
+        queue = RunQueue(tmp_path / "spool", name)
+        replay(queue, client, deadline=until)
+        after = client.details(run, deadline=until)
+        client.close()
+    assert after is not None and before is not None
+    assert (after.status, after.config) == (before.status, before.config)
+    assert queue.is_empty
+    assert len(list((queue.folder / SET_ASIDE).iterdir())) == 2
+    assert "resume=False, and run DIG-1" in queue.warnings[0]
