@@ -160,6 +160,19 @@ def has_gone_on(records: Mapping[str, Any], *, launch: str | None = None, key: s
     return bool(known) and (not mine or known[-1]["number"] > max(mine))
 
 
+def twins(records: Mapping[str, Any], launch: str) -> list[str]:
+    """Keys of the attempts of this launch that began at the same moment as another launch's, and have its number.
+
+    >>> twins({"a": {"number": 1, "launch": "x"}, "b": {"number": 1, "launch": "y"}}, "y")
+    ['b']
+    >>> twins({"a": {"number": 1, "launch": "x"}, "b": {"number": 2, "launch": "y"}}, "y")
+    []
+    """
+    entries = in_order(records)
+    others = {entry["number"] for entry in entries if entry.get("launch") != launch} - {LATE}
+    return [entry["key"] for entry in entries if entry.get("launch") == launch and entry["number"] in others]
+
+
 def has_launch(records: Mapping[str, Any], launch: str) -> bool:
     """Whether an attempt of this launch, named by its token, is on record."""
     return any(entry.get("launch") == launch for entry in in_order(records))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -163,7 +163,10 @@ def _known_state(context: RankContext, creation: CreationContext, client: Tracke
     if creation.key in records or (creation.prior is not None and attempts.has_launch(records, creation.launch)):
         # Another rank of this launch created it, or an earlier attempt whose answer was lost.
         refuse_cancelled(found)
-        return found
+        twins = attempts.twins(records, creation.launch) if plan.continues_job else []
+        if not twins:
+            return found
+        _take_back(plan, twins, client, found.run_id)  # it ended before it could leave the run to another launch
     if plan.settings.resume is False:
         raise RunExistsError(
             f"resume=False, and run {found.display_id} of project {name.project!r} already has the id "
@@ -193,13 +196,13 @@ def _refuse_cancelled_run(
     events = client.status_history(answer.run_id, deadline=plan.deadline)
     if events and (events[-1].from_status, events[-1].to_status) == ("CANCELLED", "RUNNING"):
         set_back(client, answer.run_id, began, plan.deadline)
-        _take_back(plan, creation, client, answer.run_id)
+        _take_back(plan, [creation.key], client, answer.run_id)
         raise cancelled(answer.display_id)
 
 
-def _take_back(plan: Plan, creation: CreationContext, client: TrackerClient, run_id: int) -> None:
-    """Remove this attempt's record from a run that turned out not to be its own."""
-    taken_back = json.dumps({"pluto_dist": {attempts.FIELD: {creation.key: None}}})
+def _take_back(plan: Plan, keys: Iterable[str], client: TrackerClient, run_id: int) -> None:
+    """Remove the records of these attempts from a run that turned out not to be their launch's."""
+    taken_back = json.dumps({"pluto_dist": {attempts.FIELD: dict.fromkeys(keys)}})
     client.update_config(UpdateConfigRequest(run_id, taken_back), deadline=plan.deadline)
 
 
@@ -225,7 +228,7 @@ def _yield_to_twin(
     if known is None and _was_woken(plan, client, answer.run_id):
         return
     if state is not None and (last := attempts.newest(others)):
-        _take_back(plan, creation, client, answer.run_id)
+        _take_back(plan, [creation.key], client, answer.run_id)
         raise in_use(state, host_of(last))
 
 

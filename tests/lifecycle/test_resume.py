@@ -71,8 +71,9 @@ class Launch:
     def join(self) -> CreateRunResponse:
         """Create the run or continue it, and live in it from then on."""
         key = attempts.key(time.time(), "node-a")
+        prior = self.context.channel.prior_attempt()
         creation = CreationContext(
-            self.context.agreed, self.context.membership.token, key, (self.plan.host,), None, None, None
+            self.context.agreed, self.context.membership.token, key, (self.plan.host,), prior, None, None
         )
         self.run = create(self.context, creation, self.client)
         self._thread = threading.Thread(target=self._live)
@@ -265,6 +266,20 @@ def test_a_cancelled_run_that_only_its_creation_finds_is_refused(server):
 def recorded(details: dict[str, Any]) -> list[str]:
     """The keys of the attempts that are on record."""
     return list(attempts.recorded(details["config"]))
+
+
+def test_a_twin_that_was_killed_before_it_left_is_refused_when_it_is_restarted(server):
+    """Its create-run call was executed, and its record stands beside that of the launch that is alive."""
+    first, second = Launch(server, "b"), Launch(server, "a")
+    with launches(first, second):
+        run = first.join()
+        key, record = next(iter(attempts.recorded(first.details()["config"]).items()))
+        twin = {"pluto_dist": {attempts.FIELD: {f"{key}z": {**record, "launch": 20 * "a"}}}}
+        first.client.update_config(UpdateConfigRequest(run.run_id, json.dumps(twin)), deadline=time.monotonic() + 10)
+        second.context.channel.begin()  # by the attempt that was killed
+        with pytest.raises(RunInUseError, match="on host-b"):
+            second.join()
+        assert recorded(first.details()) == [key]
 
 
 @pytest.mark.parametrize("ended", ["FAILED", *more("COMPLETED", None)])
