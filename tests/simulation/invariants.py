@@ -285,7 +285,8 @@ def a_job_alone_is_never_refused(finished: Finished) -> Iterator[str]:
 
 def a_cancelled_run_is_refused(finished: Finished) -> Iterator[str]:
     """A launch, or a restart, that begins after a person's cancel, or waits then, does not set the run to RUNNING."""
-    is_calm = not (finished.schedule.weather or finished.schedule.faults or finished.schedule.frozen)
+    is_calm = not (finished.schedule.weather or finished.schedule.frozen)
+    is_calm &= not any(fault.what == "freeze" for fault in finished.schedule.faults)
     set_back = {
         (seen.who, seen.body["runId"])
         for seen in finished.tracker.requests

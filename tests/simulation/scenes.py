@@ -15,6 +15,7 @@ from simulation.schedule import EXPERIMENT, HAVE_AGENT, Death, Fault, Launch, Pr
 
 Scene = Callable[[Schedule, random.Random], Schedule]
 _NAMED = (("SLURM_CLUSTER_NAME", "lab"), ("SLURM_JOB_ID", "4711"), ("rdzv", "my-job"))
+_QUICK = ("PLUTO_DIST_METADATA", "0")  # no probes, which take as long as they like
 _STARTED = 2.0  # seconds that agents take to start their workers, at most
 
 
@@ -33,10 +34,11 @@ def draw(seed: int, profile: Profile) -> Schedule:
 def twins(schedule: Schedule, chance: random.Random) -> Schedule:
     """Launches of one job begin at the same moment, and are restarted."""
     launches = _with_another(schedule.launches)
-    start, spread = 0.0, chance.choice((0.0, 0.02, 0.3, 2.0))
+    start, spread = 0.0, chance.choice((0.0, 0.0, 0.02, 2.0))
     for number, launch in enumerate(launches):
-        launches[number] = replace(_restarted(launch, chance), start=start, spread=spread)
-        start += chance.choice((0.0, chance.uniform(0, 0.1), chance.uniform(0, 2)))
+        quick = replace(launch, start=start, spread=spread, late=(), variables=(*launch.variables, _QUICK))
+        launches[number] = _restarted(quick, chance)
+        start += chance.choice((0.0, 0.0, chance.uniform(0, 0.1), chance.uniform(0, 2)))
     schedule = replace(schedule, launches=tuple(launches))
     what = chance.choice(("nothing", "strike", "strike", "strike", "weather"))
     if what == "strike":
@@ -105,7 +107,8 @@ def a_silent_creator(schedule: Schedule, chance: random.Random) -> Schedule:
     """Rank 0 is stopped, or killed, while it creates the run; or the tracker stalls then."""
     launches = list(schedule.launches)
     number = chance.randrange(len(launches))
-    launches[number] = replace(_many_ranks(launches[number], chance), work=chance.uniform(3, 40))
+    launch = replace(_many_ranks(launches[number], chance), work=chance.uniform(3, 40), late=(), spread=0.1)
+    launches[number] = launch
     schedule = replace(schedule, launches=tuple(launches))
     begin = launches[number].start
     if chance.random() < 0.2:
