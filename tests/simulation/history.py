@@ -55,12 +55,11 @@ def life(finished: Finished, number: int) -> tuple[int, float, float] | None:
     if not parts:
         return None
     begin = min(part.settled_at for part in parts)
-    is_frozen = any(fault.what == "freeze" and fault.launch == number for fault in finished.schedule.faults)
-    is_frozen |= bool(finished.schedule.frozen)
     awaited = min(JOIN_GRACE, parts[0].timeout)
     is_late = any(seconds > awaited for _, seconds in finished.schedule.launches[number].late)
-    if begin == math.inf or is_frozen or is_late:
-        return None
+    processes = [part.process for part in parts] + finished.job.agents[number]
+    if begin == math.inf or is_late or any(process.state.get("thawed", 0.0) > begin for process in processes):
+        return None  # who is stopped answers no claim
     # In finish() nothing trains any more: the answer to the end may be late.
     ends = [(part.finishing or ended_at(finished, part), part.process.exit_code) for part in parts]
     failed = [end for end, code in ends if code and finished.schedule.launches[number].restarts == 0]

@@ -249,6 +249,7 @@ class World:
     def freeze(self, process: Process, seconds: float) -> None:
         """SIGSTOP, and SIGCONT later."""
         process.frozen_until = max(process.frozen_until, self.now + seconds)
+        process.state["thawed"] = process.frozen_until
         self.tell(process.name, f"SIGSTOP for {seconds:.1f} s")
 
     # What a process sees.

@@ -55,7 +55,9 @@ def a_launch_beside_another(schedule: Schedule, chance: random.Random) -> Schedu
     launches[1] = replace(_restarted(launches[1], chance), start=begin, spread=0.5)
     waits = (begin + 0.5, begin + chance.choice((2, 4, 40)))
     schedule = replace(schedule, launches=tuple(launches))
-    what = chance.choice(("nothing", "cancel", "weather", "freeze", "preempt"))
+    what = chance.choice(("nothing", "cancel", "weather", "freeze", "preempt", "strike"))
+    if what == "strike":
+        return replace(schedule, faults=(*schedule.faults, _strike(chance, 1)))
     if what == "cancel":
         return replace(schedule, cancels=(chance.uniform(*waits),))
     if what == "weather":
