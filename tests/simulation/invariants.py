@@ -15,6 +15,7 @@ from pluto_dist.client.tracker_client import HEARTBEAT_PATH
 from pluto_dist.contract import attempts
 from pluto_dist.lifecycle.election import TAKE_OVER_EVERY
 from pluto_dist.lifecycle.participant import INVENTORY_SECONDS
+from pluto_dist.lifecycle.recovery import LONGEST_PAUSE
 from pluto_dist.lifecycle.shutdown import JOIN_GRACE
 from simulation.expected import expected_end
 from simulation.history import (
@@ -39,6 +40,7 @@ ENDED = ("COMPLETED", "FAILED", "TERMINATED", "CANCELLED")
 REFUSALS = ("RunInUseError", "RunCancelledError", "RunExistsError", "RunIdMismatchError")
 _LOOK = 3.0  # seconds from the last look at a run to its creation, at most
 _HEARTBEAT = 12.0  # seconds within which the owner sees a cancel
+_RECOVERY = 1.25 * LONGEST_PAUSE + 10.0  # seconds within which every rank attaches to a run that was recovered
 _SLACK = 1.0  # seconds of latency that a bound does not count
 _FINISH = {"COMPLETED": 45.0, "else": 30.0}  # beyond the timeout
 
@@ -185,6 +187,36 @@ def sync_sends_all(finished: Finished) -> Iterator[str]:
     refused |= bool(finished.schedule.foreign)  # known to a launch that was offline only as it is sent
     if finished.set_aside and not refused:
         yield f"{len(finished.set_aside)} requests are set aside"
+
+
+def nothing_stays_that_was_sent(finished: Finished) -> Iterator[str]:
+    """What a job keeps until the tracker has its run is removed then; it leaves nothing for ``sync``."""
+    schedule = finished.schedule
+    broken = (schedule.weather, schedule.cuts, schedule.partitions, schedule.frozen, schedule.disk, schedule.threadless)
+    is_offline = any(("mode", "offline") in launch.options for launch in schedule.launches)
+    if any(broken) or is_offline or schedule.limit or schedule.syncs:
+        return
+    ends = {part.process.exit_code for part in finished.job.parts}
+    said = (SET_ASIDE, "could not be reported")
+    is_said = any(words in text for *_, text in finished.messages for words in said)
+    if finished.kept_before and ends <= {0, 1} and not is_said:
+        yield f"{finished.kept_before} requests were kept"
+
+
+def all_ranks_come_to_a_recovered_run(finished: Finished) -> Iterator[str]:
+    """All ranks learn that a run which began offline is in the tracker, and attach to it."""
+    if finished.schedule.partitions or finished.schedule.frozen or finished.schedule.disk or finished.schedule.cuts:
+        return
+    recovered = {who: at for at, who, _, text in finished.messages if text.startswith("the tracker answers")}
+    over = max((end for _, end, *_ in finished.schedule.weather), default=0.0)
+    for parts in by_attempt(finished).values():
+        at = min((recovered[part.process.name] for part in parts if part.process.name in recovered), default=math.inf)
+        for part in parts:
+            since = max(at, over, part.returned or math.inf) + _RECOVERY
+            if (part.finishing or math.inf) > since < ended_at(finished, part) and ran_free(finished, part):
+                names = (seen.who for seen in finished.tracker.requests if seen.path == CREATED and seen.at < since)
+                if part.process.name not in names:
+                    yield f"{part.process.name} has not attached {_RECOVERY:.0f} s after {at:.1f} s"
 
 
 def sync_revives_nothing(finished: Finished) -> Iterator[str]:
@@ -416,6 +448,8 @@ INVARIANTS: tuple[Invariant, ...] = (
     nothing_is_dropped,
     the_end_is_right,
     sync_sends_all,
+    nothing_stays_that_was_sent,
+    all_ranks_come_to_a_recovered_run,
     sync_revives_nothing,
     attempts_are_numbered,
     init_is_bounded,

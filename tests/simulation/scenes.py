@@ -197,6 +197,15 @@ def an_offline_part(schedule: Schedule, chance: random.Random) -> Schedule:
     return replace(schedule, syncs=syncs, shared_spool=chance.random() < 0.3)
 
 
+def an_outage_at_the_start(schedule: Schedule, chance: random.Random) -> Schedule:
+    """The tracker is away as a job begins, and comes back while it trains."""
+    launches = list(schedule.launches)
+    end = chance.uniform(5, 60)
+    launches[0] = replace(_many_ranks(launches[0], chance), start=0.0, work=end + chance.uniform(100, 200))
+    weather = (0.0, end, chance.choice(("refuse", "stall", "500", "429", "garbage")), 1.0)
+    return replace(schedule, launches=tuple(launches), weather=(weather,), faults=())
+
+
 def an_outage_in_training(schedule: Schedule, chance: random.Random) -> Schedule:
     """The tracker is away while a job trains, for as long as its monitor waits, or until after the end."""
     launches = list(schedule.launches)
@@ -282,6 +291,7 @@ SCENES: tuple[Scene, ...] = (
     a_node_that_is_new,
     a_silent_store,
     an_offline_part,
+    an_outage_at_the_start,
     an_outage_in_training,
     no_heartbeats,
     faults_at_the_end,
