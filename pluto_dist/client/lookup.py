@@ -76,7 +76,7 @@ def set_back(client: TrackerClient, run_id: int, since: float, deadline: float) 
     """Give a run the end again that a resume, or a create, after ``since`` (the tracker's clock) took from it."""
     events = client.status_history(run_id, deadline=deadline)
     last = events[-1] if events else None
-    if last is None or last.to_status != "RUNNING" or last.from_status not in PRECEDENCE or last.at < since - 1:
+    if last is None or last.source != "resume" or last.from_status not in PRECEDENCE or last.at < since - 1:
         return
     end = next(event for event in reversed(events) if event.to_status == last.from_status)
     state = client.details(run_id, deadline=deadline)

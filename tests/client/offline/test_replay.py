@@ -33,6 +33,12 @@ def create_of(launch: str, key: str) -> CreateRunRequest:
     return CreateRunRequest("r", "digits", "job-7", config=json.dumps(config))
 
 
+FOREIGN = [
+    pytest.param(CreateRunRequest("sdk", "digits", "job-7"), id="a run of another program"),
+    pytest.param(create_of("another", FIRST), id="a run of another launch"),
+]
+
+
 def test_an_id_that_no_run_can_have(tmp_path: Path):
     """What an earlier version kept of such a run is set aside with the reason, and no request is sent."""
     name = RunName("http://tracker", "digits", reference("JOB-20261128093000"))
@@ -90,14 +96,13 @@ def test_what_an_offline_launch_kept_enters_a_run_only_by_a_claim(tmp_path: Path
     assert state.config["pluto_dist"]["claims"] == {"offline": None}
 
 
-@pytest.mark.parametrize("others", [False, True], ids=["a run of another program", "a run of another launch"])
-def test_an_end_is_told_only_to_a_run_that_knows_its_launch(tmp_path: Path, others: bool):
+@pytest.mark.parametrize("created", FOREIGN)
+def test_an_end_is_told_only_to_a_run_that_knows_its_launch(tmp_path: Path, created: CreateRunRequest):
     """A launcher whose workers were refused keeps the end of a launch that was never in the run."""
     with LocalServer() as server:
         name = RunName(server.url, "digits", reference("job-7"))
         client = TrackerClient(server.url, server.url, Secret(server.api_key), user_agent="test")
         until = time.monotonic() + 30
-        created = create_of("another", FIRST) if others else CreateRunRequest("sdk", "digits", "job-7")
         run = client.create(created, deadline=until).run_id
         before = client.details(run, deadline=until)
         outbox = Outbox(tmp_path / "spool", name, "refused")
@@ -131,14 +136,13 @@ def test_what_a_lost_node_kept_revives_nothing(tmp_path: Path, ended: str):
     assert (done.sent, queue.is_empty) == (1, True)
 
 
-@pytest.mark.parametrize("others", [False, True], ids=["a run of another program", "a run of another launch"])
-def test_what_resume_false_refuses_is_refused_when_it_is_sent(tmp_path: Path, others: bool):
+@pytest.mark.parametrize("created", FOREIGN)
+def test_what_resume_false_refuses_is_refused_when_it_is_sent(tmp_path: Path, created: CreateRunRequest):
     """Its launch began offline, and could not know that the run is there: what it kept is set aside."""
     with LocalServer() as server:
         name = RunName(server.url, "digits", reference("job-7"))
         client = TrackerClient(server.url, server.url, Secret(server.api_key), user_agent="test")
         until = time.monotonic() + 30
-        created = create_of("another", FIRST) if others else CreateRunRequest("sdk", "digits", "job-7")
         run = client.create(created, deadline=until).run_id
         client.update_status(UpdateStatusRequest(run, "FAILED"), deadline=until)
         before = client.details(run, deadline=until)
